@@ -1,1 +1,3 @@
 //! The daemon and the command line of virt-persona.
+
+pub mod hypervisor;

@@ -1,1 +1,4 @@
-//! Skeleton.
+//! The persona document and its rule language.
+
+pub mod signal;
+pub mod units;

@@ -1,0 +1,428 @@
+//! What the daemon asks of a hypervisor, and what a hypervisor tells the daemon. `libvirt` is the real one,
+//! `simulated` the one of tests and of `virt-personad --simulate`. Nothing outside this folder names libvirt or QMP.
+//!
+//! Every call has a deadline and may be slow; calls that change one domain run one after another, calls for
+//! different domains do not wait for each other. Nothing here decides anything.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use persona::units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A domain's UUID, its one identity over renames and restarts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DomainId(pub [u8; 16]);
+
+impl DomainId {
+    /// Parses the usual form `8-4-4-4-12` (hyphens optional, either case).
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+        if digits.len() != 32 {
+            return None;
+        }
+        let mut id = [0; 16];
+        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+            let text = std::str::from_utf8(pair).ok()?;
+            *byte = u8::from_str_radix(text, 16).ok()?;
+        }
+        Some(Self(id))
+    }
+}
+
+impl fmt::Display for DomainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for DomainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<DomainId> for String {
+    fn from(id: DomainId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for DomainId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or_else(|| format!("`{text}` is not a UUID"))
+    }
+}
+
+/// The run state of a domain, as far as the daemon tells states apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Its vCPUs run.
+    Running,
+    /// Paused by a person, by an I/O error, or for a migration.
+    Paused,
+    /// Not running.
+    Off,
+    /// Crashed, or in a state that the hypervisor does not name.
+    Other,
+}
+
+/// How the hypervisor emulates the machine: hot-unplug of a vCPU ends differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    /// Hardware virtualisation.
+    Kvm,
+    /// QEMU's software emulation, or another hypervisor.
+    Emulated,
+}
+
+/// A virtio-mem device of the live definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtioMem {
+    /// libvirt's alias, by which it is resized.
+    pub alias: String,
+    /// The guest's NUMA node.
+    pub node: u32,
+    /// The most that it can plug.
+    pub size: Bytes,
+    /// The granularity in which it plugs.
+    pub block: Bytes,
+    /// What was asked for last.
+    pub requested: Bytes,
+    /// What the guest has plugged.
+    pub current: Bytes,
+}
+
+/// A domain as its live (or, when off, persistent) definition and libvirt's state describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainDescription {
+    /// UUID.
+    pub id: DomainId,
+    /// Name.
+    pub name: String,
+    /// libvirt's number of the running instance; changes at each start.
+    pub instance: Option<u32>,
+    /// Run state.
+    pub state: RunState,
+    /// How it is emulated.
+    pub acceleration: Acceleration,
+    /// vCPUs that the definition allows at most.
+    pub vcpus_maximum: u32,
+    /// vCPUs plugged.
+    pub vcpus_plugged: u32,
+    /// vCPUs that can never be unplugged (`hotpluggable='no'`), at least 1.
+    pub vcpus_fixed: u32,
+    /// vCPU threads are pinned to host CPUs (`<vcpupin>`), so they are never overcommitted.
+    pub vcpus_pinned: bool,
+    /// Boot memory: what is there without hot-plugged devices and with the balloon deflated.
+    pub memory_boot: Bytes,
+    /// `<maxMemory>`, absent where memory hot-plug was not prepared.
+    pub memory_maximum: Option<Bytes>,
+    /// NUMA nodes of the guest; memory hot-plug needs at least one.
+    pub numa_nodes: u32,
+    /// virtio-mem devices.
+    pub virtio_mem: Vec<VirtioMem>,
+    /// Memory left to the guest by the balloon; absent without a working balloon device.
+    pub balloon_current: Option<Bytes>,
+    /// The balloon device's statistics period; absent when statistics are off.
+    pub balloon_period: Option<Duration>,
+    /// Whether a virtio-serial controller is there, which a channel added live needs.
+    pub virtio_serial: bool,
+    /// Host socket of the persona agent's channel.
+    pub agent_channel: Option<PathBuf>,
+    /// Whether a channel of the QEMU guest agent is there.
+    pub qemu_guest_agent: bool,
+    /// Tags in the domain's metadata, in document order.
+    pub tags: Vec<String>,
+    /// The tag metadata element is there but cannot be read; the sentence says why.
+    pub tags_problem: Option<String>,
+    /// Process of the emulator, for procfs and cgroup figures.
+    pub process: Option<u32>,
+}
+
+/// Figures of one domain from the bulk call, without waiting for its monitor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DomainStats {
+    /// vCPUs plugged.
+    pub vcpus_plugged: Option<u32>,
+    /// What the balloon knows.
+    pub balloon: BalloonStats,
+}
+
+/// The balloon device's view of the guest's memory: the guest kernel's own claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonStats {
+    /// Memory left to the guest by the balloon.
+    pub current: Option<Bytes>,
+    /// MemTotal of the guest.
+    pub available: Option<Bytes>,
+    /// MemAvailable of the guest.
+    pub usable: Option<Bytes>,
+    /// When the guest last updated these, Unix seconds.
+    pub last_update: Option<u64>,
+    /// Major faults since boot.
+    pub major_faults: Option<u64>,
+    /// Bytes swapped in since boot.
+    pub swap_in: Option<Bytes>,
+    /// Resident size of the emulator on the host.
+    pub rss: Option<Bytes>,
+}
+
+/// A group of vCPUs that can be plugged as one, from `query-hotpluggable-cpus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotpluggableVcpu {
+    /// vCPUs in the group.
+    pub vcpus: u32,
+    /// QOM path where it is plugged.
+    pub plugged: Option<String>,
+}
+
+/// Facts of the host that bound what all domains may have together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Logical CPUs that are online.
+    pub cores: u32,
+    /// Memory of the host.
+    pub memory: Bytes,
+    /// Version of the management library's daemon, `9.0.0`.
+    pub library_version: String,
+    /// Version of the emulator, `7.2.22`.
+    pub emulator_version: String,
+}
+
+/// Which metadata element is meant; each has its own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MetadataElement {
+    /// `https://virtpersona.org/xmlns/domain/1`: tags, set by people.
+    Tags,
+    /// `https://virtpersona.org/xmlns/status/1`: the active persona, set by the daemon.
+    Status,
+}
+
+impl MetadataElement {
+    /// The namespace URI, by which libvirt keys the element.
+    pub const fn uri(self) -> &'static str {
+        match self {
+            Self::Tags => "https://virtpersona.org/xmlns/domain/1",
+            Self::Status => "https://virtpersona.org/xmlns/status/1",
+        }
+    }
+
+    /// The XML prefix.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Tags => "vp",
+            Self::Status => "vps",
+        }
+    }
+}
+
+/// What happened, told by the hypervisor without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HypervisorEvent {
+    /// The connection is there (again): everything may have changed meanwhile.
+    Connected,
+    /// The connection is lost; it is being re-established with back-off.
+    Disconnected {
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// A domain was defined, undefined, started, stopped, paused or resumed: describe it again.
+    Lifecycle {
+        /// Which.
+        domain: DomainId,
+        /// What.
+        change: Lifecycle,
+    },
+    /// The guest rebooted or was reset; one reset may give several of these.
+    Rebooted {
+        /// Which.
+        domain: DomainId,
+    },
+    /// Its metadata changed.
+    MetadataChanged {
+        /// Which.
+        domain: DomainId,
+        /// Namespace of the element, where it is told.
+        uri: Option<String>,
+    },
+    /// A device was added, removed, or refused its removal; or a memory device changed its size.
+    Device {
+        /// Which.
+        domain: DomainId,
+        /// libvirt's alias, possibly the backend's.
+        alias: String,
+        /// What.
+        change: DeviceChange,
+    },
+    /// The balloon reached a size.
+    Balloon {
+        /// Which.
+        domain: DomainId,
+        /// Memory left to the guest.
+        current: Bytes,
+    },
+    /// The guest opened or closed the port of the persona agent.
+    AgentPort {
+        /// Which.
+        domain: DomainId,
+        /// Its state now.
+        state: PortState,
+    },
+    /// ACPI's word of the guest on a vCPU or memory operation.
+    AcpiStatus {
+        /// Which.
+        domain: DomainId,
+        /// `ACPI_DEVICE_OST` status: 0 done, 130 refused, 132 in progress.
+        status: u32,
+    },
+}
+
+/// What became of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Defined or redefined.
+    Defined,
+    /// No longer defined.
+    Undefined,
+    /// Started, also from a saved state, a snapshot or a migration.
+    Started,
+    /// Paused.
+    Suspended,
+    /// Runs again.
+    Resumed,
+    /// Stopped, shut down, crashed or migrated away.
+    Stopped,
+}
+
+/// What became of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// Added.
+    Added,
+    /// Removed.
+    Removed,
+    /// The guest refused the removal.
+    RemovalFailed,
+    /// A memory device has this size in the guest.
+    Resized(Bytes),
+}
+
+/// Whether the guest has a port open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortState {
+    /// Open.
+    Open,
+    /// Closed.
+    Closed,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HypervisorError {
+    /// The connection is down.
+    #[error("the hypervisor is not reachable, so `{operation}` was not tried; is libvirtd running?")]
+    NotConnected {
+        /// The call.
+        operation: &'static str,
+    },
+    /// The call did not end in time; whether it took effect is not known.
+    #[error("`{operation}` of domain {domain} did not end within {seconds} s; whether it took effect is not known")]
+    TimedOut {
+        /// The call.
+        operation: &'static str,
+        /// Which domain.
+        domain: String,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// Earlier calls for this domain still hang, so this one was not started.
+    #[error("`{operation}` of domain {domain} was not tried because an earlier call to its monitor still hangs")]
+    Busy {
+        /// The call.
+        operation: &'static str,
+        /// Which domain.
+        domain: String,
+    },
+    /// There is no such domain (any more).
+    #[error("there is no domain {domain}")]
+    NoDomain {
+        /// Which.
+        domain: String,
+    },
+    /// The hypervisor refused; its own words are the source.
+    #[error("`{operation}` of domain {domain} failed")]
+    Failed {
+        /// The call.
+        operation: &'static str,
+        /// Which domain, or `-` for the host.
+        domain: String,
+        /// The library's own words.
+        #[source]
+        source: LibraryError,
+    },
+    /// The hypervisor answered something that cannot be understood.
+    #[error("`{operation}` of domain {domain} gave an answer that cannot be read: {detail}")]
+    BadAnswer {
+        /// The call.
+        operation: &'static str,
+        /// Which domain.
+        domain: String,
+        /// What was wrong with it.
+        detail: String,
+    },
+}
+
+/// The words of the management library, free of its types.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct LibraryError {
+    /// The library's message.
+    pub message: String,
+    /// Its error number (`virErrorNumber`), where it has one.
+    pub code: Option<u32>,
+}
+
+/// An answer in the making.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HypervisorError>> + Send + 'a>>;
+
+/// A hypervisor. Each call returns within its deadline or fails as [`HypervisorError::TimedOut`].
+pub trait Hypervisor: Send + Sync + 'static {
+    /// What the host has.
+    fn host(&self) -> Answer<'_, HostFacts>;
+    /// All domains, running or not.
+    fn domains(&self) -> Answer<'_, Vec<DomainDescription>>;
+    /// One domain.
+    fn describe(&self, domain: DomainId) -> Answer<'_, DomainDescription>;
+    /// Figures of all running domains, in one call that waits for none of them.
+    fn bulk_stats(&self) -> Answer<'_, Vec<(DomainId, DomainStats)>>;
+    /// Sets the number of plugged vCPUs of the running domain. Growing returns when plugged; shrinking may time out.
+    fn set_vcpus(&self, domain: DomainId, count: u32) -> Answer<'_, ()>;
+    /// Asks a virtio-mem device for a size; returns when asked, not when the guest has followed.
+    fn set_virtio_mem(&self, domain: DomainId, alias: String, requested: Bytes) -> Answer<'_, ()>;
+    /// Sets the balloon's target; returns when asked, not when the guest has followed.
+    fn set_balloon(&self, domain: DomainId, target: Bytes) -> Answer<'_, ()>;
+    /// Turns the balloon's statistics on with this period.
+    fn set_balloon_period(&self, domain: DomainId, period: Duration) -> Answer<'_, ()>;
+    /// What the emulator itself says of its vCPUs: for reconciling a time-out, because the library may be wrong.
+    fn hotpluggable_vcpus(&self, domain: DomainId) -> Answer<'_, Vec<HotpluggableVcpu>>;
+    /// Writes (`Some`) or removes a metadata element of the live and the persistent definition.
+    fn set_metadata(&self, domain: DomainId, element: MetadataElement, xml: Option<String>) -> Answer<'_, ()>;
+}
+
+/// How events arrive: unbounded, because the callbacks that send them must never block.
+pub type Events = tokio::sync::mpsc::UnboundedReceiver<HypervisorEvent>;
