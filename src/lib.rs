@@ -1,3 +1,5 @@
 //! The daemon and the command line of virt-persona.
 
+pub mod act;
+pub mod config;
 pub mod hypervisor;
