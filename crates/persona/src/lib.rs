@@ -6,20 +6,26 @@
 
 mod digest;
 pub mod domain;
+mod document;
+mod limits;
 mod model;
 mod problem;
 mod quantity;
+mod read;
 pub mod rule;
 pub mod signal;
 pub mod units;
+mod validate;
 
 pub use digest::Digest;
 pub use domain::DomainId;
+pub use document::{Format, SourceText};
 pub use model::{
     BaseConfiguration, Class, CpuBounds, Level, MemoryBounds, OnFailure, Persona, PersonaName,
     PersonaNameError, Script, TrustLevels,
 };
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
+pub use read::{Loaded, load};
 pub use signal::{Metric, MetricError, Reading, Signals, Source, Unit};
 pub use units::{Bytes, Moment};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use persona::Persona;
 use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
-use persona::signal::Source;
+use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::Moment;
 
 use crate::report::{RuleReport, Wish};
@@ -32,6 +32,42 @@ pub(crate) struct Evaluation {
     pub(crate) rules: Vec<RuleReport>,
     pub(crate) wanted: Vec<Wanted>,
     pub(crate) notices: Vec<(String, String)>,
+}
+
+/// The readings, without those from before the last change of what they measure: such a reading describes a machine
+/// that is no more, and would make the same rule fire twice for one need.
+pub(crate) struct SinceChange<'a> {
+    pub(crate) signals: &'a dyn Signals,
+    pub(crate) vcpus: Option<Moment>,
+    pub(crate) memory: Option<Moment>,
+}
+
+impl Signals for SinceChange<'_> {
+    fn reading(&self, metric: Metric) -> Option<Reading> {
+        let changed = match metric {
+            Metric::CpuUtilization
+            | Metric::CpuSteal
+            | Metric::CpuThrottled
+            | Metric::VcpuCount => self.vcpus,
+            Metric::MemorySize
+            | Metric::MemoryUtilization
+            | Metric::MemoryAvailable
+            | Metric::GuestMemoryPressure => self.memory,
+            _ => None,
+        };
+        let reading = self.signals.reading(metric)?;
+        match changed {
+            // Rates are averages over the time since the sample before, so one whole period must lie after the change.
+            Some(changed)
+                if metric == Metric::CpuUtilization
+                    && reading.at < changed.after(reading.period) =>
+            {
+                None
+            }
+            Some(changed) if reading.at < changed => None,
+            _ => Some(reading),
+        }
+    }
 }
 
 /// The base configuration goes before every rule.

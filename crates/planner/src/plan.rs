@@ -9,7 +9,7 @@ use persona::{Class, Level};
 use serde::{Deserialize, Serialize};
 
 use crate::arbitrate::{Claim, arbitrate};
-use crate::evaluate::{Wanted, bounds, evaluate};
+use crate::evaluate::{SinceChange, Wanted, bounds, evaluate};
 use crate::guard::guard;
 use crate::policy::Policy;
 use crate::report::{
@@ -112,6 +112,15 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
             let carried = state.domains.entry(domain.id).or_default();
             notice_restart(domain, carried);
             notice_drift(domain, carried, policy, now, &mut drifts);
+            let since_change = SinceChange {
+                signals: domain.signals,
+                vcpus: carried.vcpus.changed_at,
+                memory: carried.memory.changed_at,
+            };
+            let domain = &Domain {
+                signals: &since_change,
+                ..*domain
+            };
             let evaluation = evaluate(domain, persona, carried, now);
             report.rules = evaluation.rules;
             notices.extend(evaluation.notices.into_iter().map(|(rule, text)| Notice {

@@ -36,6 +36,7 @@ impl Host {
 }
 
 /// One domain.
+#[derive(Clone, Copy)]
 pub struct Domain<'a> {
     /// UUID.
     pub id: DomainId,
