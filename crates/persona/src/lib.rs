@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod digest;
-pub mod domain;
 mod document;
+pub mod domain;
 mod limits;
 mod model;
 mod problem;
@@ -18,8 +18,8 @@ pub mod units;
 mod validate;
 
 pub use digest::Digest;
-pub use domain::DomainId;
 pub use document::{Format, SourceText};
+pub use domain::DomainId;
 pub use model::{
     BaseConfiguration, Class, CpuBounds, Level, MemoryBounds, OnFailure, Persona, PersonaName,
     PersonaNameError, Script, TrustLevels,

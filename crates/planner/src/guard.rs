@@ -184,7 +184,10 @@ fn grow_memory(
     // A guest that does not say what it has free still boots with room for the page structs of as much again.
     let step = match available(domain, now) {
         Some(available) => {
-            available.saturating_mul(64) / 100 * u64::from(policy.page_struct_percent)
+            available
+                .saturating_mul(64)
+                .saturating_mul(u64::from(policy.page_struct_percent))
+                / 100
         }
         None => memory.boot.0,
     };

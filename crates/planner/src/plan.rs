@@ -278,8 +278,11 @@ fn grant(
         .filter(|growth| growth.wanted.resource == resource)
         .collect();
     let mut claims: Vec<Claim> = Vec::with_capacity(snapshot.domains.len());
-    for (index, domain) in snapshot.domains.iter().enumerate() {
-        let wish = wishes.iter().find(|growth| growth.domain == index);
+    let mut of_domain: Vec<Option<&Growth>> = vec![None; snapshot.domains.len()];
+    for &wish in &wishes {
+        of_domain[wish.domain] = Some(wish);
+    }
+    for (domain, wish) in snapshot.domains.iter().zip(of_domain) {
         let bounds = domain.persona.and_then(|persona| bounds(persona, resource));
         let flight = state
             .domain(domain.id)
@@ -287,21 +290,25 @@ fn grant(
         let held = domain
             .held(resource)
             .max(flight.map_or(0, |flight| flight.to));
+        // The ledger counts in the budget's units, the domain in its own.
+        let weight = domain.weight(resource);
         let granule = match resource {
             Resource::Vcpus => 1,
             Resource::Memory => domain.memory.block.0.max(policy.memory_change_minimum.0),
         };
         claims.push(Claim {
             domain: domain.id,
-            held,
-            wanted: wish.map_or(held, |wish| wish.to.max(held)),
+            held: held.saturating_mul(weight),
+            wanted: wish
+                .map_or(held, |wish| wish.to.max(held))
+                .saturating_mul(weight),
             reservation: if domain.run == Run::Off {
                 0
             } else {
-                bounds.map_or(0, |bounds| bounds.reservation)
+                bounds.map_or(0, |bounds| bounds.reservation.saturating_mul(weight))
             },
             share: bounds.map_or(1000, |bounds| bounds.share),
-            granule,
+            granule: granule.saturating_mul(weight),
         });
     }
     let budget = snapshot.host.budget(resource);
@@ -314,7 +321,8 @@ fn grant(
         let domain = &snapshot.domains[wish.domain];
         let (claim, grant) = (&claims[wish.domain], &grants[wish.domain]);
         let present = domain.present(resource);
-        let granted = grant.granted.min(wish.to);
+        let weight = domain.weight(resource);
+        let granted = (grant.granted / weight).min(wish.to);
         let line = reports[wish.report]
             .resources
             .iter_mut()
@@ -333,11 +341,7 @@ fn grant(
         let trusted = domain.persona.map_or(Level::None, |persona| {
             persona.trust.level(Class::ResourceScaling)
         });
-        let least = if wish.to - present < claim.granule {
-            1
-        } else {
-            claim.granule
-        };
+        let least = (claim.granule / weight).min(wish.to - present);
         line.verdict = if granted < present.saturating_add(least) {
             Verdict::No(Reason::Budget {
                 budget,

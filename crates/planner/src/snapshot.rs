@@ -79,6 +79,9 @@ pub struct Vcpus {
     pub plugged: u32,
     /// Online, as the guest says.
     pub online: Option<u32>,
+    /// What one of them counts for in the host's budget: more than one where they are pinned, because a pinned one
+    /// keeps a host CPU to itself.
+    pub weight: u32,
     /// What bounds a change, when anything does.
     pub ability: Ability,
 }
@@ -117,7 +120,15 @@ pub enum Ability {
 }
 
 impl Domain<'_> {
-    /// What it counts for in the host's ledger: an upper bound of what it has and what is on its way.
+    /// What one unit of the resource counts for in the host's budget.
+    pub fn weight(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Vcpus => u64::from(self.vcpus.weight.max(1)),
+            Resource::Memory => 1,
+        }
+    }
+
+    /// What it has, as an upper bound, in its own units; steps in flight come on top.
     pub fn held(&self, resource: Resource) -> u64 {
         if self.run == Run::Off {
             return 0;
