@@ -1,3 +1,5 @@
 //! The daemon and the command line of virt-persona.
 
+pub mod command;
 pub mod hypervisor;
+pub mod view;
