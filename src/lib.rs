@@ -1,5 +1,6 @@
 //! The daemon and the command line of virt-persona.
 
+pub mod bus;
 pub mod command;
 pub mod hypervisor;
 pub mod view;

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use persona::domain::DomainId;
 
+use crate::command::{DomainName, Noun, Refusal};
+
 pub use self::catalog::{
     Change, DocumentFormat, DocumentView, MappingView, PersonaView, ProblemView, Severity,
     StoredView, VersionView,
@@ -55,5 +57,65 @@ impl View {
             personas: BTreeMap::new(),
             mappings: Vec::new(),
         }
+    }
+
+    /// The domain that a person means, by number, UUID or name, in this order, as `virsh` does.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with the nearest name, where there is one.
+    pub fn domain_named(&self, name: &DomainName) -> Result<&DomainView, Refusal> {
+        let wanted = name.0.as_str();
+        let by_number = || {
+            let number = wanted.parse::<u32>().ok()?;
+            self.domains.values().find(|d| d.instance == Some(number))
+        };
+        let by_uuid = || self.domains.get(&DomainId::parse(wanted)?);
+        let by_name = || self.domains.values().find(|d| d.name == wanted);
+        by_number()
+            .or_else(by_uuid)
+            .or_else(by_name)
+            .ok_or_else(|| Refusal::NotFound {
+                what: Noun::Domain,
+                name: wanted.to_owned(),
+                nearest: nearest(wanted, self.domains.values().map(|d| d.name.as_str())),
+            })
+    }
+
+    /// The persona of this name.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with the nearest name, where there is one.
+    pub fn persona_named(&self, name: &str) -> Result<&PersonaView, Refusal> {
+        self.personas.get(name).ok_or_else(|| Refusal::NotFound {
+            what: Noun::Persona,
+            name: name.to_owned(),
+            nearest: nearest(name, self.personas.keys().map(String::as_str)),
+        })
+    }
+}
+
+/// Names less alike than this are no help as a suggestion: `web` for `wbe` is, `web` for `database` is not.
+const ALIKE: f64 = 0.7;
+
+/// The name that is most like the one that does not exist, where one is alike at all.
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggestion_is_a_name_that_is_alike() {
+        let names = ["web", "database", "ci-runner"];
+        assert_eq!(nearest("wbe", names), Some("web".to_owned()));
+        assert_eq!(nearest("databse", names), Some("database".to_owned()));
+        assert_eq!(nearest("xyzzy", names), None);
     }
 }
