@@ -2,4 +2,7 @@
 
 pub mod act;
 pub mod config;
+pub mod bus;
+pub mod command;
 pub mod hypervisor;
+pub mod view;
