@@ -4,67 +4,14 @@
 //! Every call has a deadline and may be slow; calls that change one domain run one after another, calls for
 //! different domains do not wait for each other. Nothing here decides anything.
 
-use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use persona::domain::DomainId;
 use persona::units::Bytes;
 use serde::{Deserialize, Serialize};
-
-/// A domain's UUID, its one identity over renames and restarts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct DomainId(pub [u8; 16]);
-
-impl DomainId {
-    /// Parses the usual form `8-4-4-4-12` (hyphens optional, either case).
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
-        if digits.len() != 32 {
-            return None;
-        }
-        let mut id = [0; 16];
-        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-            let text = std::str::from_utf8(pair).ok()?;
-            *byte = u8::from_str_radix(text, 16).ok()?;
-        }
-        Some(Self(id))
-    }
-}
-
-impl fmt::Display for DomainId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for DomainId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl From<DomainId> for String {
-    fn from(id: DomainId) -> Self {
-        id.to_string()
-    }
-}
-
-impl TryFrom<String> for DomainId {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::parse(&text).ok_or_else(|| format!("`{text}` is not a UUID"))
-    }
-}
 
 /// The run state of a domain, as far as the daemon tells states apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,13 +282,17 @@ pub enum PortState {
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {
     /// The connection is down.
-    #[error("the hypervisor is not reachable, so `{operation}` was not tried; is libvirtd running?")]
+    #[error(
+        "the hypervisor is not reachable, so `{operation}` was not tried; is libvirtd running?"
+    )]
     NotConnected {
         /// The call.
         operation: &'static str,
     },
     /// The call did not end in time; whether it took effect is not known.
-    #[error("`{operation}` of domain {domain} did not end within {seconds} s; whether it took effect is not known")]
+    #[error(
+        "`{operation}` of domain {domain} did not end within {seconds} s; whether it took effect is not known"
+    )]
     TimedOut {
         /// The call.
         operation: &'static str,
@@ -351,7 +302,9 @@ pub enum HypervisorError {
         seconds: u64,
     },
     /// Earlier calls for this domain still hang, so this one was not started.
-    #[error("`{operation}` of domain {domain} was not tried because an earlier call to its monitor still hangs")]
+    #[error(
+        "`{operation}` of domain {domain} was not tried because an earlier call to its monitor still hangs"
+    )]
     Busy {
         /// The call.
         operation: &'static str,
@@ -421,7 +374,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// What the emulator itself says of its vCPUs: for reconciling a time-out, because the library may be wrong.
     fn hotpluggable_vcpus(&self, domain: DomainId) -> Answer<'_, Vec<HotpluggableVcpu>>;
     /// Writes (`Some`) or removes a metadata element of the live and the persistent definition.
-    fn set_metadata(&self, domain: DomainId, element: MetadataElement, xml: Option<String>) -> Answer<'_, ()>;
+    fn set_metadata(
+        &self,
+        domain: DomainId,
+        element: MetadataElement,
+        xml: Option<String>,
+    ) -> Answer<'_, ()>;
 }
 
 /// How events arrive: unbounded, because the callbacks that send them must never block.
