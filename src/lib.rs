@@ -1,4 +1,6 @@
 //! The daemon and the command line of virt-persona.
 
+pub mod act;
+pub mod config;
 pub mod hypervisor;
 pub mod store;

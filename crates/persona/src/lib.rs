@@ -5,15 +5,20 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod document;
 pub mod domain;
+mod limits;
 mod model;
 mod problem;
 mod quantity;
+mod read;
 pub mod rule;
 pub mod signal;
 pub mod units;
+mod validate;
 
 pub use digest::Digest;
+pub use document::{Format, SourceText};
 pub use domain::DomainId;
 pub use model::{
     BaseConfiguration, Class, CpuBounds, Level, MemoryBounds, OnFailure, Persona, PersonaName,
@@ -21,5 +26,6 @@ pub use model::{
 };
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
+pub use read::{Loaded, load};
 pub use signal::{Metric, MetricError, Reading, Signals, Source, Unit};
 pub use units::{Bytes, Moment};

@@ -291,6 +291,13 @@ pub(crate) fn exact_duration(duration: Duration) -> Quantity {
     }
 }
 
+/// Seconds as a duration in whole milliseconds; larger than any limit where it does not fit.
+pub(crate) fn whole_millis(seconds: f64) -> Duration {
+    // A cast from f64 saturates, and quantities are never negative.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Duration::from_millis((seconds * 1e3).round() as u64)
+}
+
 /// Serialises a duration as text, such as `5m`.
 pub(crate) fn serialize_duration<S: Serializer>(
     duration: &Duration,
