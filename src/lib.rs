@@ -6,3 +6,4 @@ pub mod bus;
 pub mod command;
 pub mod hypervisor;
 pub mod view;
+pub mod store;
