@@ -3,6 +3,10 @@
 //! A port without a host is permanently hung up and readable, so anything level-triggered would spin; with edges the
 //! thread sleeps until a host comes, speaks or goes. The port is opened once and kept: a second open is refused by the
 //! kernel (EBUSY), and closing it would lose what the host has sent.
+//!
+//! The first bytes of a host can be there before the kernel counts it as connected: until then a read gives them and then
+//! says "end of file", and a write says "would block". So an end of file alone says nothing; only a hang-up after a
+//! connection was seen means that a host has gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -66,12 +70,21 @@ fn open_and_serve(
         .add(&port, EpollEvent::new(edges, 0))
         .map_err(PortError::Wait)?;
     let mut unsent = Vec::new();
+    let mut connected = false;
     loop {
         let mut events = [EpollEvent::empty()];
         match epoll.wait(&mut events, EpollTimeout::NONE) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => continue,
             Err(error) => return Err(PortError::Wait(error)),
         }
+        let hung_up = events[0].events().contains(EpollFlags::EPOLLHUP);
+        if hung_up && connected {
+            // What it had begun to say, and what it would have been told, is void.
+            session.host_gone();
+            unsent.clear();
+        }
+        connected = !hung_up;
         // An edge tells only that something changed, so all that can be done is done before the next wait.
         while turn(&port, session, &mut unsent)? {}
     }
@@ -83,12 +96,7 @@ fn turn(mut port: &File, session: &mut Session, unsent: &mut Vec<u8>) -> Result<
     while unsent.len() < MAX_UNSENT {
         let mut bytes = [0; 4096];
         match port.read(&mut bytes) {
-            // No host: what it would have been told is void.
-            Ok(0) => {
-                session.host_gone();
-                unsent.clear();
-                return Ok(false);
-            }
+            Ok(0) => break,
             Ok(count) => {
                 session.receive(&bytes[..count], unsent);
                 moved = true;
@@ -100,6 +108,7 @@ fn turn(mut port: &File, session: &mut Session, unsent: &mut Vec<u8>) -> Result<
     }
     while !unsent.is_empty() {
         match port.write(unsent) {
+            Ok(0) => break,
             Ok(count) => {
                 unsent.drain(..count);
                 moved = true;

@@ -183,7 +183,7 @@ mod tests {
     fn session() -> Session {
         Session::new(Calibration {
             undisturbed: Duration::from_millis(5),
-            median: Duration::from_millis(6),
+            median: Duration::from_millis(5),
         })
     }
 
