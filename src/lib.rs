@@ -1,9 +1,14 @@
-//! The daemon and the command line of virt-persona.
+//! The daemon and the command line of virt-persona, in the order in which they are best read: what people ask and see,
+//! what the daemon watches, what it does, and the task that ties it together.
+
+pub mod command;
+pub mod view;
+
+pub mod hypervisor;
 
 pub mod act;
-pub mod config;
-pub mod bus;
-pub mod command;
-pub mod hypervisor;
-pub mod view;
+
 pub mod store;
+
+pub mod bus;
+pub mod config;
