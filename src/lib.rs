@@ -12,3 +12,7 @@ pub mod store;
 
 pub mod bus;
 pub mod config;
+pub mod cli;
+pub mod command;
+pub mod hypervisor;
+pub mod view;

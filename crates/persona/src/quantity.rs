@@ -27,9 +27,9 @@ pub enum QuantityError {
     /// An exponent, which nobody writes by hand and which hides huge numbers.
     #[error("`{0}` has an exponent; write the number out, with a larger unit where it is long")]
     Exponent(String),
-    /// More digits than a number keeps exactly.
-    #[error("`{0}` is too large or too precise a number; at most 15 digits are kept exactly")]
-    TooManyDigits(String),
+    /// Beyond any quantity that a rule or a bound could mean.
+    #[error("`{0}` is too large or too precise a number")]
+    OutOfReach(String),
     /// A unit that does not exist.
     #[error("there is no unit `{unit}`{}", .nearest.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
     UnknownUnit {
@@ -46,6 +46,15 @@ pub enum QuantityError {
 /// A spelling of a unit, and the ratio that brings a number into the unit's base. A ratio and not a factor, so that
 /// `9 ms` is exactly the number that `0.009` is.
 struct Spelling(&'static str, Unit, f64, f64);
+
+/// Quantities are below this in the base of their unit: more than any host has, and few enough digits to print.
+const LARGEST: f64 = 1e16;
+/// And above this, or zero.
+const SMALLEST: f64 = 1e-12;
+/// Digits before the point that a quantity below [`LARGEST`] needs.
+const MOST_DIGITS: usize = 16;
+/// Digits behind the point that the shortest exact spelling of a quantity above [`SMALLEST`] can need, and more.
+const MOST_FRACTION_DIGITS: usize = 40;
 
 const KIB: f64 = 1024.0;
 const SPELLINGS: [Spelling; 68] = [
@@ -142,17 +151,20 @@ impl Quantity {
         if exponent {
             return Err(QuantityError::Exponent(excerpt(&format!("{number}{unit}"))));
         }
-        if number.bytes().filter(u8::is_ascii_digit).count() > 15 {
-            return Err(QuantityError::TooManyDigits(excerpt(number)));
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let too_long = || QuantityError::OutOfReach(excerpt(number));
+        if whole.len() > MOST_DIGITS || fraction.len() > MOST_FRACTION_DIGITS {
+            return Err(too_long());
         }
         let value: f64 = number
             .parse()
             .map_err(|_| QuantityError::NotANumber(excerpt(number)))?;
         let (unit, multiply, divide) = find_unit(unit)?;
-        Ok(Self {
-            value: value * multiply / divide,
-            unit,
-        })
+        let value = value * multiply / divide;
+        if value >= LARGEST || (value > 0.0 && value < SMALLEST) {
+            return Err(too_long());
+        }
+        Ok(Self { value, unit })
     }
 }
 
@@ -285,8 +297,10 @@ pub(crate) fn exact_size(size: Bytes) -> Quantity {
 
 /// A duration as it reads back; documents keep whole milliseconds.
 pub(crate) fn exact_duration(duration: Duration) -> Quantity {
+    // A ratio of whole numbers, as it was read; windows are far below 2^53 milliseconds.
+    #[allow(clippy::cast_precision_loss)]
     Quantity {
-        value: duration.as_secs_f64(),
+        value: duration.as_millis() as f64 / 1e3,
         unit: Unit::Duration,
     }
 }
@@ -359,8 +373,8 @@ mod tests {
             "`1e400 GiB` has an exponent; write the number out, with a larger unit where it is long",
         );
         check(
-            "9999999999999999",
-            "`9999999999999999` is too large or too precise a number; at most 15 digits are kept exactly",
+            "99999999999999999",
+            "`99999999999999999` is too large or too precise a number",
         );
         check("4 G", "there is no unit `G`; did you mean `GiB`?");
         check("5 M", "there is no unit `M`; did you mean `MiB`?");

@@ -55,13 +55,13 @@ impl fmt::Display for Unit {
     /// The kind as a person says it, for messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Percent => "percent",
-            Self::Bytes => "bytes",
+            Self::Percent => "a percentage",
+            Self::Bytes => "a size in bytes",
             Self::Count => "a plain number",
             Self::Duration => "a duration",
-            Self::PerSecond => "events per second",
-            Self::BitsPerSecond => "bits per second",
-            Self::BytesPerSecond => "bytes per second",
+            Self::PerSecond => "a rate per second",
+            Self::BitsPerSecond => "a rate in bits per second",
+            Self::BytesPerSecond => "a rate in bytes per second",
         })
     }
 }
@@ -357,7 +357,7 @@ impl FromStr for Metric {
         }
         let known =
             |name: &&str| **name == asked || (name.ends_with('.') && asked.starts_with(*name));
-        if NOT_MEASURED.iter().any(|name| known(&name)) {
+        if NOT_MEASURED.iter().any(known) {
             return Err(MetricError::NotMeasured(asked));
         }
         let nearest = crate::problem::nearest(&asked, CATALOGUE.iter().map(|entry| entry.name));

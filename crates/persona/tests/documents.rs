@@ -4,6 +4,11 @@
     clippy::disallowed_methods,
     reason = "the tests read their fixtures; the crate itself reads no file"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

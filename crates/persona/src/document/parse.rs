@@ -8,7 +8,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span as Mark, Tag};
 
 use super::{Entry, Format, Node, SourceText, Text, Value};
 use crate::limits;
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, Span};
 
 /// The text and its tree. Where the tree is missing, `problems` says why.
 pub(crate) fn parse(source: &SourceText<'_>, problems: &mut Vec<Problem>) -> (Text, Option<Node>) {
@@ -190,16 +190,17 @@ impl Builder<'_> {
 
     fn syntax(&mut self, at: usize, info: &str) {
         let span = self.text.span(&(at..at + 1));
-        let indent = self
+        let tab = self
             .text
             .source_line(span)
             .chars()
             .take_while(|c| c.is_whitespace())
-            .any(|c| c == '\t');
-        let problem = if indent {
+            .position(|c| c == '\t');
+        let problem = if let Some(before) = tab {
+            let column = u32::try_from(before + 1).unwrap_or(u32::MAX);
             Problem::error(
                 Kind::Syntax,
-                span,
+                Span { column, ..span },
                 "a tab stands in the indentation, which YAML does not allow",
             )
             .help("indent with spaces")
@@ -220,6 +221,10 @@ impl Builder<'_> {
                     Value::Plain(value)
                 } else {
                     Value::Quoted(value)
+                };
+                let at = match style {
+                    ScalarStyle::DoubleQuoted => at.start..self.end_of_string(at.start),
+                    _ => at,
                 };
                 let node = Node {
                     value,
@@ -260,6 +265,22 @@ impl Builder<'_> {
             },
             _ => Some(()),
         }
+    }
+
+    /// Behind the quote that closes the string at `start`. The parser may have read a shorter spelling of the same
+    /// string (see [`as_yaml`]), so its own end is not the one in the text.
+    fn end_of_string(&self, start: usize) -> usize {
+        let mut escaped = false;
+        let rest = self.text.text.get(start..).unwrap_or_default();
+        for (at, c) in rest.char_indices().skip(1) {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '"' => return start + at + 1,
+                _ => {}
+            }
+        }
+        self.text.text.len()
     }
 
     /// Only the tag that says "text" means anything here.

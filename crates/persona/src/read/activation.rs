@@ -58,7 +58,13 @@ impl Reader<'_> {
                     .push(problem.help("give the value as text, or set it in the guest"));
                 continue;
             }
-            // An empty text is a value of a variable; nothing at all is an oversight.
+            if entry.value.is_empty() {
+                let problem =
+                    Problem::error(Kind::Missing, span, format!("`{shown}` has no value"));
+                let help = format!("write `{shown}: \"\"` for an empty one, or remove it");
+                self.problems.push(problem.help(help));
+                continue;
+            }
             let value = self.text_of(&entry.value, &shown, limits::LONGEST_VARIABLE);
             let Some(value) = value else { continue };
             if found.insert(entry.key.clone(), value).is_some() {

@@ -188,7 +188,9 @@ impl Reader<'_> {
     }
 
     fn description(&mut self, node: &Node, key: &str) -> Option<String> {
-        self.text_of(node, key, limits::LONGEST_DESCRIPTION)
+        // How a block ends is style, not meaning.
+        let text = self.text_of(node, key, limits::LONGEST_DESCRIPTION)?;
+        Some(text.trim_end().to_owned())
     }
 
     fn trust(&mut self, node: &Node) -> TrustLevels {
