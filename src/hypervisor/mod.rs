@@ -335,13 +335,17 @@ pub enum PortState {
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {
     /// The connection is down.
-    #[error("the hypervisor is not reachable, so `{operation}` was not tried; is libvirtd running?")]
+    #[error(
+        "the hypervisor is not reachable, so `{operation}` was not tried; is libvirtd running?"
+    )]
     NotConnected {
         /// The call.
         operation: &'static str,
     },
     /// The call did not end in time; whether it took effect is not known.
-    #[error("`{operation}` of domain {domain} did not end within {seconds} s; whether it took effect is not known")]
+    #[error(
+        "`{operation}` of domain {domain} did not end within {seconds} s; whether it took effect is not known"
+    )]
     TimedOut {
         /// The call.
         operation: &'static str,
@@ -351,7 +355,9 @@ pub enum HypervisorError {
         seconds: u64,
     },
     /// Earlier calls for this domain still hang, so this one was not started.
-    #[error("`{operation}` of domain {domain} was not tried because an earlier call to its monitor still hangs")]
+    #[error(
+        "`{operation}` of domain {domain} was not tried because an earlier call to its monitor still hangs"
+    )]
     Busy {
         /// The call.
         operation: &'static str,
@@ -421,7 +427,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// What the emulator itself says of its vCPUs: for reconciling a time-out, because the library may be wrong.
     fn hotpluggable_vcpus(&self, domain: DomainId) -> Answer<'_, Vec<HotpluggableVcpu>>;
     /// Writes (`Some`) or removes a metadata element of the live and the persistent definition.
-    fn set_metadata(&self, domain: DomainId, element: MetadataElement, xml: Option<String>) -> Answer<'_, ()>;
+    fn set_metadata(
+        &self,
+        domain: DomainId,
+        element: MetadataElement,
+        xml: Option<String>,
+    ) -> Answer<'_, ()>;
 }
 
 /// How events arrive: unbounded, because the callbacks that send them must never block.
