@@ -5,14 +5,12 @@ pub mod command;
 pub mod view;
 
 pub mod hypervisor;
+pub mod observe;
 
 pub mod act;
 
 pub mod store;
 
 pub mod bus;
-pub mod config;
 pub mod cli;
-pub mod command;
-pub mod hypervisor;
-pub mod view;
+pub mod config;
