@@ -1,3 +1,4 @@
 //! The daemon and the command line of virt-persona.
 
+pub mod agent;
 pub mod hypervisor;
