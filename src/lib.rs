@@ -4,6 +4,7 @@
 pub mod command;
 pub mod view;
 
+pub mod agent;
 pub mod hypervisor;
 pub mod observe;
 
