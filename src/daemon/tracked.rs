@@ -67,13 +67,15 @@ pub(super) struct PersonaSide {
     pub(super) state: ActivationState,
     pub(super) detail: Option<String>,
     pub(super) since: Option<Moment>,
+    /// What the daemon last wrote into the domain's metadata; `Some(None)` is its removal.
+    pub(super) status: Option<Option<String>>,
     /// What is wrong with tags and mappings, as a sentence.
     pub(super) problem: Option<String>,
 }
 
 impl Default for PersonaSide {
     fn default() -> Self {
-        Self { bound: None, in_force: None, state: ActivationState::None, detail: None, since: None, problem: None }
+        Self { bound: None, in_force: None, state: ActivationState::None, detail: None, since: None, status: None, problem: None }
     }
 }
 
