@@ -221,6 +221,7 @@ fn problems_are_values_for_programs_and_colours_for_terminals() {
                 "span": {"line": 2, "column": 1, "length": 4},
                 "help": "did you mean `name`?",
                 "source_line": "nmae: y",
+                "source_column": 1,
             }],
         })
     );
@@ -239,5 +240,64 @@ fn hidden_characters_of_a_document_do_not_reach_the_terminal() {
     assert!(
         !problems.contains('\u{1b}') && !problems.contains('\u{202e}'),
         "{problems}"
+    );
+}
+
+#[test]
+fn the_place_in_a_very_long_line_is_shown_with_what_stands_around_it() {
+    let text = format!(
+        "{{\"description\": \"{}\", \"nmae\": \"x\", \"functional_role\": \"{}\"}}",
+        "é".repeat(2000),
+        "y".repeat(2000)
+    );
+    let problems = load(&SourceText {
+        name: "long.json",
+        text: text.as_bytes(),
+        format: Format::Json,
+        persona_name: Some("x"),
+    })
+    .unwrap_err();
+    let printed = problems.to_string();
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[1], "  --> long.json:1:2021");
+    let column = lines[4].chars().position(|c| c == '^').unwrap();
+    let marked: String = lines[3].chars().skip(column).take(6).collect();
+    assert_eq!(marked, "\"nmae\"");
+    assert_eq!(lines[4].matches('^').count(), 6);
+}
+
+#[test]
+fn shapes_made_to_exhaust_a_parser_are_refused() {
+    let message = |text: &str| {
+        let problems = load_text(text.as_bytes(), Some("x")).unwrap_err();
+        assert!(problems.len() <= Problems::MOST);
+        problems.problems[0].message.clone()
+    };
+    let deep = "lists and maps nest deeper than 32 levels";
+    assert_eq!(message(&"- ".repeat(130_000)), deep);
+    assert_eq!(message(&"? ".repeat(130_000)), deep);
+    assert_eq!(
+        message(&format!("{}{}", "[".repeat(40), "]".repeat(40))),
+        deep
+    );
+    assert_eq!(
+        message(&format!("{}1{}", "{a: ".repeat(40), "}".repeat(40))),
+        deep
+    );
+    assert_eq!(message(&"\n".repeat(262_144)), "the document is empty");
+    assert_eq!(
+        message(&"'".repeat(262_144)),
+        "a persona is a map of keys, not a single value"
+    );
+    let one_line: String = (0..9000).map(|n| format!("\"key {n}\": 1, ")).collect();
+    assert_eq!(
+        message(&format!("{{{one_line}}}")),
+        "a persona has no key `key 0`"
+    );
+    let misspelt = "cpu.utilizatiom > 5 AND ".repeat(160);
+    let rules = format!("  - IF {misspelt} guest.load > 1 THEN x\n").repeat(60);
+    assert_eq!(
+        message(&format!("adaptation_rules:\n{rules}")),
+        "there is no metric `cpu.utilizatiom`"
     );
 }
