@@ -10,6 +10,10 @@ pub mod observe;
 
 pub mod act;
 
+pub mod audit;
+pub mod catalog;
+pub mod config;
+pub mod hypervisor;
 pub mod store;
 
 pub mod bus;
