@@ -1,5 +1,31 @@
-//! The persona document and its rule language.
+//! The persona document: text -> document -> [`Persona`] or all of its [`Problems`]; and its rules, evaluated.
+//!
+//! Pure: no files, no network, no processes, no clock. Time is an argument ([`Moment`]), readings come through
+//! [`Signals`]. The daemon, the planner, the command line and the agent in the guest all read personas through here.
+#![forbid(unsafe_code)]
 
+mod digest;
+mod document;
 pub mod domain;
+mod limits;
+mod model;
+mod problem;
+mod quantity;
+mod read;
+pub mod rule;
 pub mod signal;
 pub mod units;
+mod validate;
+
+pub use digest::Digest;
+pub use document::{Format, SourceText};
+pub use domain::DomainId;
+pub use model::{
+    BaseConfiguration, Class, CpuBounds, Level, MemoryBounds, OnFailure, Persona, PersonaName,
+    PersonaNameError, Script, TrustLevels,
+};
+pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
+pub use quantity::{Quantity, QuantityError};
+pub use read::{Loaded, load};
+pub use signal::{Metric, MetricError, Reading, Signals, Source, Unit};
+pub use units::{Bytes, Moment};

@@ -1,0 +1,102 @@
+//! The digest of a persona's meaning. Two documents that mean the same have the same digest, whatever their format,
+//! style and order of keys; two that differ in meaning differ. The catalogue tells versions apart by it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{BaseConfiguration, Persona, PersonaName, Script, TrustLevels};
+use crate::rule::{Action, Condition};
+use crate::signal::Source;
+
+/// SHA-256 in lower-case hexadecimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(String);
+
+impl Digest {
+    /// 64 hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first twelve digits, for tables.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What counts, in a fixed order. Absent parts are left out, so a key that the language gains later leaves the
+/// digests of documents without it as they are. Where a rule stands in the file does not count; its order does,
+/// because the earlier of two equal rules wins.
+#[derive(Serialize)]
+struct Meaning<'a> {
+    name: &'a PersonaName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    default_persona: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    functional_role: Option<&'a str>,
+    base: &'a BaseConfiguration,
+    rules: Vec<RuleMeaning<'a>>,
+    environment: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pre_activation: Option<&'a Script>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post_activation: Option<&'a Script>,
+    trust: &'a TrustLevels,
+}
+
+#[derive(Serialize)]
+struct RuleMeaning<'a> {
+    name: &'a str,
+    when: &'a Condition,
+    then: &'a [Action],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<&'a Condition>,
+    cooldown_ms: u128,
+    priority: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+}
+
+/// The digest of everything in the persona but the digest itself.
+pub(crate) fn digest(persona: &Persona) -> Digest {
+    let rules = persona.rules.iter().map(|rule| RuleMeaning {
+        name: &rule.name,
+        when: &rule.when,
+        then: &rule.then,
+        until: rule.until.as_ref(),
+        cooldown_ms: rule.cooldown.as_millis(),
+        priority: rule.priority,
+        source: rule.source,
+    });
+    let meaning = Meaning {
+        name: &persona.name,
+        description: persona.description.as_deref(),
+        default_persona: persona.default_persona,
+        functional_role: persona.functional_role.as_deref(),
+        base: &persona.base,
+        rules: rules.collect(),
+        environment: &persona.environment,
+        pre_activation: persona.pre_activation.as_ref(),
+        post_activation: persona.post_activation.as_ref(),
+        trust: &persona.trust,
+    };
+    // Maps here have text keys and nothing refuses to serialise, so there is always an encoding.
+    let encoded = serde_json::to_vec(&meaning).unwrap_or_default();
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(&encoded) {
+        hex.push_str(&format!("{byte:02x}"));
+    }
+    Digest(hex)
+}

@@ -1,0 +1,227 @@
+//! What an activation brings into the guest: environment and scripts. How they get there is not here.
+
+use std::collections::BTreeMap;
+
+use super::Reader;
+use super::value::Key;
+use crate::document::{Node, Value};
+use crate::limits;
+use crate::model::{OnFailure, Script};
+use crate::problem::{Kind, Problem};
+
+const SCRIPT: &[Key] = &[
+    Key::read("interpreter"),
+    Key::read("text"),
+    Key::read("timeout"),
+    Key::read("user"),
+    Key::read("on_failure"),
+];
+
+impl Reader<'_> {
+    pub(super) fn environment(&mut self, node: &Node) -> Option<BTreeMap<String, String>> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!(
+                "`environment_variables` is a map of names to values, not {}",
+                node.describe()
+            );
+            self.report(Kind::WrongType, node, message, None);
+            return None;
+        };
+        if entries.len() > limits::MOST_VARIABLES {
+            let message = format!(
+                "{} variables are too many; at most {}",
+                entries.len(),
+                limits::MOST_VARIABLES
+            );
+            self.report(Kind::TooLarge, node, message, None);
+            return None;
+        }
+        let mut found = BTreeMap::new();
+        for entry in entries {
+            let span = self.text.span(&entry.key_at);
+            let shown: String = entry.key.chars().take(60).collect();
+            if !is_variable(&entry.key) {
+                let problem = Problem::error(
+                    Kind::BadName,
+                    span,
+                    format!("`{shown}` is no name of a variable"),
+                );
+                let help =
+                    "letters, digits and underscores, not starting with a digit; at most 128";
+                self.problems.push(problem.help(help));
+                continue;
+            }
+            if let Value::Map(_) = entry.value.value {
+                let message = format!("this version does not act on secrets, as `{shown}` is one");
+                let problem = Problem::error(Kind::NotYetSupported, span, message);
+                self.problems
+                    .push(problem.help("give the value as text, or set it in the guest"));
+                continue;
+            }
+            if entry.value.is_empty() {
+                let problem =
+                    Problem::error(Kind::Missing, span, format!("`{shown}` has no value"));
+                let help = format!("write `{shown}: \"\"` for an empty one, or remove it");
+                self.problems.push(problem.help(help));
+                continue;
+            }
+            let value = self.text_of(&entry.value, &shown, limits::LONGEST_VARIABLE);
+            let Some(value) = value else { continue };
+            if found.insert(entry.key.clone(), value).is_some() {
+                let message = format!("the variable `{shown}` stands here a second time");
+                self.problems
+                    .push(Problem::error(Kind::Duplicate, span, message));
+            }
+        }
+        Some(found)
+    }
+
+    pub(super) fn script(&mut self, node: &Node, owner: &str) -> Option<Script> {
+        if !matches!(node.value, Value::Map(_)) {
+            let text = self.script_text(node, owner)?;
+            return self.build(node, text, None);
+        }
+        let fields = self.fields(node, owner, SCRIPT)?;
+        let field = |key: &str| fields.get(key).map(|entry| &entry.value);
+        let interpreter = field("interpreter").map(|node| self.interpreter(node));
+        let timeout = field("timeout").map(|node| self.timeout(node, "timeout"));
+        let user = field("user").map(|node| self.user(node));
+        let on_failure = field("on_failure").map(|node| self.on_failure(node));
+        let Some(text) = field("text") else {
+            if !matches!(&node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == "text"))
+            {
+                self.report(
+                    Kind::Missing,
+                    node,
+                    format!("`{owner}` has no `text`"),
+                    None,
+                );
+            }
+            return None;
+        };
+        let body = self.script_text(text, owner)?;
+        let script = self.build(text, body, interpreter.flatten())?;
+        Some(Script {
+            timeout: timeout.flatten().unwrap_or(script.timeout),
+            user: user.flatten().unwrap_or(script.user),
+            on_failure: on_failure.flatten().unwrap_or_default(),
+            ..script
+        })
+    }
+
+    fn script_text(&mut self, node: &Node, owner: &str) -> Option<String> {
+        let text = self.text_of(node, owner, limits::LONGEST_SCRIPT)?;
+        if text.trim().is_empty() {
+            self.report(Kind::Missing, node, format!("`{owner}` is empty"), None);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// The interpreter is what the document names, else what the first line does, as the kernel reads it (execve(2)):
+    /// a path and, behind the first blank, one argument.
+    fn build(&mut self, node: &Node, text: String, named: Option<String>) -> Option<Script> {
+        let line = text
+            .strip_prefix("#!")
+            .and_then(|rest| rest.lines().next())
+            .map(str::trim);
+        let (path, argument) = match line {
+            Some(line) => match line.split_once([' ', '\t']) {
+                Some((path, argument)) => (Some(path), Some(argument.trim().to_owned())),
+                None => (Some(line), None),
+            },
+            None => (None, None),
+        };
+        let (interpreter, argument) = match (named, path) {
+            (Some(named), _) => (named, None),
+            (None, Some(path)) if is_program(path) => (path.to_owned(), argument),
+            (None, Some(path)) => {
+                let end = text.find('\n').unwrap_or(text.len());
+                let span = self.text.span_within(node, &(0..end));
+                let message = format!("the interpreter `{path}` is no absolute path");
+                self.problems.push(
+                    Problem::error(Kind::BadName, span, message)
+                        .help("write `#!/bin/sh`, for example"),
+                );
+                return None;
+            }
+            (None, None) => (Script::DEFAULT_INTERPRETER.to_owned(), None),
+        };
+        Some(Script {
+            interpreter,
+            argument,
+            text,
+            timeout: Script::DEFAULT_TIMEOUT,
+            user: Script::DEFAULT_USER.to_owned(),
+            on_failure: OnFailure::default(),
+        })
+    }
+
+    fn interpreter(&mut self, node: &Node) -> Option<String> {
+        let text = self.text_of(node, "interpreter", 256)?;
+        if !is_program(&text) {
+            let message = format!("the interpreter `{text}` is no absolute path");
+            self.report(
+                Kind::BadName,
+                node,
+                message,
+                Some("write `/bin/sh`, for example".to_owned()),
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    fn user(&mut self, node: &Node) -> Option<String> {
+        let text = self.text_of(node, "user", 256)?;
+        if !is_user(&text) {
+            let help = Some("write the name of a user of the guest, such as `www-data`".to_owned());
+            self.report(
+                Kind::BadName,
+                node,
+                format!("`{text}` is no name of a user"),
+                help,
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    fn on_failure(&mut self, node: &Node) -> Option<OnFailure> {
+        let text = self.text_of(node, "on_failure", 256)?;
+        match text.as_str() {
+            "rollback" => Some(OnFailure::Rollback),
+            "keep" => Some(OnFailure::Keep),
+            _ => {
+                let message = format!("`on_failure` is rollback or keep, not `{text}`");
+                self.report(Kind::OutOfRange, node, message, None);
+                None
+            }
+        }
+    }
+}
+
+/// A name as the shell accepts it.
+fn is_variable(name: &str) -> bool {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts
+        && name.len() <= 128
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn is_program(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.ends_with('/')
+        && !path.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// A name as useradd(8) accepts it.
+fn is_user(name: &str) -> bool {
+    let starts = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-')
+    };
+    starts && name.len() <= 32 && name.bytes().all(allowed)
+}

@@ -1,0 +1,145 @@
+//! `base_configuration`: vCPUs and memory, and what must hold between their bounds.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use super::Reader;
+use super::value::Key;
+use crate::document::{Entry, Node, Value};
+use crate::limits;
+use crate::model::{BaseConfiguration, CpuBounds, MemoryBounds};
+use crate::problem::Kind;
+use crate::units::Bytes;
+
+const BASE: &[Key] = &[
+    Key::read("cpu"),
+    Key::read("memory"),
+    Key::later("network_bandwidth"),
+    Key::later("disk"),
+];
+
+const BOUNDS: &[Key] = &[
+    Key::read("min"),
+    Key::read("initial"),
+    Key::read("max"),
+    Key::read("reservation"),
+    Key::read("share"),
+];
+
+/// Where a document does not say.
+const DEFAULT_SHARE: u32 = 1000;
+/// Where a document does not say and nothing else it says is lower.
+const DEFAULT_MIN_VCPUS: u32 = 1;
+/// Where a document does not say and nothing else it says is lower.
+const DEFAULT_MIN_MEMORY: Bytes = Bytes::from_mib(256);
+
+/// A bound with the value that gave it, for messages.
+type Given<'n, T> = Option<(T, &'n Node)>;
+
+/// The bounds as far as the document gives them.
+struct Bounds<'n, T> {
+    min: Given<'n, T>,
+    initial: Given<'n, T>,
+    max: Given<'n, T>,
+    reservation: Given<'n, T>,
+    share: u32,
+}
+
+impl Reader<'_> {
+    pub(super) fn base(&mut self, node: &Node) -> Option<BaseConfiguration> {
+        let fields = self.fields(node, "base_configuration", BASE)?;
+        let whole = |reader: &mut Self, node: &Node, key: &str| {
+            reader.whole(node, key, 1, limits::MOST_VCPUS, "4")
+        };
+        let cpu = fields
+            .get("cpu")
+            .and_then(|entry| self.bounds(&entry.value, "cpu", whole));
+        let cpu = cpu.map(|bounds| {
+            let min = least(DEFAULT_MIN_VCPUS, &bounds);
+            CpuBounds {
+                min,
+                initial: bounds.initial.map(|(value, _)| value),
+                max: bounds.max.map(|(value, _)| value),
+                reservation: bounds.reservation.map_or(min, |(value, _)| value),
+                share: bounds.share,
+            }
+        });
+        let memory = fields
+            .get("memory")
+            .and_then(|entry| self.bounds(&entry.value, "memory", Self::memory));
+        let memory = memory.map(|bounds| {
+            let min = least(DEFAULT_MIN_MEMORY, &bounds);
+            MemoryBounds {
+                min,
+                initial: bounds.initial.map(|(value, _)| value),
+                max: bounds.max.map(|(value, _)| value),
+                reservation: bounds.reservation.map_or(min, |(value, _)| value),
+                share: bounds.share,
+            }
+        });
+        Some(BaseConfiguration { cpu, memory })
+    }
+
+    /// One resource: a single value is `initial`.
+    fn bounds<'n, T: Copy + Ord + Display>(
+        &mut self,
+        node: &'n Node,
+        owner: &str,
+        mut read: impl FnMut(&mut Self, &Node, &str) -> Option<T>,
+    ) -> Option<Bounds<'n, T>> {
+        if !matches!(node.value, Value::Map(_)) {
+            let initial = read(self, node, owner)?;
+            let initial = Some((initial, node));
+            return Some(Bounds {
+                min: None,
+                initial,
+                max: None,
+                reservation: None,
+                share: DEFAULT_SHARE,
+            });
+        }
+        let fields: BTreeMap<&str, &'n Entry> = self.fields(node, owner, BOUNDS)?;
+        let mut bound = |key: &str| {
+            let node = &fields.get(key)?.value;
+            read(self, node, key).map(|value| (value, node))
+        };
+        let (min, initial, max) = (bound("min"), bound("initial"), bound("max"));
+        let reservation = bound("reservation");
+        let share = fields
+            .get("share")
+            .and_then(|entry| self.whole(&entry.value, "share", 1, limits::LARGEST_SHARE, "1000"))
+            .unwrap_or(DEFAULT_SHARE);
+        self.ordered(("min", min), ("max", max));
+        self.ordered(("min", min), ("initial", initial));
+        self.ordered(("initial", initial), ("max", max));
+        self.ordered(("reservation", reservation), ("max", max));
+        Some(Bounds {
+            min,
+            initial,
+            max,
+            reservation,
+            share,
+        })
+    }
+
+    fn ordered<T: Ord + Display>(&mut self, low: (&str, Given<'_, T>), high: (&str, Given<'_, T>)) {
+        let ((low_key, Some((low, at))), (high_key, Some((high, _)))) = (low, high) else {
+            return;
+        };
+        if low > high {
+            let message = format!("`{low_key}` ({low}) is above `{high_key}` ({high})");
+            self.report(Kind::Contradiction, at, message, None);
+        }
+    }
+}
+
+/// `min` as given, else the default, lowered to whatever else the document gives.
+fn least<T: Copy + Ord>(default: T, bounds: &Bounds<'_, T>) -> T {
+    let others = [bounds.initial, bounds.max]
+        .into_iter()
+        .flatten()
+        .map(|(value, _)| value);
+    bounds
+        .min
+        .map_or_else(|| others.fold(default, T::min), |(value, _)| value)
+}

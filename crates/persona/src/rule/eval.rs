@@ -1,0 +1,359 @@
+//! What a condition is worth at a moment: three-valued logic over readings, and the state of its `FOR` windows.
+//! Which rules fire and what follows is not here (the planner decides). The planner and the agent call this.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ast::{Arithmetic, Comparison, Condition, Expr, Value};
+use crate::signal::{Metric, Reading, Signals, Source};
+use crate::units::Moment;
+
+/// True, false, or not known. The logic is Kleene's: unknown is whatever the known parts do not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// A reading that would decide it is absent, too old, or from a source that does not count.
+    Unknown,
+}
+
+impl Truth {
+    /// True where both are, false where one is.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::False, _) | (_, Self::False) => Self::False,
+            (Self::True, Self::True) => Self::True,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// True where one is, false where both are.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::True, _) | (_, Self::True) => Self::True,
+            (Self::False, Self::False) => Self::False,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The opposite; unknown stays unknown.
+    #[must_use]
+    #[allow(clippy::should_implement_trait)]
+    pub fn not(self) -> Self {
+        match self {
+            Self::True => Self::False,
+            Self::False => Self::True,
+            Self::Unknown => Self::Unknown,
+        }
+    }
+
+    /// Whether it is true; unknown is not.
+    pub fn is_true(self) -> bool {
+        self == Self::True
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(known: bool) -> Self {
+        if known { Self::True } else { Self::False }
+    }
+}
+
+impl std::fmt::Display for Truth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::True => "true",
+            Self::False => "false",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// The state of one rule's `FOR` windows, carried from one evaluation to the next. One value serves `when` and `until`
+/// of the same rule: their windows have numbers of their own, fixed when the rule is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Holds {
+    windows: Vec<Option<Hold>>,
+}
+
+/// A condition that is true without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hold {
+    /// Since when.
+    since: Moment,
+    /// When it was last looked at.
+    looked: Moment,
+}
+
+impl Holds {
+    /// Forgets all windows: each starts anew at the next evaluation.
+    pub fn clear(&mut self) {
+        self.windows.clear();
+    }
+
+    fn window(&mut self, slot: usize) -> &mut Option<Hold> {
+        if self.windows.len() <= slot {
+            self.windows.resize(slot + 1, None);
+        }
+        &mut self.windows[slot]
+    }
+}
+
+/// What an evaluation looked at, for `explain`. Switched off it costs nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Trail {
+    /// Keeps nothing.
+    #[default]
+    Off,
+    /// Keeps every comparison.
+    On(Vec<Looked>),
+}
+
+/// One metric in one comparison of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Looked {
+    /// The metric.
+    pub metric: Metric,
+    /// Its latest reading, counted or not.
+    pub reading: Option<Reading>,
+    /// What the comparison came to.
+    pub verdict: Truth,
+    /// The comparison in canonical text.
+    pub comparison: String,
+    /// For how long the `FOR` around it has been true.
+    pub held_for: Option<Duration>,
+    /// For how long it must be.
+    pub needs: Option<Duration>,
+}
+
+impl Trail {
+    /// A trail that keeps what is looked at.
+    pub fn recording() -> Self {
+        Self::On(Vec::new())
+    }
+
+    /// What was kept.
+    pub fn looked(&self) -> &[Looked] {
+        match self {
+            Self::Off => &[],
+            Self::On(looked) => looked,
+        }
+    }
+}
+
+impl Condition {
+    /// What the condition is worth `now`. Readings below `demanded`, absent ones and ones older than three of their
+    /// own periods are unknown. Every part is evaluated each time, also where the outcome is already decided, so that
+    /// each `FOR` window sees every moment.
+    pub fn evaluate(
+        &self,
+        signals: &dyn Signals,
+        demanded: Option<Source>,
+        holds: &mut Holds,
+        now: Moment,
+        trail: &mut Trail,
+    ) -> Truth {
+        let windows = Windows::Carried(holds);
+        Evaluation {
+            signals,
+            demanded,
+            now,
+            windows,
+            trail,
+            shortest_period: None,
+        }
+        .truth(&self.expr)
+    }
+
+    /// Whether the condition would hold if these readings lasted: a `FOR` counts as satisfied when what it waits for
+    /// is true. For readings that are projected and not measured.
+    pub fn would_hold(&self, signals: &dyn Signals, now: Moment) -> Truth {
+        let (windows, trail) = (Windows::Satisfied, &mut Trail::Off);
+        Evaluation {
+            signals,
+            demanded: None,
+            now,
+            windows,
+            trail,
+            shortest_period: None,
+        }
+        .truth(&self.expr)
+    }
+}
+
+/// How `FOR` windows are treated.
+enum Windows<'a> {
+    /// Counted, in the state that the caller carries.
+    Carried(&'a mut Holds),
+    /// Taken as long enough.
+    Satisfied,
+}
+
+struct Evaluation<'a> {
+    signals: &'a dyn Signals,
+    demanded: Option<Source>,
+    now: Moment,
+    windows: Windows<'a>,
+    trail: &'a mut Trail,
+    /// Of the readings looked at since this was last cleared.
+    shortest_period: Option<Duration>,
+}
+
+impl Evaluation<'_> {
+    fn truth(&mut self, expr: &Expr) -> Truth {
+        match expr {
+            Expr::And(parts) => parts
+                .iter()
+                .fold(Truth::True, |truth, part| truth.and(self.truth(part))),
+            Expr::Or(parts) => parts
+                .iter()
+                .fold(Truth::False, |truth, part| truth.or(self.truth(part))),
+            Expr::Not(inner) => self.truth(inner).not(),
+            Expr::Compare { left, op, right } => {
+                let verdict = match (self.value(left), self.value(right)) {
+                    (Some(left), Some(right)) => op.compare(left, right).into(),
+                    _ => Truth::Unknown,
+                };
+                self.record(expr, verdict);
+                verdict
+            }
+            Expr::Between { value, low, high } => {
+                let verdict = match (self.value(value), self.value(low), self.value(high)) {
+                    (Some(value), Some(low), Some(high)) => (low <= value && value <= high).into(),
+                    _ => Truth::Unknown,
+                };
+                self.record(expr, verdict);
+                verdict
+            }
+            Expr::Held {
+                inner,
+                window,
+                slot,
+            } => self.held(inner, *window, *slot),
+        }
+    }
+
+    fn held(&mut self, inner: &Expr, window: Duration, slot: usize) -> Truth {
+        let first = self.trail.looked().len();
+        let outer = self.shortest_period.take();
+        let truth = self.truth(inner);
+        let period = self.shortest_period;
+        self.shortest_period = shorter(outer, period);
+        let now = self.now;
+        let Windows::Carried(holds) = &mut self.windows else {
+            return truth;
+        };
+        let hold = holds.window(slot);
+        if truth != Truth::True {
+            *hold = None;
+            self.annotate(first, Duration::ZERO, window);
+            return truth;
+        }
+        // Where nobody looked for as long as it takes a reading to become unknown, nobody knows what was between.
+        let patience = period.map(|period| period * Reading::STALE_AFTER_PERIODS);
+        let unbroken =
+            |hold: &Hold| patience.is_none_or(|patience| now.since(hold.looked) <= patience);
+        let since = hold.filter(unbroken).map_or(now, |hold| hold.since);
+        *hold = Some(Hold { since, looked: now });
+        let held_for = now.since(since);
+        self.annotate(first, held_for, window);
+        (held_for >= window).into()
+    }
+
+    fn reading(&mut self, metric: Metric) -> Option<f64> {
+        let reading = self.signals.reading(metric)?;
+        self.shortest_period = shorter(self.shortest_period, Some(reading.period));
+        let trusted = self
+            .demanded
+            .is_none_or(|demanded| reading.source >= demanded);
+        (trusted && reading.is_fresh(self.now)).then_some(reading.value)
+    }
+
+    fn value(&mut self, value: &Value) -> Option<f64> {
+        let computed = match value {
+            Value::Number { value, .. } => *value,
+            Value::Metric(metric) => self.reading(*metric)?,
+            Value::Negate(inner) => -self.value(inner)?,
+            Value::Binary { left, op, right } => {
+                // Both sides are read before either decides: the window above must know every reading's period.
+                let (left, right) = (self.value(left), self.value(right));
+                let (left, right) = (left?, right?);
+                match op {
+                    Arithmetic::Add => left + right,
+                    Arithmetic::Subtract => left - right,
+                    Arithmetic::Multiply => left * right,
+                    Arithmetic::Divide => left / right,
+                }
+            }
+        };
+        // A division by zero has no value, so nothing is known of it.
+        computed.is_finite().then_some(computed)
+    }
+
+    fn record(&mut self, comparison: &Expr, verdict: Truth) {
+        let Trail::On(looked) = self.trail else {
+            return;
+        };
+        let text = comparison.to_string();
+        let first = looked.len();
+        let mut keep = |metric: Metric| {
+            if looked[first..].iter().any(|entry| entry.metric == metric) {
+                return;
+            }
+            let reading = self.signals.reading(metric);
+            let comparison = text.clone();
+            looked.push(Looked {
+                metric,
+                reading,
+                verdict,
+                comparison,
+                held_for: None,
+                needs: None,
+            });
+        };
+        comparison.visit_metrics(&mut keep);
+    }
+
+    fn annotate(&mut self, first: usize, held_for: Duration, needs: Duration) {
+        let Trail::On(looked) = self.trail else {
+            return;
+        };
+        // The innermost window says most about a comparison, and it was here first.
+        for entry in looked[first..]
+            .iter_mut()
+            .filter(|entry| entry.needs.is_none())
+        {
+            entry.held_for = Some(held_for);
+            entry.needs = Some(needs);
+        }
+    }
+}
+
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl Comparison {
+    // Equality of measured values is rarely what one wants, but it is what was asked for.
+    #[allow(clippy::float_cmp)]
+    fn compare(self, left: f64, right: f64) -> bool {
+        match self {
+            Self::Less => left < right,
+            Self::LessOrEqual => left <= right,
+            Self::Greater => left > right,
+            Self::GreaterOrEqual => left >= right,
+            Self::Equal => left == right,
+            Self::NotEqual => left != right,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Rules as canonical text: what [`super::parse`] reads back as the same rule. `explain`, the digest and `--json` use it.
+
+use std::fmt::{self, Display as _};
+
+use super::ast::{Action, Arithmetic, Comparison, Condition, Expr, MemoryAmount, Rule, Value};
+use crate::quantity::{Quantity, exact_duration, exact_size};
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IF {} THEN ", self.when)?;
+        for (index, action) in self.then.iter().enumerate() {
+            write!(f, "{}{action}", if index == 0 { "" } else { ", " })?;
+        }
+        if let Some(until) = &self.until {
+            write!(f, " UNTIL {until}")?;
+        }
+        write!(
+            f,
+            " COOLDOWN {} PRIORITY {}",
+            exact_duration(self.cooldown),
+            self.priority
+        )
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.expr.fmt(f)
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::And(parts) => join(f, parts, " AND ", |part| {
+                matches!(part, Self::And(_) | Self::Or(_))
+            }),
+            Self::Or(parts) => join(f, parts, " OR ", |part| matches!(part, Self::Or(_))),
+            Self::Not(inner) if matches!(**inner, Self::And(_) | Self::Or(_) | Self::Not(_)) => {
+                write!(f, "NOT ({inner})")
+            }
+            Self::Not(inner) => write!(f, "NOT {inner}"),
+            Self::Compare { left, op, right } => write!(f, "{left} {op} {right}"),
+            Self::Between { value, low, high } => write!(f, "{value} BETWEEN {low} AND {high}"),
+            Self::Held { inner, window, .. } => match **inner {
+                Self::Compare { .. } | Self::Between { .. } => {
+                    write!(f, "{inner} FOR {}", exact_duration(*window))
+                }
+                _ => write!(f, "({inner}) FOR {}", exact_duration(*window)),
+            },
+        }
+    }
+}
+
+fn join(
+    f: &mut fmt::Formatter<'_>,
+    parts: &[Expr],
+    word: &str,
+    group: impl Fn(&Expr) -> bool,
+) -> fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            f.write_str(word)?;
+        }
+        if group(part) {
+            write!(f, "({part})")?;
+        } else {
+            part.fmt(f)?;
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+        })
+    }
+}
+
+impl Arithmetic {
+    /// How strongly it binds.
+    pub(crate) fn strength(self) -> u8 {
+        match self {
+            Self::Add | Self::Subtract => 1,
+            Self::Multiply | Self::Divide => 2,
+        }
+    }
+}
+
+impl fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "+",
+            Self::Subtract => "-",
+            Self::Multiply => "*",
+            Self::Divide => "/",
+        })
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number { value, unit } => Quantity {
+                value: *value,
+                unit: *unit,
+            }
+            .fmt(f),
+            Self::Metric(metric) => metric.fmt(f),
+            Self::Negate(inner) => match **inner {
+                Self::Number { .. } | Self::Metric(_) => write!(f, "-{inner}"),
+                _ => write!(f, "-({inner})"),
+            },
+            Self::Binary { left, op, right } => {
+                operand(f, left, op.strength())?;
+                write!(f, " {op} ")?;
+                // Operations of one strength group from the left, so an equal one on the right needs its parentheses.
+                operand(f, right, op.strength() + 1)
+            }
+        }
+    }
+}
+
+fn operand(f: &mut fmt::Formatter<'_>, value: &Value, at_least: u8) -> fmt::Result {
+    match value {
+        Value::Binary { op, .. } if op.strength() < at_least => write!(f, "({value})"),
+        _ => value.fmt(f),
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetVcpus(count) => write!(f, "set vcpus to {count}"),
+            Self::AddVcpus(count) => write!(f, "add {count} vcpus"),
+            Self::RemoveVcpus(count) => write!(f, "remove {count} vcpus"),
+            Self::SetMemory(size) => write!(f, "set memory to {}", exact_size(*size)),
+            Self::AddMemory(amount) => write!(f, "add {amount} memory"),
+            Self::RemoveMemory(amount) => write!(f, "remove {amount} memory"),
+            Self::Notify(text) => {
+                f.write_str("notify \"")?;
+                for c in text.chars() {
+                    if matches!(c, '"' | '\\') {
+                        f.write_str("\\")?;
+                    }
+                    write!(f, "{c}")?;
+                }
+                f.write_str("\"")
+            }
+        }
+    }
+}
+
+impl fmt::Display for MemoryAmount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size(size) => exact_size(*size).fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! What conditions are worth: readings that count and that do not, windows over time, and what `explain` is shown.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use persona::rule::{Condition, Holds, Rule, Trail, Truth};
+use persona::{Metric, Moment, Reading, Signals, Source};
+
+/// Readings by metric.
+#[derive(Default)]
+struct Fixed(BTreeMap<Metric, Reading>);
+
+impl Fixed {
+    fn with(mut self, metric: Metric, value: f64, source: Source, at: u64) -> Self {
+        let period = Duration::from_secs(1);
+        self.0.insert(
+            metric,
+            Reading {
+                value,
+                source,
+                at: Moment(at),
+                period,
+            },
+        );
+        self
+    }
+}
+
+impl Signals for Fixed {
+    fn reading(&self, metric: Metric) -> Option<Reading> {
+        self.0.get(&metric).copied()
+    }
+}
+
+fn cpu(value: f64, at: u64) -> Fixed {
+    Fixed::default().with(Metric::CpuUtilization, value, Source::Host, at)
+}
+
+fn truth(condition: &str, signals: &Fixed, demanded: Option<Source>, now: u64) -> Truth {
+    let condition = Condition::parse(condition).unwrap();
+    condition.evaluate(
+        signals,
+        demanded,
+        &mut Holds::default(),
+        Moment(now),
+        &mut Trail::Off,
+    )
+}
+
+/// Evaluates at each `(milliseconds, value)`; a value that is not a number stands for a metric without a reading.
+fn over_time(condition: &str, moments: &[(u64, f64)]) -> Vec<Truth> {
+    let condition = Condition::parse(condition).unwrap();
+    let mut holds = Holds::default();
+    let step = |(at, value): &(u64, f64)| {
+        let signals = if value.is_nan() {
+            Fixed::default()
+        } else {
+            cpu(*value, *at)
+        };
+        condition.evaluate(&signals, None, &mut holds, Moment(*at), &mut Trail::Off)
+    };
+    moments.iter().map(step).collect()
+}
+
+use Truth::{False, True, Unknown};
+
+#[test]
+fn absent_stale_distrusted_and_impossible_readings_are_unknown() {
+    let hot = "cpu.utilization > 50%";
+    assert_eq!(truth(hot, &cpu(80.0, 1000), None, 1000), True);
+    assert_eq!(truth(hot, &cpu(20.0, 1000), None, 1000), False);
+    assert_eq!(truth(hot, &cpu(80.0, 1000), None, 4000), True);
+    assert_eq!(truth(hot, &cpu(80.0, 1000), None, 4001), Unknown);
+    assert_eq!(truth(hot, &Fixed::default(), None, 1000), Unknown);
+    assert_eq!(truth(hot, &cpu(f64::NAN, 1000), None, 1000), Unknown);
+    assert_eq!(truth(hot, &cpu(f64::INFINITY, 1000), None, 1000), Unknown);
+    let claimed = Fixed::default().with(Metric::MemoryUtilization, 95.0, Source::Agent, 1000);
+    let full = "memory.utilization > 90%";
+    assert_eq!(truth(full, &claimed, Some(Source::Agent), 1000), True);
+    assert_eq!(truth(full, &claimed, Some(Source::Balloon), 1000), Unknown);
+}
+
+#[test]
+fn what_the_known_parts_decide_is_known() {
+    let signals = cpu(80.0, 1000);
+    assert_eq!(
+        truth(
+            "cpu.utilization > 50% OR guest.load > 1",
+            &signals,
+            None,
+            1000
+        ),
+        True
+    );
+    assert_eq!(
+        truth(
+            "cpu.utilization > 90% AND guest.load > 1",
+            &signals,
+            None,
+            1000
+        ),
+        False
+    );
+    assert_eq!(
+        truth(
+            "cpu.utilization > 50% AND guest.load > 1",
+            &signals,
+            None,
+            1000
+        ),
+        Unknown
+    );
+    assert_eq!(truth("NOT guest.load > 1", &signals, None, 1000), Unknown);
+}
+
+#[test]
+fn sums_are_computed_and_a_division_by_zero_is_unknown() {
+    let signals = Fixed::default()
+        .with(Metric::MemorySize, 1000.0, Source::Host, 0)
+        .with(Metric::MemoryAvailable, 250.0, Source::Balloon, 0)
+        .with(Metric::GuestLoad, 0.0, Source::Agent, 0);
+    assert_eq!(
+        truth(
+            "(memory.size - memory.available) / memory.size == 0.75",
+            &signals,
+            None,
+            0
+        ),
+        True
+    );
+    assert_eq!(
+        truth(
+            "memory.size > 2 * memory.available + 499 B",
+            &signals,
+            None,
+            0
+        ),
+        True
+    );
+    assert_eq!(truth("-memory.available < -249 B", &signals, None, 0), True);
+    assert_eq!(
+        truth(
+            "memory.available BETWEEN 250 B AND 300 B",
+            &signals,
+            None,
+            0
+        ),
+        True
+    );
+    assert_eq!(
+        truth(
+            "memory.available BETWEEN 251 B AND 300 B",
+            &signals,
+            None,
+            0
+        ),
+        False
+    );
+    assert_eq!(truth("1 / guest.load > 1", &signals, None, 0), Unknown);
+    assert_eq!(
+        truth("guest.load / guest.load != 1", &signals, None, 0),
+        Unknown
+    );
+}
+
+#[test]
+fn a_window_is_satisfied_when_it_was_true_throughout() {
+    let hot = "cpu.utilization > 50% FOR 2s";
+    let found = over_time(
+        hot,
+        &[
+            (0, 80.0),
+            (1000, 80.0),
+            (1999, 80.0),
+            (2000, 80.0),
+            (3000, 80.0),
+        ],
+    );
+    assert_eq!(found, [False, False, False, True, True]);
+    let found = over_time(
+        hot,
+        &[
+            (0, 80.0),
+            (1000, 20.0),
+            (2000, 80.0),
+            (3000, 80.0),
+            (4000, 80.0),
+        ],
+    );
+    assert_eq!(found, [False, False, False, False, True]);
+    let found = over_time(
+        hot,
+        &[
+            (0, 80.0),
+            (1000, f64::NAN),
+            (2000, 80.0),
+            (3000, 80.0),
+            (4000, 80.0),
+        ],
+    );
+    assert_eq!(found, [False, Unknown, False, False, True]);
+}
+
+#[test]
+fn a_missing_sample_that_is_not_yet_stale_does_not_reset_a_window() {
+    let condition = Condition::parse("cpu.utilization > 50% FOR 4s").unwrap();
+    let mut holds = Holds::default();
+    let mut at = |measured: u64, now: u64| {
+        condition.evaluate(
+            &cpu(80.0, measured),
+            None,
+            &mut holds,
+            Moment(now),
+            &mut Trail::Off,
+        )
+    };
+    assert_eq!(at(0, 0), False);
+    assert_eq!(at(0, 2000), False);
+    assert_eq!(at(0, 3000), False);
+    assert_eq!(at(3500, 4000), True);
+    assert_eq!(at(3500, 6600), Unknown);
+    assert_eq!(at(6700, 6700), False);
+}
+
+#[test]
+fn a_window_starts_anew_where_nobody_looked_for_too_long() {
+    let hot = "cpu.utilization > 50% FOR 5s";
+    assert_eq!(
+        over_time(hot, &[(0, 80.0), (3000, 80.0), (6000, 80.0)]),
+        [False, False, True]
+    );
+    assert_eq!(
+        over_time(hot, &[(0, 80.0), (3001, 80.0), (6000, 80.0)]),
+        [False, False, False]
+    );
+    assert_eq!(over_time(hot, &[(0, 80.0), (60_000, 80.0)]), [False, False]);
+}
+
+#[test]
+fn windows_advance_behind_a_branch_that_decides_already() {
+    let condition = Condition::parse("guest.load > 9 AND cpu.utilization > 50% FOR 2s").unwrap();
+    let mut holds = Holds::default();
+    let mut at = |load: f64, now: u64| {
+        let signals = cpu(80.0, now).with(Metric::GuestLoad, load, Source::Agent, now);
+        condition.evaluate(&signals, None, &mut holds, Moment(now), &mut Trail::Off)
+    };
+    assert_eq!(at(0.0, 0), False);
+    assert_eq!(at(0.0, 1000), False);
+    assert_eq!(at(10.0, 2000), True);
+}
+
+#[test]
+fn when_and_until_of_one_rule_keep_their_windows_apart() {
+    let rule = Rule::parse(
+        "test",
+        "IF cpu.utilization > 50% FOR 2s THEN add 1 vcpus UNTIL cpu.utilization < 30% FOR 1s",
+    )
+    .unwrap();
+    let until = rule.until.unwrap();
+    let mut holds = Holds::default();
+    let mut at = |value: f64, now: u64| {
+        let signals = cpu(value, now);
+        let mut worth = |condition: &Condition| {
+            condition.evaluate(&signals, None, &mut holds, Moment(now), &mut Trail::Off)
+        };
+        (worth(&rule.when), worth(&until))
+    };
+    assert_eq!(at(80.0, 0), (False, False));
+    assert_eq!(at(80.0, 1000), (False, False));
+    assert_eq!(at(80.0, 2000), (True, False));
+    assert_eq!(at(20.0, 3000), (False, False));
+    assert_eq!(at(20.0, 4000), (False, True));
+}
+
+#[test]
+fn carried_windows_survive_being_stored() {
+    let condition = Condition::parse("cpu.utilization > 50% FOR 2s").unwrap();
+    let mut holds = Holds::default();
+    condition.evaluate(&cpu(80.0, 0), None, &mut holds, Moment(0), &mut Trail::Off);
+    condition.evaluate(
+        &cpu(80.0, 1000),
+        None,
+        &mut holds,
+        Moment(1000),
+        &mut Trail::Off,
+    );
+    let stored = serde_json::to_string(&holds).unwrap();
+    let mut restored: Holds = serde_json::from_str(&stored).unwrap();
+    assert_eq!(restored, holds);
+    assert_eq!(
+        condition.evaluate(
+            &cpu(80.0, 2000),
+            None,
+            &mut restored,
+            Moment(2000),
+            &mut Trail::Off
+        ),
+        True
+    );
+}
+
+#[test]
+fn a_projection_takes_windows_as_long_enough() {
+    let condition = Condition::parse("cpu.utilization > 50% FOR 1h").unwrap();
+    assert_eq!(condition.would_hold(&cpu(80.0, 0), Moment(0)), True);
+    assert_eq!(condition.would_hold(&cpu(20.0, 0), Moment(0)), False);
+    assert_eq!(condition.would_hold(&Fixed::default(), Moment(0)), Unknown);
+}
+
+#[test]
+fn the_trail_tells_what_was_looked_at_and_for_how_long_it_held() {
+    let condition =
+        Condition::parse("cpu.utilization > 50% FOR 5s OR memory.size < memory.available").unwrap();
+    let mut holds = Holds::default();
+    condition.evaluate(&cpu(80.0, 0), None, &mut holds, Moment(0), &mut Trail::Off);
+    let mut trail = Trail::recording();
+    condition.evaluate(&cpu(80.0, 2000), None, &mut holds, Moment(2000), &mut trail);
+    let found: Vec<_> = trail
+        .looked()
+        .iter()
+        .map(|looked| {
+            let value = looked.reading.map(|reading| reading.value);
+            (
+                looked.metric,
+                value,
+                looked.verdict,
+                looked.comparison.as_str(),
+                looked.held_for,
+                looked.needs,
+            )
+        })
+        .collect();
+    let seconds = |n| Some(Duration::from_secs(n));
+    let memory = "memory.size < memory.available";
+    assert_eq!(
+        found,
+        [
+            (
+                Metric::CpuUtilization,
+                Some(80.0),
+                True,
+                "cpu.utilization > 50%",
+                seconds(2),
+                seconds(5)
+            ),
+            (Metric::MemorySize, None, Unknown, memory, None, None),
+            (Metric::MemoryAvailable, None, Unknown, memory, None, None),
+        ]
+    );
+}
+
+#[test]
+fn the_logic_is_kleenes() {
+    const ALL: [Truth; 3] = [True, False, Unknown];
+    for a in ALL {
+        assert_eq!(a.not().not(), a);
+        assert_eq!(a.and(True), a);
+        assert_eq!(a.or(False), a);
+        assert_eq!(a.and(False), False);
+        assert_eq!(a.or(True), True);
+        for b in ALL {
+            assert_eq!(a.and(b), b.and(a));
+            assert_eq!(a.or(b), b.or(a));
+            assert_eq!(a.and(b).not(), a.not().or(b.not()));
+            assert_eq!(a.or(a.and(b)), a);
+            for c in ALL {
+                assert_eq!(a.and(b).and(c), a.and(b.and(c)));
+                assert_eq!(a.or(b).or(c), a.or(b.or(c)));
+                assert_eq!(a.and(b.or(c)), a.and(b).or(a.and(c)));
+            }
+        }
+    }
+    assert_eq!(Unknown.or(Unknown.not()), Unknown);
+}

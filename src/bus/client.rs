@@ -1,0 +1,573 @@
+//! The client of the daemon's bus: typed calls that give views. The command line uses nothing else of the bus.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use persona::units::Moment;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zbus::proxy::{CacheProperties, MethodFlags, OwnerChangedStream, SignalStream};
+use zbus::{Connection, DynamicType, OwnedObjectPath, Proxy, Variant};
+
+use super::dict::{Dict, from_dict};
+use super::error::word_of;
+use super::record::record_from_dict;
+use super::{BusChoice, names};
+use crate::view::{
+    AppliedView, AuditRecordView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView,
+    ExplainView, HostView, HypervisorView, ManagerView, MappingView, PersonaView, PlanView,
+    ProblemView, StoredView, VersionView,
+};
+
+/// Longer than the daemon takes for any answer, also with a person at a password prompt.
+const ANSWER: Duration = Duration::from_secs(150);
+
+/// Why a call did not give an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The bus or the daemon on it is not there.
+    #[error("{reason}")]
+    Unreachable {
+        /// What is not there and what to do, as a sentence.
+        reason: String,
+        /// The library's own words.
+        #[source]
+        source: Option<zbus::Error>,
+    },
+    /// The daemon refused.
+    #[error("{message}")]
+    Refused {
+        /// The last part of the error's name, `NotFound`.
+        error: String,
+        /// The daemon's sentence.
+        message: String,
+        /// Problems of the document, where that is what was refused.
+        problems: Vec<ProblemView>,
+    },
+    /// The answer cannot be understood: a daemon of another version.
+    #[error("the daemon's answer to {member} cannot be read; is the daemon of this version?")]
+    Answer {
+        /// The method.
+        member: &'static str,
+        /// What was wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+type Answer<T> = Result<T, ClientError>;
+/// Options on their way out.
+type Given = HashMap<&'static str, Variant<'static>>;
+
+/// A connection to the daemon.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connection: Connection,
+    choice: BusChoice,
+}
+
+impl Client {
+    /// Connects to the bus. Whether the daemon is there shows at the first call.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] where the bus is not there.
+    pub async fn connect(choice: BusChoice) -> Answer<Self> {
+        let connection = choice
+            .builder()
+            .method_timeout(ANSWER)
+            .build()
+            .await
+            .map_err(|source| ClientError::Unreachable {
+                reason: format!("cannot connect to {choice}; is a message bus running there?"),
+                source: Some(source),
+            })?;
+        Ok(Self { connection, choice })
+    }
+
+    /// The daemon itself.
+    ///
+    /// # Errors
+    /// As every call here: see [`ClientError`].
+    pub async fn manager(&self) -> Answer<ManagerView> {
+        let mut all: Dict = self
+            .call(
+                names::ROOT,
+                "org.freedesktop.DBus.Properties",
+                "GetAll",
+                &(names::MANAGER,),
+            )
+            .await?;
+        let mut part = |name: &str| all.remove(name);
+        let bad = || ClientError::Answer {
+            member: "GetAll",
+            source: "a property is absent or has another type".into(),
+        };
+        let nested = |value: Option<zbus::OwnedVariant>| -> Answer<Dict> {
+            value.and_then(|v| Dict::try_from(v).ok()).ok_or_else(bad)
+        };
+        let number = |value: Option<zbus::OwnedVariant>| -> Answer<u64> {
+            value.and_then(|v| u64::try_from(v).ok()).ok_or_else(bad)
+        };
+        Ok(ManagerView {
+            version: part("Version")
+                .and_then(|v| String::try_from(v).ok())
+                .ok_or_else(bad)?,
+            started: Moment(number(part("Started"))?),
+            hypervisor: read::<HypervisorView>("GetAll", nested(part("Hypervisor"))?)?,
+            host: read::<HostView>("GetAll", nested(part("Host"))?)?,
+            ticks: number(part("Ticks"))?,
+            overruns: number(part("Overruns"))?,
+            problems: part("Problems")
+                .and_then(|v| Vec::<String>::try_from(v).ok())
+                .ok_or_else(bad)?,
+        })
+    }
+
+    /// Every domain.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn domains(&self) -> Answer<Vec<DomainView>> {
+        self.list("ListDomains", Given::new()).await
+    }
+
+    /// One domain, by number, UUID or name.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&self, domain: &str) -> Answer<DomainView> {
+        let path = self.domain_path(domain).await?;
+        self.view(&path, names::DOMAIN, "Status", &(Given::new(),))
+            .await
+    }
+
+    /// Every persona.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn personas(&self) -> Answer<Vec<PersonaView>> {
+        self.list("ListPersonas", Given::new()).await
+    }
+
+    /// What tags mean.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn mappings(&self) -> Answer<Vec<MappingView>> {
+        self.list("ListMappings", Given::new()).await
+    }
+
+    /// A version of a persona with its text.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn show(&self, name: &str, version: Option<u32>) -> Answer<DocumentView> {
+        let path = self.persona_path(name).await?;
+        let options = options([("version", version.map(Variant::from))]);
+        self.view(&path, names::PERSONA, "Show", &(options,)).await
+    }
+
+    /// All versions of a persona.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn history(&self, name: &str) -> Answer<Vec<VersionView>> {
+        let path = self.persona_path(name).await?;
+        let versions: Vec<Dict> = self
+            .call(&path, names::PERSONA, "History", &(Given::new(),))
+            .await?;
+        read_all("History", versions)
+    }
+
+    /// Stores a persona under a free name.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn create(
+        &self,
+        document: &str,
+        format: Option<DocumentFormat>,
+        name: Option<String>,
+        note: Option<String>,
+    ) -> Answer<StoredView> {
+        let options = options([
+            ("format", format.map(format_word)),
+            ("name", name.map(Variant::from)),
+            ("note", note.map(Variant::from)),
+        ]);
+        let (_, stored): (OwnedObjectPath, Dict) = self
+            .manager_call("CreatePersona", &(document, options))
+            .await?;
+        read("CreatePersona", stored)
+    }
+
+    /// Stores a further version.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn update(
+        &self,
+        name: &str,
+        document: &str,
+        format: Option<DocumentFormat>,
+        note: Option<String>,
+    ) -> Answer<StoredView> {
+        let options = options([
+            ("format", format.map(format_word)),
+            ("note", note.map(Variant::from)),
+        ]);
+        let arguments = (name, document, options);
+        self.view(names::ROOT, names::MANAGER, "UpdatePersona", &arguments)
+            .await
+    }
+
+    /// Makes a stored version current.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn set_current(&self, name: &str, version: u32) -> Answer<StoredView> {
+        let arguments = (name, version, Given::new());
+        self.view(names::ROOT, names::MANAGER, "SetCurrentPersona", &arguments)
+            .await
+    }
+
+    /// Deletes a persona.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, name: &str, force: crate::command::Force) -> Answer<()> {
+        let force = match force {
+            crate::command::Force::Yes => Some(Variant::from(true)),
+            crate::command::Force::No => None,
+        };
+        self.manager_call("DeletePersona", &(name, options([("force", force)])))
+            .await
+    }
+
+    /// Binds a domain to `NAME` or `NAME@VERSION`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn apply(&self, domain: &str, persona: &str) -> Answer<AppliedView> {
+        let path = self.domain_path(domain).await?;
+        self.view(&path, names::DOMAIN, "Activate", &(persona, Given::new()))
+            .await
+    }
+
+    /// What [`Client::apply`] would change.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn plan(&self, domain: &str, persona: &str) -> Answer<PlanView> {
+        let path = self.domain_path(domain).await?;
+        let options = options([("dry_run", Some(Variant::from(true)))]);
+        self.view(&path, names::DOMAIN, "Activate", &(persona, options))
+            .await
+    }
+
+    /// Takes an applied persona off.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn deactivate(&self, domain: &str) -> Answer<AppliedView> {
+        let path = self.domain_path(domain).await?;
+        self.view(&path, names::DOMAIN, "Deactivate", &(Given::new(),))
+            .await
+    }
+
+    /// Changes tags; gives those that the domain then has.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn tag(
+        &self,
+        domain: &str,
+        add: &[String],
+        remove: &[String],
+    ) -> Answer<Vec<String>> {
+        let path = self.domain_path(domain).await?;
+        self.call(&path, names::DOMAIN, "Tag", &(add, remove, Given::new()))
+            .await
+    }
+
+    /// Says which persona a tag means.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn map(&self, tag: &str, persona: &str, priority: i32) -> Answer<()> {
+        let options = options([("priority", Some(Variant::from(priority)))]);
+        self.manager_call("MapTag", &(tag, persona, options)).await
+    }
+
+    /// Takes a tag's meaning away.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn unmap(&self, tag: &str) -> Answer<()> {
+        self.manager_call("UnmapTag", &(tag, Given::new())).await
+    }
+
+    /// Why a domain did or did not change.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn explain(&self, domain: &str) -> Answer<ExplainView> {
+        let path = self.domain_path(domain).await?;
+        self.view(&path, names::DOMAIN, "Explain", &(Given::new(),))
+            .await
+    }
+
+    /// Audit records, the latest last.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn audit(
+        &self,
+        domain: Option<String>,
+        since: Option<Moment>,
+        limit: u32,
+    ) -> Answer<AuditView> {
+        let options = options([
+            ("domain", domain.map(Variant::from)),
+            ("since", since.map(|moment| Variant::from(moment.0))),
+            ("limit", Some(Variant::from(limit))),
+        ]);
+        let records: Vec<Dict> = self.manager_call("Audit", &(options,)).await?;
+        let records = records
+            .into_iter()
+            .map(|record| record_from_dict(record).map_err(|error| unreadable("Audit", error)))
+            .collect::<Answer<_>>()?;
+        Ok(AuditView { records })
+    }
+
+    /// What works for live scaling and what does not.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn doctor(&self, domain: Option<String>) -> Answer<DoctorView> {
+        let options = options([("domain", domain.map(Variant::from))]);
+        let checks: Vec<Dict> = self.manager_call("Doctor", &(options,)).await?;
+        Ok(DoctorView {
+            checks: read_all("Doctor", checks)?,
+        })
+    }
+
+    /// Begins to watch what is decided and done. The watch must be polled without end, or dropped.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn watch(&self) -> Answer<Watch> {
+        let proxy = self.proxy(names::ROOT, names::MANAGER).await?;
+        let records = proxy
+            .receive_signal("Audited")
+            .await
+            .map_err(|error| self.failed("Audited", error))?;
+        let owners = proxy
+            .receive_owner_changed()
+            .await
+            .map_err(|error| self.failed("NameOwnerChanged", error))?;
+        // A watch on a daemon that is not there would wait for ever without a word.
+        self.manager().await?;
+        Ok(Watch { records, owners })
+    }
+
+    async fn domain_path(&self, domain: &str) -> Answer<OwnedObjectPath> {
+        self.manager_call("GetDomain", &(domain, Given::new()))
+            .await
+    }
+
+    async fn persona_path(&self, name: &str) -> Answer<OwnedObjectPath> {
+        self.manager_call("GetPersona", &(name, Given::new())).await
+    }
+
+    async fn list<T: DeserializeOwned>(
+        &self,
+        member: &'static str,
+        options: Given,
+    ) -> Answer<Vec<T>> {
+        let dicts: Vec<Dict> = self.manager_call(member, &(options,)).await?;
+        read_all(member, dicts)
+    }
+
+    async fn view<T: DeserializeOwned, B: Serialize + DynamicType>(
+        &self,
+        path: &str,
+        interface: &'static str,
+        member: &'static str,
+        arguments: &B,
+    ) -> Answer<T> {
+        read(member, self.call(path, interface, member, arguments).await?)
+    }
+
+    async fn manager_call<R, B>(&self, member: &'static str, arguments: &B) -> Answer<R>
+    where
+        R: for<'d> zbus::wire::DynamicDeserialize<'d>,
+        B: Serialize + DynamicType,
+    {
+        self.call(names::ROOT, names::MANAGER, member, arguments)
+            .await
+    }
+
+    async fn call<R, B>(
+        &self,
+        path: &str,
+        interface: &'static str,
+        member: &'static str,
+        arguments: &B,
+    ) -> Answer<R>
+    where
+        R: for<'d> zbus::wire::DynamicDeserialize<'d>,
+        B: Serialize + DynamicType,
+    {
+        let proxy = self.proxy(path, interface).await?;
+        // polkit may ask the person at this terminal or desktop for a password.
+        let reply = proxy
+            .call_with_flags(member, MethodFlags::ALLOW_INTERACTIVE_AUTH, arguments)
+            .await
+            .map_err(|error| self.failed(member, error))?;
+        reply.ok_or_else(|| ClientError::Answer {
+            member,
+            source: "there is none".into(),
+        })
+    }
+
+    async fn proxy<'p>(&self, path: &str, interface: &'static str) -> Answer<Proxy<'p>> {
+        let proxy = async {
+            zbus::proxy::Builder::new(&self.connection)
+                .destination(names::SERVICE)
+                .path(path.to_owned())
+                .interface(interface)
+                .cache_properties(CacheProperties::No)
+                .build()
+                .await
+        };
+        proxy.await.map_err(|error| self.failed(interface, error))
+    }
+
+    fn failed(&self, member: &'static str, error: zbus::Error) -> ClientError {
+        use zbus::fdo;
+        let unreachable = |error| ClientError::Unreachable {
+            reason: match self.choice {
+                BusChoice::System => {
+                    "virt-personad is not running; start it with `systemctl start virt-personad`"
+                        .to_owned()
+                }
+                _ => format!("virt-personad does not run on {}", self.choice),
+            },
+            source: Some(error),
+        };
+        match error {
+            zbus::Error::MethodError(name, message, reply) => {
+                let word = word_of(name.as_str()).unwrap_or(name.as_str()).to_owned();
+                let problems = reply
+                    .body()
+                    .deserialize::<(String, Vec<Dict>)>()
+                    .ok()
+                    .and_then(|(_, problems)| read_all(member, problems).ok())
+                    .unwrap_or_default();
+                ClientError::Refused {
+                    message: message.unwrap_or_else(|| format!("{member} failed: {word}")),
+                    error: word,
+                    problems,
+                }
+            }
+            zbus::Error::FDO(ref inner) => match **inner {
+                fdo::Error::ServiceUnknown(_)
+                | fdo::Error::NameHasNoOwner(_)
+                | fdo::Error::NoReply(_)
+                | fdo::Error::NoServer(_)
+                | fdo::Error::Disconnected(_)
+                | fdo::Error::SpawnExecFailed(_)
+                | fdo::Error::SpawnServiceNotFound(_)
+                | fdo::Error::SpawnChildExited(_)
+                | fdo::Error::SpawnFailed(_) => unreachable(error),
+                _ => ClientError::Refused {
+                    error: "Bus".to_owned(),
+                    message: error.to_string(),
+                    problems: Vec::new(),
+                },
+            },
+            zbus::Error::InputOutput(_) => unreachable(error),
+            other => ClientError::Answer {
+                member,
+                source: Box::new(other),
+            },
+        }
+    }
+}
+
+/// A watch over what is decided and done.
+pub struct Watch {
+    records: SignalStream<'static>,
+    owners: OwnerChangedStream<'static>,
+}
+
+/// What a watch has seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Watched {
+    /// A record.
+    Record(Box<AuditRecordView>),
+    /// The daemon is gone; the watch goes on when it is back.
+    Gone,
+    /// The daemon is back.
+    Back,
+}
+
+impl Watch {
+    /// What comes next; `None` when the connection has ended.
+    ///
+    /// # Errors
+    /// [`ClientError::Answer`] where a record cannot be understood.
+    pub async fn next(&mut self) -> Option<Answer<Watched>> {
+        tokio::select! {
+            record = self.records.next() => {
+                let message = record?;
+                let record = message
+                    .body()
+                    .deserialize::<Dict>()
+                    .map_err(|error| unreadable("Audited", error))
+                    .and_then(|dict| {
+                        record_from_dict(dict).map_err(|error| unreadable("Audited", error))
+                    });
+                Some(record.map(|record| Watched::Record(Box::new(record))))
+            }
+            owner = self.owners.next() => Some(Ok(match owner? {
+                Some(_) => Watched::Back,
+                None => Watched::Gone,
+            })),
+        }
+    }
+}
+
+fn options<const N: usize>(given: [(&'static str, Option<Variant<'static>>); N]) -> Given {
+    given
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
+fn format_word(format: DocumentFormat) -> Variant<'static> {
+    Variant::from(match format {
+        DocumentFormat::Yaml => "yaml",
+        DocumentFormat::Json => "json",
+    })
+}
+
+fn read<T: DeserializeOwned>(member: &'static str, dict: Dict) -> Answer<T> {
+    from_dict(dict).map_err(|error| unreadable(member, error))
+}
+
+fn read_all<T: DeserializeOwned>(member: &'static str, dicts: Vec<Dict>) -> Answer<Vec<T>> {
+    dicts.into_iter().map(|dict| read(member, dict)).collect()
+}
+
+fn unreadable(
+    member: &'static str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> ClientError {
+    ClientError::Answer {
+        member,
+        source: Box::new(error),
+    }
+}

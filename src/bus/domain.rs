@@ -1,0 +1,333 @@
+//! `org.virtpersona1.Domain`: one object for each domain that the hypervisor defines.
+
+use std::collections::HashMap;
+
+use persona::domain::DomainId;
+use zbus::message::Header;
+use zbus::{OwnedVariant, Variant, fdo, interface};
+
+use super::calls::{Calls, unexpected};
+use super::dict::{Dict, to_dict, to_dicts};
+use super::error::Failure;
+use super::names::Action;
+use super::options::Options;
+use crate::command::{Command, DomainName, Mode, PersonaRef, Reply};
+use crate::view::{AgentView, DomainView};
+
+/// The object of a domain.
+pub(super) struct Domain {
+    pub(super) id: DomainId,
+    pub(super) calls: Calls,
+}
+
+impl Domain {
+    fn name_for_daemon(&self) -> DomainName {
+        DomainName(self.id.to_string())
+    }
+
+    /// The name for polkit's rules, empty when the domain has just gone.
+    fn details_name(&self) -> String {
+        self.calls
+            .view()
+            .domains
+            .get(&self.id)
+            .map(|domain| domain.name.clone())
+            .unwrap_or_default()
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&DomainView) -> T) -> fdo::Result<T> {
+        match self.calls.view().domains.get(&self.id) {
+            Some(domain) => Ok(read(domain)),
+            None => Err(fdo::Error::UnknownObject(format!(
+                "domain {} is no longer defined",
+                self.id
+            ))),
+        }
+    }
+}
+
+fn state(domain: &DomainView) -> String {
+    match serde_json::to_value(domain.state) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+fn active_persona(domain: &DomainView) -> Dict {
+    domain.persona.as_ref().map(to_dict).unwrap_or_default()
+}
+
+/// The agent without what changes at each sign of life.
+fn agent(domain: &DomainView) -> Dict {
+    to_dict(&AgentView {
+        last_seen_ms: None,
+        ..domain.agent.clone()
+    })
+}
+
+fn last_decision(domain: &DomainView) -> Dict {
+    domain
+        .last_decision
+        .as_ref()
+        .map(to_dict)
+        .unwrap_or_default()
+}
+
+/// What of a domain's view is a property that emits changes, and differs.
+pub(super) fn changed(
+    old: &DomainView,
+    new: &DomainView,
+) -> HashMap<&'static str, Variant<'static>> {
+    let mut changed = HashMap::new();
+    if old.name != new.name {
+        changed.insert("Name", new.name.clone().into());
+    }
+    if old.state != new.state {
+        changed.insert("State", state(new).into());
+    }
+    if old.tags != new.tags {
+        changed.insert("Tags", new.tags.clone().into());
+    }
+    if old.persona != new.persona {
+        changed.insert("ActivePersona", active_persona(new).into());
+    }
+    if old.activation != new.activation {
+        changed.insert("Activation", to_dict(&new.activation).into());
+    }
+    if old.vcpus != new.vcpus {
+        changed.insert("Vcpus", to_dict(&new.vcpus).into());
+    }
+    if old.memory != new.memory {
+        changed.insert("Memory", to_dict(&new.memory).into());
+    }
+    if (old.agent.state, &old.agent.version) != (new.agent.state, &new.agent.version) {
+        changed.insert("Agent", agent(new).into());
+    }
+    if old.last_decision != new.last_decision {
+        changed.insert("LastDecision", last_decision(new).into());
+    }
+    if old.holds != new.holds {
+        changed.insert("Holds", to_dicts(&new.holds).into());
+    }
+    if old.problems != new.problems {
+        changed.insert("Problems", new.problems.clone().into());
+    }
+    changed
+}
+
+/// One domain: what it has, why, and which persona it gets.
+///
+/// Properties emit their change; what changes all the time (readings, when the agent was last seen) is in Status alone.
+#[interface(name = "org.virtpersona1.Domain")]
+impl Domain {
+    /// Binds the domain to a persona (`NAME`, which follows its current version, or `NAME@VERSION`) and starts the
+    /// activation, which goes on after the answer: see the property Activation. Needs `org.virtpersona1.activate`.
+    ///
+    /// Options: `dry_run` (b) changes nothing and answers what would change.
+    /// The result has `domain`, `name`, `persona` (as ActivePersona), `activation` (as Activation) and `generation`. In
+    /// a dry run it has `domain`, `name`, `persona`, `version`, `lines` (each with `subject`, `now`, `then`, `from`) and
+    /// `obstacles` (sentences).
+    #[zbus(out_args("result"))]
+    async fn activate(
+        &self,
+        persona: String,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        let mut options = Options::new(options);
+        let mode = if options.flag("dry_run")? {
+            Mode::DryRun
+        } else {
+            Mode::Apply
+        };
+        options.finish()?;
+        let persona = PersonaRef::parse(&persona)?;
+        let command = Command::Apply {
+            domain: self.name_for_daemon(),
+            persona: persona.clone(),
+            mode,
+        };
+        let reply = match mode {
+            // Nothing changes, so every local user may ask.
+            Mode::DryRun => self.calls.ask(&call, command).await?,
+            Mode::Apply => {
+                let name = self.details_name();
+                let details = HashMap::from([
+                    ("domain", name.as_str()),
+                    ("persona", persona.name.as_str()),
+                ]);
+                self.calls
+                    .change(&call, Action::Activate, details, command)
+                    .await?
+            }
+        };
+        match reply {
+            Reply::Applied(applied) => Ok(to_dict(&applied)),
+            Reply::Plan(plan) => Ok(to_dict(&plan)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Takes the applied persona off; the domain falls back to what its tags mean, or to the default persona. Needs
+    /// `org.virtpersona1.activate`. There are no options. The result is that of Activate.
+    #[zbus(out_args("result"))]
+    async fn deactivate(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        let name = self.details_name();
+        let details = HashMap::from([("domain", name.as_str())]);
+        let command = Command::Deactivate {
+            domain: self.name_for_daemon(),
+        };
+        match self
+            .calls
+            .change(&call, Action::Activate, details, command)
+            .await?
+        {
+            Reply::Applied(applied) => Ok(to_dict(&applied)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Adds and removes tags in the domain's metadata; answers the tags that it then has. To remove a tag that is not
+    /// there is no error. Needs `org.virtpersona1.activate`, because a tag can mean a persona. There are no options.
+    #[zbus(out_args("tags"))]
+    async fn tag(
+        &self,
+        add: Vec<String>,
+        remove: Vec<String>,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Vec<String>, Failure> {
+        Options::new(options).finish()?;
+        let name = self.details_name();
+        let tags = add
+            .iter()
+            .map(|tag| format!("+{tag}"))
+            .chain(remove.iter().map(|tag| format!("-{tag}")))
+            .collect::<Vec<_>>()
+            .join(" ");
+        let details = HashMap::from([("domain", name.as_str()), ("tags", tags.as_str())]);
+        let command = Command::Tag {
+            domain: self.name_for_daemon(),
+            add,
+            remove,
+        };
+        match self
+            .calls
+            .change(&call, Action::Activate, details, command)
+            .await?
+        {
+            Reply::Tags(tags) => Ok(tags),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Why the domain did or did not change in the latest tick: `domain`, `name`, `at`, `summary` (one sentence),
+    /// `persona`, `rules` (each with `name`, `text`, `line`, `truth`, `state`, `detail`, `wants` and `looked`, what it
+    /// looked at: `comparison`, `truth`, `metric`, `value`, `unit`, `source`, `age_ms`, `held_ms`, `needs_ms`) and
+    /// `resources` (each with `resource`, `had`, `wanted`, `clamps`, `granted`, `action`). There are no options.
+    #[zbus(out_args("explanation"))]
+    async fn explain(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        let command = Command::Explain {
+            domain: self.name_for_daemon(),
+        };
+        match self.calls.ask(&call, command).await? {
+            Reply::Explain(explain) => Ok(to_dict(&*explain)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The whole domain at one moment: `id`, `name`, `instance`, `state`, `tags`, `persona` (as ActivePersona),
+    /// `activation`, `vcpus`, `memory`, `agent` (with `last_seen_ms`), `last_decision`, `holds`, `problems` as the
+    /// properties, and `readings` (each with `metric`, `value`, `unit`, `source`, `age_ms`). There are no options.
+    #[zbus(out_args("status"))]
+    async fn status(&self, options: HashMap<String, OwnedVariant>) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        let view = self.calls.view();
+        Ok(to_dict(view.domain_named(&self.name_for_daemon())?))
+    }
+
+    /// The UUID.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn uuid(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// The name.
+    #[zbus(property)]
+    async fn name(&self) -> fdo::Result<String> {
+        self.read(|domain| domain.name.clone())
+    }
+
+    /// `running`, `paused`, `off` or `other`.
+    #[zbus(property)]
+    async fn state(&self) -> fdo::Result<String> {
+        self.read(state)
+    }
+
+    /// The tags in the domain's metadata.
+    #[zbus(property)]
+    async fn tags(&self) -> fdo::Result<Vec<String>> {
+        self.read(|domain| domain.tags.clone())
+    }
+
+    /// The persona that the domain is bound to: `name`, `version`, `digest`, `origin` (`applied`, `tag`, `default`),
+    /// `tag`, `pinned`, `generation`. Empty when there is none.
+    #[zbus(property)]
+    async fn active_persona(&self) -> fdo::Result<Dict> {
+        self.read(active_persona)
+    }
+
+    /// How far the persona has come in the guest: `state` (`none`, `pending`, `waiting_for_agent`, `sent`, `active`,
+    /// `failed`, `deactivating`), `detail` (a sentence), `since`.
+    #[zbus(property)]
+    async fn activation(&self) -> fdo::Result<Dict> {
+        self.read(|domain| to_dict(&domain.activation))
+    }
+
+    /// vCPUs: `persona_min`, `persona_max`, `domain_max`, `requested`, `plugged` (by the hypervisor), `guest` (online).
+    #[zbus(property)]
+    async fn vcpus(&self) -> fdo::Result<Dict> {
+        self.read(|domain| to_dict(&domain.vcpus))
+    }
+
+    /// Memory in bytes: keys as of Vcpus, and `mechanism` (`virtio_mem`, `balloon`, `none`).
+    #[zbus(property)]
+    async fn memory(&self) -> fdo::Result<Dict> {
+        self.read(|domain| to_dict(&domain.memory))
+    }
+
+    /// The agent in the guest: `state` (`no_channel`, `absent`, `connected`, `unresponsive`, `misbehaving`), `version`.
+    #[zbus(property)]
+    async fn agent(&self) -> fdo::Result<Dict> {
+        self.read(agent)
+    }
+
+    /// The latest decision that changed the domain or tried to: `at`, `resource` (`vcpus`, `memory`), `rule`, `from`,
+    /// `to`, `outcome` (`applied`, `partial`, `refused`, `unknown`), `text`. Empty when there was none.
+    #[zbus(property)]
+    async fn last_decision(&self) -> fdo::Result<Dict> {
+        self.read(last_decision)
+    }
+
+    /// Resources that are left as a person set them: `resource`, `reason`, `until`.
+    #[zbus(property)]
+    async fn holds(&self) -> fdo::Result<Vec<Dict>> {
+        self.read(|domain| to_dicts(&domain.holds))
+    }
+
+    /// What is wrong, each a sentence.
+    #[zbus(property)]
+    async fn problems(&self) -> fdo::Result<Vec<String>> {
+        self.read(|domain| domain.problems.clone())
+    }
+}

@@ -1,0 +1,244 @@
+//! The command line as clap sees it: verbs, their arguments, their help. Completions and the man page are made of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::bus::BusChoice;
+
+/// Gives every libvirt virtual machine a persona and keeps the machine true to it, live.
+#[derive(Debug, Parser)]
+#[command(
+    name = "virt-persona",
+    version,
+    propagate_version = true,
+    after_help = "Exit status: 0 done, 1 refused or failed, 2 usage, 3 the daemon is not reachable."
+)]
+pub struct Cli {
+    /// Where the daemon is and how to print.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Print JSON of a stable shape instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Talk to the daemon on the system bus (the default)
+    #[arg(long, global = true, conflicts_with_all = ["session", "connect"])]
+    pub system: bool,
+    /// Talk to the daemon on the session bus
+    #[arg(long, global = true, conflicts_with = "connect")]
+    pub session: bool,
+    /// Talk to the daemon on the bus at this D-Bus address
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub connect: Option<String>,
+}
+
+impl Common {
+    /// The bus that is meant.
+    pub fn bus(&self) -> BusChoice {
+        match (&self.connect, self.session) {
+            (Some(address), _) => BusChoice::Address(address.clone()),
+            (None, true) => BusChoice::Session,
+            (None, false) => BusChoice::System,
+        }
+    }
+}
+
+/// The verbs. A domain is named by its number, UUID or name, as with virsh.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Validate persona documents; needs no daemon
+    Check {
+        /// Documents, YAML or JSON; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The name of a persona whose document does not name itself
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Store a persona
+    Create {
+        /// The document, YAML or JSON; `-` is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The name of a persona whose document does not name itself
+        #[arg(long)]
+        name: Option<String>,
+        /// A note that is kept with the version
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// Store a further version of a persona and make it current
+    Update {
+        /// The persona
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The document, YAML or JSON; `-` is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// A note that is kept with the version
+        #[arg(long)]
+        note: Option<String>,
+    },
+    /// List the personas
+    List,
+    /// Show a persona's document
+    Show {
+        /// The persona, NAME or NAME@VERSION
+        #[arg(value_name = "NAME[@VERSION]")]
+        persona: String,
+    },
+    /// List the versions of a persona
+    History {
+        /// The persona
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Make a stored version current
+    SetCurrent {
+        /// The persona with the version
+        #[arg(value_name = "NAME@VERSION")]
+        persona: String,
+    },
+    /// Delete a persona with all its versions
+    Delete {
+        /// The persona
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Delete it although domains are bound to it
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the domains with what they have
+    Domains,
+    /// Show one domain
+    Status {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Give a domain a persona
+    Apply {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// The persona; with a version, the domain stays at it
+        #[arg(value_name = "NAME[@VERSION]")]
+        persona: String,
+        /// Change nothing and show what would change
+        #[arg(long, conflicts_with = "wait")]
+        dry_run: bool,
+        /// Wait until the persona is active in the guest or has failed
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait
+        #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "wait")]
+        timeout: u64,
+    },
+    /// Take an applied persona off a domain, which falls back to its tags or the default
+    Deactivate {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Add and remove tags of a domain, or show them
+    Tag {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// Tags to add (+TAG) and to remove (-TAG)
+        #[arg(value_name = "+TAG|-TAG", allow_hyphen_values = true)]
+        changes: Vec<String>,
+    },
+    /// Say which persona a tag means
+    Map {
+        /// The tag
+        #[arg(value_name = "TAG")]
+        tag: String,
+        /// The persona
+        #[arg(value_name = "PERSONA")]
+        persona: String,
+        /// Where a domain has several mapped tags, the highest wins
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        priority: i32,
+    },
+    /// List what tags mean
+    Maps,
+    /// Take the meaning of a tag away
+    Unmap {
+        /// The tag
+        #[arg(value_name = "TAG")]
+        tag: String,
+    },
+    /// Say why a domain did or did not change
+    Explain {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
+    /// Show the record of what was decided and done
+    Audit {
+        /// Only about this domain
+        #[arg(long)]
+        domain: Option<String>,
+        /// Only from then on: a date and time, or how long ago ("2h", "30 min")
+        #[arg(long, value_name = "TIME", value_parser = super::time::parse_since)]
+        since: Option<super::time::Since>,
+        /// At most so many, the latest ones
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Show what is decided and done, as it happens
+    Watch {
+        /// Only about this domain
+        #[arg(long)]
+        domain: Option<String>,
+    },
+    /// Say what works for live scaling, what does not, and how to mend it
+    Doctor {
+        /// Only this domain
+        #[arg(value_name = "DOMAIN")]
+        domain: Option<String>,
+    },
+    /// Print the completions of a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn tags(arguments: &[&str]) -> Vec<String> {
+        let cli = Cli::try_parse_from(["virt-persona", "tag", "web"].iter().chain(arguments));
+        match cli.expect("a good command line").verb {
+            Verb::Tag { changes, .. } => changes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn tags_to_remove_are_no_options() {
+        assert_eq!(tags(&["+web", "-http", "-db"]), ["+web", "-http", "-db"]);
+        assert_eq!(tags(&["-db", "--json"]), ["-db"]);
+    }
+}

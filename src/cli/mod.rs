@@ -1,0 +1,471 @@
+//! `virt-persona`: reads the command line, talks to the daemon through `bus::Client`, prints what comes back.
+//!
+//! Exit status: 0 done, 1 refused or failed (the reason is on standard error), 2 usage, 3 the daemon is not reachable.
+//! With `--json`, a refusal is on standard output too, as `{"error", "message", "problems"}`.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+
+use self::args::{Cli, Common, Verb};
+use self::screen::{Screen, Style, clean};
+use crate::bus::{Client, ClientError};
+use crate::command::{Force, PersonaRef, Refusal};
+use crate::view::{CheckState, DocumentFormat, ProblemView};
+
+pub mod args;
+mod screen;
+mod show;
+pub mod time;
+mod wait;
+mod watch;
+
+/// Why a verb did not do it.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The daemon or the bus.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A document cannot be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A document is no text.
+    #[error("`{path}` is not UTF-8 text")]
+    NotText { path: String },
+    /// An argument is not right.
+    #[error("{0}")]
+    Argument(Refusal),
+    /// A tag change is neither.
+    #[error("`{0}` is neither +TAG nor -TAG")]
+    TagChange(String),
+    /// The wait ended without the persona being active.
+    #[error("{0}")]
+    NotActive(String),
+    /// Output cannot be written.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    /// The run time did not start.
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+}
+
+impl CliError {
+    fn exit(&self) -> u8 {
+        match self {
+            Self::Client(ClientError::Unreachable { .. }) => 3,
+            Self::TagChange(_) | Self::Argument(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// The stable word for `--json`.
+    fn word(&self) -> &str {
+        match self {
+            Self::Client(ClientError::Refused { error, .. }) => error,
+            Self::Client(ClientError::Unreachable { .. }) => "Unreachable",
+            Self::Client(ClientError::Answer { .. }) => "Answer",
+            Self::Read { .. } | Self::NotText { .. } => "Document",
+            Self::Argument(_) | Self::TagChange(_) => "Usage",
+            Self::NotActive(_) => "NotActive",
+            Self::Output(_) | Self::Runtime(_) => "System",
+        }
+    }
+}
+
+/// How a verb that was carried out ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// All is well.
+    Well,
+    /// It was carried out, and what it found is bad.
+    Badly,
+}
+
+/// The whole program.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let common = cli.common.clone();
+    match verb(cli) {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::Badly) => ExitCode::from(1),
+        // Who reads our output has seen enough; that is no failure of ours.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // Nothing is left to do where even the reason cannot be written.
+            let _ = complain(&common, &error);
+            ExitCode::from(error.exit())
+        }
+    }
+}
+
+fn complain(common: &Common, error: &CliError) -> io::Result<()> {
+    let mut screen = Screen::stderr();
+    let label = screen.colour().paint(Style::Bad, "error:");
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    for (index, line) in text.lines().enumerate() {
+        let line = clean(line);
+        if index == 0 {
+            screen.line(&format!("{label} {line}"))?;
+        } else {
+            screen.line(&line)?;
+        }
+    }
+    if common.json {
+        let problems: &[ProblemView] = match error {
+            CliError::Client(ClientError::Refused { problems, .. }) => problems,
+            _ => &[],
+        };
+        Screen::stdout().json(&json!({
+            "error": error.word(),
+            "message": text,
+            "problems": problems,
+        }))?;
+    }
+    Ok(())
+}
+
+fn verb(cli: Cli) -> Result<Ended, CliError> {
+    let mut screen = Screen::stdout();
+    match cli.verb {
+        Verb::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "virt-persona",
+                &mut io::stdout(),
+            );
+            Ok(Ended::Well)
+        }
+        Verb::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            Ok(Ended::Well)
+        }
+        verb => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(CliError::Runtime)?;
+            let ended = runtime.block_on(talk(&cli.common, verb, &mut screen))?;
+            screen.flush()?;
+            Ok(ended)
+        }
+    }
+}
+
+/// The verbs that need the daemon.
+async fn talk(common: &Common, verb: Verb, screen: &mut Screen) -> Result<Ended, CliError> {
+    // What can be wrong with the arguments is said before the daemon is looked for.
+    let verb = prepare(verb)?;
+    let client = Client::connect(common.bus()).await?;
+    let json = common.json;
+    match verb {
+        Prepared::Create {
+            document,
+            format,
+            name,
+            note,
+        } => {
+            let stored = client.create(&document, format, name, note).await?;
+            show::print(screen, json, &stored, show::stored)?;
+        }
+        Prepared::Update {
+            name,
+            document,
+            format,
+            note,
+        } => {
+            let stored = client.update(&name, &document, format, note).await?;
+            show::print(screen, json, &stored, show::stored)?;
+        }
+        Prepared::SetCurrent { name, version } => {
+            let stored = client.set_current(&name, version).await?;
+            show::print(screen, json, &stored, show::stored)?;
+        }
+        Prepared::Show(persona) => {
+            let document = client.show(&persona.name, persona.version).await?;
+            show::print(screen, json, &document, show::document)?;
+        }
+        Prepared::Tag {
+            domain,
+            add,
+            remove,
+        } => {
+            let tags = if add.is_empty() && remove.is_empty() {
+                client.status(&domain).await?.tags
+            } else {
+                client.tag(&domain, &add, &remove).await?
+            };
+            if json {
+                screen.json(&json!({ "tags": tags }))?;
+            } else {
+                for tag in tags {
+                    screen.line(&clean(&tag))?;
+                }
+            }
+        }
+        Prepared::Apply {
+            domain,
+            persona,
+            how,
+        } => return apply(&client, json, screen, &domain, &persona, how).await,
+        Prepared::Plain(verb) => return plain(&client, json, verb, screen).await,
+    }
+    Ok(Ended::Well)
+}
+
+/// How an activation is asked for.
+enum How {
+    DryRun,
+    Start,
+    Wait(std::time::Duration),
+}
+
+/// Verbs whose arguments have been read.
+enum Prepared {
+    Create {
+        document: String,
+        format: Option<DocumentFormat>,
+        name: Option<String>,
+        note: Option<String>,
+    },
+    Update {
+        name: String,
+        document: String,
+        format: Option<DocumentFormat>,
+        note: Option<String>,
+    },
+    SetCurrent {
+        name: String,
+        version: u32,
+    },
+    Show(PersonaRef),
+    Tag {
+        domain: String,
+        add: Vec<String>,
+        remove: Vec<String>,
+    },
+    Apply {
+        domain: String,
+        persona: String,
+        how: How,
+    },
+    Plain(Verb),
+}
+
+fn prepare(verb: Verb) -> Result<Prepared, CliError> {
+    Ok(match verb {
+        Verb::Create { file, name, note } => Prepared::Create {
+            document: read_document(&file)?,
+            format: format_of(&file),
+            name,
+            note,
+        },
+        Verb::Update { name, file, note } => Prepared::Update {
+            name,
+            document: read_document(&file)?,
+            format: format_of(&file),
+            note,
+        },
+        Verb::SetCurrent { persona } => {
+            let persona = PersonaRef::parse(&persona).map_err(CliError::Argument)?;
+            let Some(version) = persona.version else {
+                return Err(CliError::Argument(Refusal::BadArgument {
+                    argument: "persona".to_owned(),
+                    reason: format!("write the version too: {}@VERSION", persona.name),
+                }));
+            };
+            Prepared::SetCurrent {
+                name: persona.name,
+                version,
+            }
+        }
+        Verb::Show { persona } => {
+            Prepared::Show(PersonaRef::parse(&persona).map_err(CliError::Argument)?)
+        }
+        Verb::Tag { domain, changes } => {
+            let (mut add, mut remove) = (Vec::new(), Vec::new());
+            for change in changes {
+                match change.split_at_checked(1) {
+                    Some(("+", tag)) if !tag.is_empty() => add.push(tag.to_owned()),
+                    Some(("-", tag)) if !tag.is_empty() => remove.push(tag.to_owned()),
+                    _ => return Err(CliError::TagChange(change)),
+                }
+            }
+            Prepared::Tag {
+                domain,
+                add,
+                remove,
+            }
+        }
+        Verb::Apply {
+            domain,
+            persona,
+            dry_run,
+            wait,
+            timeout,
+        } => {
+            PersonaRef::parse(&persona).map_err(CliError::Argument)?;
+            let how = match (dry_run, wait) {
+                (true, _) => How::DryRun,
+                (false, true) => How::Wait(std::time::Duration::from_secs(timeout)),
+                (false, false) => How::Start,
+            };
+            Prepared::Apply {
+                domain,
+                persona,
+                how,
+            }
+        }
+        verb => Prepared::Plain(verb),
+    })
+}
+
+async fn apply(
+    client: &Client,
+    json: bool,
+    screen: &mut Screen,
+    domain: &str,
+    persona: &str,
+    how: How,
+) -> Result<Ended, CliError> {
+    match how {
+        How::DryRun => {
+            let plan = client.plan(domain, persona).await?;
+            show::print(screen, json, &plan, show::plan)?;
+        }
+        How::Start => {
+            let applied = client.apply(domain, persona).await?;
+            show::print(screen, json, &applied, show::applied)?;
+        }
+        How::Wait(limit) => {
+            let applied = client.apply(domain, persona).await?;
+            let applied = wait::until_active(client, applied, limit).await?;
+            show::print(screen, json, &applied, show::applied)?;
+        }
+    }
+    Ok(Ended::Well)
+}
+
+/// The verbs whose arguments go to the daemon as they are.
+async fn plain(
+    client: &Client,
+    json: bool,
+    verb: Verb,
+    screen: &mut Screen,
+) -> Result<Ended, CliError> {
+    match verb {
+        Verb::List => show::print(screen, json, &client.personas().await?, show::personas)?,
+        Verb::History { name } => {
+            show::print(screen, json, &client.history(&name).await?, show::history)?;
+        }
+        Verb::Delete { name, force } => {
+            let force = if force { Force::Yes } else { Force::No };
+            client.delete(&name, force).await?;
+            done(screen, json, &format!("{name} is deleted"))?;
+        }
+        Verb::Domains => show::print(screen, json, &client.domains().await?, show::domains)?,
+        Verb::Status { domain } => {
+            show::print(screen, json, &client.status(&domain).await?, show::status)?;
+        }
+        Verb::Deactivate { domain } => {
+            let applied = client.deactivate(&domain).await?;
+            show::print(screen, json, &applied, show::applied)?;
+        }
+        Verb::Map {
+            tag,
+            persona,
+            priority,
+        } => {
+            client.map(&tag, &persona, priority).await?;
+            done(screen, json, &format!("{tag} means {persona}"))?;
+        }
+        Verb::Maps => show::print(screen, json, &client.mappings().await?, show::mappings)?,
+        Verb::Unmap { tag } => {
+            client.unmap(&tag).await?;
+            done(screen, json, &format!("{tag} means nothing"))?;
+        }
+        Verb::Explain { domain } => {
+            show::print(screen, json, &client.explain(&domain).await?, show::explain)?;
+        }
+        Verb::Audit {
+            domain,
+            since,
+            limit,
+        } => {
+            let since = since.map(|since| since.0);
+            let audit = client.audit(domain, since, limit).await?;
+            show::print(screen, json, &audit, show::audit)?;
+        }
+        Verb::Watch { domain } => watch::watch(client, json, domain, screen).await?,
+        Verb::Doctor { domain } => {
+            let doctor = client.doctor(domain).await?;
+            show::print(screen, json, &doctor, show::doctor)?;
+            if doctor.checks.iter().any(|c| c.state == CheckState::Fail) {
+                return Ok(Ended::Badly);
+            }
+        }
+        // The others have been prepared, or need no daemon.
+        Verb::Check { .. }
+        | Verb::Create { .. }
+        | Verb::Update { .. }
+        | Verb::SetCurrent { .. }
+        | Verb::Show { .. }
+        | Verb::Tag { .. }
+        | Verb::Apply { .. }
+        | Verb::Completions { .. }
+        | Verb::Man => {}
+    }
+    Ok(Ended::Well)
+}
+
+fn done(screen: &mut Screen, json: bool, text: &str) -> io::Result<()> {
+    if json {
+        screen.json(&json!({ "done": true }))
+    } else {
+        screen.line(&clean(text))
+    }
+}
+
+/// The bytes of a document; `-` is standard input.
+fn read_bytes(file: &Path) -> Result<Vec<u8>, CliError> {
+    let read = if file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    read.map_err(|source| CliError::Read {
+        path: file.display().to_string(),
+        source,
+    })
+}
+
+fn read_document(file: &Path) -> Result<String, CliError> {
+    String::from_utf8(read_bytes(file)?).map_err(|_| CliError::NotText {
+        path: file.display().to_string(),
+    })
+}
+
+/// What the file's ending says; a reader finds out itself where it says nothing.
+fn format_of(file: &Path) -> Option<DocumentFormat> {
+    match file.extension()?.to_str()? {
+        "json" => Some(DocumentFormat::Json),
+        "yaml" | "yml" => Some(DocumentFormat::Yaml),
+        _ => None,
+    }
+}

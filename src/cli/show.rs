@@ -1,0 +1,576 @@
+//! Views for people: one function a view. With `--json` the view itself is printed and nothing here is used.
+
+use std::io;
+use std::time::Duration;
+
+use persona::signal::Unit;
+use persona::units::Bytes;
+use serde::Serialize;
+
+use super::screen::{Cell, Screen, Style, Table, clean};
+use super::time;
+use crate::view::{
+    ActivationState, ActivationView, AgentState, AppliedView, AuditRecordView, AuditView,
+    BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, ExplainView,
+    MappingView, MemoryView, Origin, PersonaView, PlanView, ReadingView, Resource, StoredView,
+    TruthWord, VcpuView, VersionView,
+};
+
+/// Prints a view as JSON or by its function.
+pub(super) fn print<V: Serialize + ?Sized>(
+    screen: &mut Screen,
+    json: bool,
+    view: &V,
+    people: impl FnOnce(&mut Screen, &V) -> io::Result<()>,
+) -> io::Result<()> {
+    if json {
+        screen.json(&view)
+    } else {
+        people(screen, view)
+    }
+}
+
+/// A word of an enum as JSON has it, with spaces.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word.replace('_', " "),
+        _ => "?".to_owned(),
+    }
+}
+
+fn known<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "?".to_owned(), |value| value.to_string())
+}
+
+/// Requested, plugged and guest-visible, shortest where they agree.
+fn three<T: ToString + PartialEq + Copy>(
+    requested: Option<T>,
+    plugged: Option<T>,
+    guest: Option<T>,
+) -> String {
+    if plugged.is_some() && plugged == guest && requested.is_none_or(|r| Some(r) == plugged) {
+        return known(plugged);
+    }
+    format!(
+        "{} asked, {} plugged, {} in the guest",
+        requested.map_or_else(|| "-".to_owned(), |r| r.to_string()),
+        known(plugged),
+        known(guest)
+    )
+}
+
+fn vcpus_short(vcpus: &VcpuView) -> String {
+    format!(
+        "{}/{}/{}",
+        known(vcpus.domain_max),
+        known(vcpus.plugged),
+        known(vcpus.guest)
+    )
+}
+
+fn memory_short(memory: &MemoryView) -> String {
+    format!(
+        "{}/{}/{}",
+        known(memory.domain_max),
+        known(memory.plugged),
+        known(memory.guest)
+    )
+}
+
+fn bound(persona: &BoundPersona) -> String {
+    let why = match persona.origin {
+        Origin::Applied if persona.pinned => "applied, pinned".to_owned(),
+        Origin::Applied => "applied".to_owned(),
+        Origin::Tag => format!("tag {}", known(persona.tag.as_ref())),
+        Origin::Default => "default".to_owned(),
+    };
+    format!("{}@{} ({why})", persona.name, persona.version)
+}
+
+/// The state of an activation in words.
+pub(super) fn activation(activation: &ActivationView) -> String {
+    match &activation.detail {
+        Some(detail) => format!("{}: {detail}", word(&activation.state)),
+        None => word(&activation.state),
+    }
+}
+
+fn activation_style(state: ActivationState) -> Style {
+    match state {
+        ActivationState::Active => Style::Good,
+        ActivationState::Failed => Style::Bad,
+        ActivationState::None => Style::Dim,
+        _ => Style::Warning,
+    }
+}
+
+fn agent_style(state: AgentState) -> Style {
+    match state {
+        AgentState::Connected => Style::Good,
+        AgentState::NoChannel | AgentState::Absent => Style::Dim,
+        AgentState::Unresponsive | AgentState::Misbehaving => Style::Bad,
+    }
+}
+
+/// `domains`.
+pub(super) fn domains(screen: &mut Screen, domains: &Vec<DomainView>) -> io::Result<()> {
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "PERSONA",
+        "ACTIVATION",
+        "VCPUS max/plugged/guest",
+        "MEMORY max/plugged/guest",
+        "AGENT",
+        "TAGS",
+    ]);
+    for domain in domains {
+        table.row(vec![
+            Cell::new(&domain.name),
+            Cell::new(word(&domain.state)),
+            Cell::maybe(
+                domain
+                    .persona
+                    .as_ref()
+                    .map(|p| format!("{}@{}", p.name, p.version)),
+            ),
+            Cell::styled(
+                activation_style(domain.activation.state),
+                word(&domain.activation.state),
+            ),
+            Cell::new(vcpus_short(&domain.vcpus)),
+            Cell::new(memory_short(&domain.memory)),
+            Cell::styled(agent_style(domain.agent.state), word(&domain.agent.state)),
+            Cell::new(domain.tags.join(" ")),
+        ]);
+    }
+    screen.table(&table)
+}
+
+fn bounds<T: ToString>(min: Option<T>, max: Option<T>) -> String {
+    format!("{} to {}", known(min), known(max))
+}
+
+/// `status`.
+pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()> {
+    let vcpus = &domain.vcpus;
+    let memory = &domain.memory;
+    let mut table = Table::new(&[]);
+    let mut add = |name: &str, style: Style, text: String| {
+        table.row(vec![
+            Cell::styled(Style::Bold, name),
+            Cell::styled(style, text),
+        ]);
+    };
+    add("Domain", Style::Plain, domain.name.clone());
+    add("UUID", Style::Plain, domain.id.to_string());
+    add("State", Style::Plain, word(&domain.state));
+    add("Tags", Style::Plain, domain.tags.join(" "));
+    add(
+        "Persona",
+        Style::Plain,
+        domain
+            .persona
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), bound),
+    );
+    add(
+        "Activation",
+        activation_style(domain.activation.state),
+        activation(&domain.activation),
+    );
+    add(
+        "vCPUs",
+        Style::Plain,
+        three(vcpus.requested, vcpus.plugged, vcpus.guest),
+    );
+    add(
+        "",
+        Style::Dim,
+        format!(
+            "persona {}, domain at most {}",
+            bounds(vcpus.persona_min, vcpus.persona_max),
+            known(vcpus.domain_max)
+        ),
+    );
+    add(
+        "Memory",
+        Style::Plain,
+        three(memory.requested, memory.plugged, memory.guest),
+    );
+    add(
+        "",
+        Style::Dim,
+        format!(
+            "persona {}, domain at most {}, by {}",
+            bounds(memory.persona_min, memory.persona_max),
+            known(memory.domain_max),
+            memory
+                .mechanism
+                .map_or_else(|| "?".to_owned(), |m| word(&m))
+        ),
+    );
+    add("Agent", agent_style(domain.agent.state), agent(domain));
+    if let Some(decision) = &domain.last_decision {
+        add(
+            "Last decision",
+            Style::Plain,
+            format!("{}  {}", time::moment(decision.at), decision.text),
+        );
+    }
+    for hold in &domain.holds {
+        let until = hold.until.map_or_else(String::new, |until| {
+            format!(", until {}", time::moment(until))
+        });
+        add(
+            "Held",
+            Style::Warning,
+            format!("{}: {}{until}", word(&hold.resource), hold.reason),
+        );
+    }
+    for problem in &domain.problems {
+        add("Problem", Style::Bad, problem.clone());
+    }
+    screen.table(&table)?;
+    if !domain.readings.is_empty() {
+        screen.line("")?;
+        readings(screen, &domain.readings)?;
+    }
+    Ok(())
+}
+
+fn agent(domain: &DomainView) -> String {
+    let mut text = word(&domain.agent.state);
+    if let Some(version) = &domain.agent.version {
+        text.push_str(&format!(", version {version}"));
+    }
+    if let Some(age) = domain.agent.last_seen_ms {
+        text.push_str(&format!(
+            ", heard {} ago",
+            time::duration(Duration::from_millis(age))
+        ));
+    }
+    text
+}
+
+fn readings(screen: &mut Screen, readings: &[ReadingView]) -> io::Result<()> {
+    let mut table = Table::new(&["METRIC", "VALUE", "SOURCE", "AGE"]);
+    for reading in readings {
+        table.row(vec![
+            Cell::new(&reading.metric),
+            match reading.value {
+                Some(value) => Cell::new(quantity(value, reading.unit)),
+                None => Cell::styled(Style::Dim, "unknown"),
+            },
+            Cell::maybe(reading.source.map(|source| word(&source))),
+            Cell::maybe(
+                reading
+                    .age_ms
+                    .map(|age| time::duration(Duration::from_millis(age))),
+            ),
+        ]);
+    }
+    screen.table(&table)
+}
+
+fn quantity(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Percent => format!("{value:.1} %"),
+        Unit::Bytes => bytes(value),
+        Unit::Count => format!("{value}"),
+        Unit::Duration => format!("{:.1} ms", value * 1000.0),
+        Unit::PerSecond => format!("{value:.1} /s"),
+        Unit::BitsPerSecond => format!("{:.1} Mbit/s", value / 1e6),
+        Unit::BytesPerSecond => format!("{}/s", bytes(value)),
+    }
+}
+
+fn bytes(value: f64) -> String {
+    // A negative or huge reading saturates, which a person sees as what it is.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Bytes(value as u64).to_string()
+}
+
+fn amount(value: u64, resource: Resource) -> String {
+    match resource {
+        Resource::Vcpus => value.to_string(),
+        Resource::Memory => Bytes(value).to_string(),
+    }
+}
+
+/// `list`.
+pub(super) fn personas(screen: &mut Screen, personas: &Vec<PersonaView>) -> io::Result<()> {
+    let mut table = Table::new(&[
+        "NAME",
+        "CURRENT",
+        "VERSIONS",
+        "DEFAULT",
+        "DOMAINS",
+        "DESCRIPTION",
+    ]);
+    for persona in personas {
+        table.row(vec![
+            Cell::new(&persona.name),
+            Cell::new(persona.current.to_string()),
+            Cell::new(persona.versions.to_string()),
+            Cell::new(if persona.default { "yes" } else { "" }),
+            Cell::new(persona.domains.join(" ")),
+            Cell::new(persona.description.as_deref().unwrap_or("")),
+        ]);
+    }
+    screen.table(&table)
+}
+
+/// `history`.
+pub(super) fn history(screen: &mut Screen, versions: &Vec<VersionView>) -> io::Result<()> {
+    let mut table = Table::new(&["VERSION", "", "STORED", "AUTHOR", "DIGEST", "NOTE"]);
+    for version in versions {
+        table.row(vec![
+            Cell::new(version.version.to_string()),
+            Cell::styled(Style::Good, if version.current { "current" } else { "" }),
+            Cell::new(time::moment(version.at)),
+            Cell::new(&version.author),
+            Cell::new(version.digest.get(..12).unwrap_or(&version.digest)),
+            Cell::new(version.note.as_deref().unwrap_or("")),
+        ]);
+    }
+    screen.table(&table)
+}
+
+/// `show`: the document alone, so that it can be written to a file and stored again.
+pub(super) fn document(screen: &mut Screen, document: &DocumentView) -> io::Result<()> {
+    screen.raw(&document.document)?;
+    if document.document.ends_with('\n') {
+        Ok(())
+    } else {
+        screen.raw("\n")
+    }
+}
+
+/// `create`, `update`, `set-current`.
+pub(super) fn stored(screen: &mut Screen, stored: &StoredView) -> io::Result<()> {
+    let what = match stored.change {
+        Change::Changed => "is current",
+        Change::Unchanged => "was current already; nothing is changed",
+    };
+    screen.line(&clean(&format!(
+        "{}@{} {what}",
+        stored.name, stored.version
+    )))?;
+    let label = screen.colour().paint(Style::Warning, "warning:");
+    for warning in &stored.warnings {
+        let text = clean(&format!(
+            "line {} column {}: {}",
+            warning.line, warning.column, warning.message
+        ));
+        screen.line(&format!("{label} {text}"))?;
+        if let Some(help) = &warning.help {
+            screen.line(&clean(&format!("  help: {help}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// `maps`.
+pub(super) fn mappings(screen: &mut Screen, mappings: &Vec<MappingView>) -> io::Result<()> {
+    let mut table = Table::new(&["TAG", "PERSONA", "PRIORITY", "DOMAINS"]);
+    for mapping in mappings {
+        table.row(vec![
+            Cell::new(&mapping.tag),
+            Cell::new(&mapping.persona),
+            Cell::new(mapping.priority.to_string()),
+            Cell::new(mapping.domains.join(" ")),
+        ]);
+    }
+    screen.table(&table)
+}
+
+/// `apply`, `deactivate`.
+pub(super) fn applied(screen: &mut Screen, applied: &AppliedView) -> io::Result<()> {
+    let persona = applied
+        .persona
+        .as_ref()
+        .map_or_else(|| "no persona".to_owned(), bound);
+    let state = screen.colour().paint(
+        activation_style(applied.activation.state),
+        &clean(&activation(&applied.activation)),
+    );
+    screen.line(&format!(
+        "{}: {}, {state}",
+        clean(&applied.name),
+        clean(&persona)
+    ))
+}
+
+/// `apply --dry-run`.
+pub(super) fn plan(screen: &mut Screen, plan: &PlanView) -> io::Result<()> {
+    screen.heading(&clean(&format!(
+        "{} with {}@{}",
+        plan.name, plan.persona, plan.version
+    )))?;
+    let mut table = Table::new(&["VALUE", "NOW", "THEN", "FROM"]);
+    for line in &plan.lines {
+        let style = if line.now == line.then {
+            Style::Dim
+        } else {
+            Style::Plain
+        };
+        table.row(vec![
+            Cell::styled(style, &line.subject),
+            Cell::maybe(line.now.as_deref()),
+            Cell::maybe(line.then.as_deref()),
+            Cell::styled(style, &line.from),
+        ]);
+    }
+    screen.table(&table)?;
+    for obstacle in &plan.obstacles {
+        let text = screen.colour().paint(Style::Warning, &clean(obstacle));
+        screen.line(&text)?;
+    }
+    Ok(())
+}
+
+/// `explain`.
+pub(super) fn explain(screen: &mut Screen, explain: &ExplainView) -> io::Result<()> {
+    screen.heading(&clean(&explain.summary))?;
+    let persona = explain
+        .persona
+        .as_ref()
+        .map_or_else(|| "no persona".to_owned(), bound);
+    let tick = format!(
+        "{}, {persona}, tick of {}",
+        explain.name,
+        time::moment(explain.at)
+    );
+    let tick = screen.colour().paint(Style::Dim, &clean(&tick));
+    screen.line(&tick)?;
+    for rule in &explain.rules {
+        screen.line("")?;
+        let line = rule
+            .line
+            .map_or_else(String::new, |line| format!(", line {line}"));
+        let truth = screen
+            .colour()
+            .paint(truth_style(rule.truth), &word(&rule.truth));
+        screen.line(&format!(
+            "rule {}{line}: {truth}, {}",
+            clean(&rule.name),
+            word(&rule.state)
+        ))?;
+        let text = screen.colour().paint(Style::Dim, &clean(&rule.text));
+        screen.line(&format!("  {text}"))?;
+        for looked in &rule.looked {
+            let mut text = format!("{}: {}", looked.comparison, word(&looked.truth));
+            match (looked.value, looked.unit) {
+                (Some(value), Some(unit)) => text.push_str(&format!(", {}", quantity(value, unit))),
+                (None, _) if looked.metric.is_some() => text.push_str(", value not known"),
+                _ => {}
+            }
+            if let Some(source) = looked.source {
+                text.push_str(&format!(" by {}", word(&source)));
+            }
+            if let Some(age) = looked.age_ms {
+                text.push_str(&format!(
+                    ", {} old",
+                    time::duration(Duration::from_millis(age))
+                ));
+            }
+            if let Some(needs) = looked.needs_ms {
+                let held = Duration::from_millis(looked.held_ms.unwrap_or(0));
+                text.push_str(&format!(
+                    ", held for {} of {}",
+                    time::duration(held),
+                    time::duration(Duration::from_millis(needs))
+                ));
+            }
+            screen.line(&format!("  looked at {}", clean(&text)))?;
+        }
+        for want in &rule.wants {
+            screen.line(&format!("  wants to {}", clean(want)))?;
+        }
+        if let Some(detail) = &rule.detail {
+            screen.line(&format!("  {}", clean(detail)))?;
+        }
+    }
+    for resource in &explain.resources {
+        screen.line("")?;
+        let kind = resource.resource;
+        let wanted = resource.wanted.map_or_else(
+            || "no change wanted".to_owned(),
+            |wanted| format!("{} wanted", amount(wanted, kind)),
+        );
+        let had = resource
+            .had
+            .map_or_else(|| "?".to_owned(), |had| amount(had, kind));
+        screen.line(&format!("{}: had {had}, {wanted}", word(&kind)))?;
+        for clamp in &resource.clamps {
+            screen.line(&format!(
+                "  {} to {}: {}",
+                amount(clamp.from, kind),
+                amount(clamp.to, kind),
+                clean(&clamp.sentence)
+            ))?;
+        }
+        if let Some(granted) = resource.granted {
+            screen.line(&format!("  granted {}", amount(granted, kind)))?;
+        }
+        if let Some(action) = &resource.action {
+            screen.line(&format!("  {}", clean(&action.sentence)))?;
+        }
+    }
+    Ok(())
+}
+
+fn truth_style(truth: TruthWord) -> Style {
+    match truth {
+        TruthWord::True => Style::Good,
+        TruthWord::False => Style::Plain,
+        TruthWord::Unknown => Style::Warning,
+    }
+}
+
+/// `audit`.
+pub(super) fn audit(screen: &mut Screen, audit: &AuditView) -> io::Result<()> {
+    for one in &audit.records {
+        record(screen, one)?;
+    }
+    Ok(())
+}
+
+/// One line of `audit` and `watch`.
+pub(super) fn record(screen: &mut Screen, record: &AuditRecordView) -> io::Result<()> {
+    let at = screen.colour().paint(Style::Dim, &time::moment(record.at));
+    let kind = clean(&record.kind);
+    let name = record.domain_name.as_deref().unwrap_or("-");
+    screen.line(&format!(
+        "{at}  {kind:<11} {:<16} {}",
+        clean(name),
+        clean(&record.text)
+    ))
+}
+
+/// `doctor`.
+pub(super) fn doctor(screen: &mut Screen, doctor: &DoctorView) -> io::Result<()> {
+    let mut about: Option<Option<&str>> = None;
+    for check in &doctor.checks {
+        if about != Some(check.domain.as_deref()) {
+            if about.is_some() {
+                screen.line("")?;
+            }
+            about = Some(check.domain.as_deref());
+            screen.heading(&clean(check.domain.as_deref().unwrap_or("host")))?;
+        }
+        let style = match check.state {
+            CheckState::Ok => Style::Good,
+            CheckState::Warn => Style::Warning,
+            CheckState::Fail => Style::Bad,
+        };
+        let state = format!("{:<4}", word(&check.state));
+        let state = screen.colour().paint(style, &state);
+        screen.line(&format!("  {state}  {}", clean(&check.sentence)))?;
+        if let Some(mend) = &check.mend {
+            screen.line(&format!("        mend: {}", clean(mend)))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! What a person asks of the daemon, and what it answers. `bus/` makes a [`Request`] of each call after it has
+//! authorised the caller; the daemon's one task carries it out and answers. Neither parsing nor authorisation is here.
+//!
+//! What can be read from the published [`crate::view::View`] (domains, personas, mappings) is not asked for here. The
+//! daemon publishes the view that shows a change before it answers the command that made it.
+
+use persona::units::Moment;
+use tokio::sync::oneshot;
+
+use crate::view::{
+    AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView, ExplainView,
+    PlanView, ProblemView, StoredView, VersionView,
+};
+
+/// A command with who gave it and where the answer goes.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub command: Command,
+    /// Who asks; already authorised.
+    pub caller: Caller,
+    /// Where the answer goes. A caller that went away is no error.
+    pub reply: oneshot::Sender<Result<Reply, Refusal>>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The user's number on this host.
+    pub uid: u32,
+    /// The user's name, or `uid N` where it has none. For the audit and as the author of a version.
+    pub name: String,
+}
+
+/// A domain as a person names it. The daemon resolves it in the order of `virsh`: the hypervisor's number of a running
+/// domain, then a UUID, then a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainName(pub String);
+
+/// A persona as a person names it, `web` or `web@3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonaRef {
+    /// Its name.
+    pub name: String,
+    /// The version; absent where the current one is meant.
+    pub version: Option<u32>,
+}
+
+impl PersonaRef {
+    /// Reads `NAME` or `NAME@VERSION`.
+    ///
+    /// # Errors
+    /// [`Refusal::BadArgument`] where the version is no number from 1, or the name is empty.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        let bad = |reason: &str| Refusal::BadArgument {
+            argument: "persona".to_owned(),
+            reason: format!("`{text}` {reason}; write NAME or NAME@VERSION"),
+        };
+        let (name, version) = match text.split_once('@') {
+            None => (text, None),
+            Some((name, number)) => match number.parse::<u32>() {
+                Ok(version) if version > 0 => (name, Some(version)),
+                _ => return Err(bad("has a version that is no number from 1")),
+            },
+        };
+        if name.is_empty() {
+            return Err(bad("has no name"));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            version,
+        })
+    }
+}
+
+/// Whether an activation is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    Apply,
+    /// It is not; the answer is the plan.
+    DryRun,
+}
+
+/// Whether a persona that domains are bound to may be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Refuse while it is bound.
+    No,
+    /// Delete it; bound domains fall back to their tags or the default.
+    Yes,
+}
+
+/// All that the daemon can be asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Stores the first version of a persona. Answers [`Reply::Stored`].
+    CreatePersona {
+        /// The document.
+        document: String,
+        /// How it is written; absent where the daemon is to see for itself.
+        format: Option<DocumentFormat>,
+        /// A name for a document that does not say its own.
+        name: Option<String>,
+        /// The author's note.
+        note: Option<String>,
+    },
+    /// Stores a further version and makes it current. Answers [`Reply::Stored`].
+    UpdatePersona {
+        /// The persona's name; a document that says another name is refused.
+        name: String,
+        /// The document.
+        document: String,
+        /// How it is written; absent where the daemon is to see for itself.
+        format: Option<DocumentFormat>,
+        /// The author's note.
+        note: Option<String>,
+    },
+    /// Deletes a persona with all its versions. Answers [`Reply::Done`].
+    DeletePersona {
+        /// Its name.
+        name: String,
+        /// Whether a bound one may be deleted.
+        force: Force,
+    },
+    /// Makes a stored version current. Answers [`Reply::Stored`].
+    SetCurrent {
+        /// The persona's name.
+        name: String,
+        /// The version.
+        version: u32,
+    },
+    /// One version with its text. Answers [`Reply::Document`].
+    ShowPersona(PersonaRef),
+    /// All versions of a persona, the oldest first. Answers [`Reply::History`].
+    History {
+        /// The persona's name.
+        name: String,
+    },
+    /// Binds a domain to a persona and activates it. Answers [`Reply::Applied`], or [`Reply::Plan`] in a dry run.
+    Apply {
+        /// The domain.
+        domain: DomainName,
+        /// The persona; with a version, the binding is pinned.
+        persona: PersonaRef,
+        /// Whether it is carried out.
+        mode: Mode,
+    },
+    /// Takes an applied persona off a domain, which falls back to its tags or the default. Answers [`Reply::Applied`].
+    Deactivate {
+        /// The domain.
+        domain: DomainName,
+    },
+    /// Changes a domain's tags. Answers [`Reply::Tags`].
+    Tag {
+        /// The domain.
+        domain: DomainName,
+        /// Tags to add.
+        add: Vec<String>,
+        /// Tags to remove; one that is not there is no error.
+        remove: Vec<String>,
+    },
+    /// Says which persona a tag means. Answers [`Reply::Done`].
+    Map {
+        /// The tag.
+        tag: String,
+        /// The persona, which must exist.
+        persona: String,
+        /// The highest priority wins.
+        priority: i32,
+    },
+    /// Takes a tag's meaning away. Answers [`Reply::Done`].
+    Unmap {
+        /// The tag.
+        tag: String,
+    },
+    /// Why a domain did or did not change. Answers [`Reply::Explain`].
+    Explain {
+        /// The domain.
+        domain: DomainName,
+    },
+    /// The record of what was decided and done. Answers [`Reply::Audit`], the latest last.
+    Audit {
+        /// Only about this domain.
+        domain: Option<DomainName>,
+        /// Only from this moment on.
+        since: Option<Moment>,
+        /// At most so many, the latest ones.
+        limit: u32,
+    },
+    /// What works for live scaling and what does not. Answers [`Reply::Doctor`].
+    Doctor {
+        /// Only about this domain; else the host and every domain.
+        domain: Option<DomainName>,
+    },
+    /// Reads the configuration again. Answers [`Reply::Done`].
+    Reload,
+}
+
+/// What the daemon answers to a command that it carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// It is done.
+    Done(Change),
+    /// What was stored or made current.
+    Stored(StoredView),
+    /// A version with its text.
+    Document(DocumentView),
+    /// Versions, the oldest first.
+    History(Vec<VersionView>),
+    /// An activation that has begun.
+    Applied(AppliedView),
+    /// What an activation would change.
+    Plan(PlanView),
+    /// The tags that a domain has now.
+    Tags(Vec<String>),
+    /// Why a domain did or did not change.
+    Explain(Box<ExplainView>),
+    /// Audit records.
+    Audit(AuditView),
+    /// Checks.
+    Doctor(DoctorView),
+}
+
+/// What a name was looked up as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noun {
+    /// A domain.
+    Domain,
+    /// A persona.
+    Persona,
+    /// A version of a persona.
+    Version,
+    /// The meaning of a tag.
+    Mapping,
+}
+
+impl std::fmt::Display for Noun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Domain => "domain",
+            Self::Persona => "persona",
+            Self::Version => "persona version",
+            Self::Mapping => "mapping of a tag",
+        })
+    }
+}
+
+/// Why a command was not carried out. Each displays as one sentence that a person can act on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such thing.
+    #[error("there is no {what} `{name}`{}", did_you_mean(.nearest.as_deref()))]
+    NotFound {
+        /// What was looked up.
+        what: Noun,
+        /// By which name.
+        name: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+    },
+    /// There is such a persona already.
+    #[error("there is a persona `{name}` already; store a further version with `update`")]
+    AlreadyExists {
+        /// Its name.
+        name: String,
+    },
+    /// The document has errors.
+    #[error("the document is not a valid persona:\n{rendered}")]
+    InvalidPersona {
+        /// Every problem, errors and warnings.
+        problems: Vec<ProblemView>,
+        /// The same for people, with source lines underlined, without colour.
+        rendered: String,
+    },
+    /// An argument cannot be understood.
+    #[error("argument `{argument}` is not right: {reason}")]
+    BadArgument {
+        /// Its name.
+        argument: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The state of things does not allow it; the reason says what to do first.
+    #[error("{reason}")]
+    Refused {
+        /// The whole sentence.
+        reason: String,
+    },
+    /// Another command or action is at work on the same thing, or too many wait.
+    #[error("{reason}; try again in a moment")]
+    Busy {
+        /// What is at work.
+        reason: String,
+    },
+    /// The command needs the agent in the guest.
+    #[error("the agent in domain `{domain}` is not available: {reason}")]
+    AgentUnavailable {
+        /// The domain.
+        domain: String,
+        /// Why.
+        reason: String,
+    },
+    /// What is asked contradicts something else that was asked.
+    #[error("{reason}")]
+    Conflict {
+        /// The whole sentence.
+        reason: String,
+    },
+    /// The caller may not do this.
+    #[error("user `{caller}` is not authorised for `{action}`: {reason}")]
+    NotAuthorized {
+        /// The user.
+        caller: String,
+        /// The polkit action.
+        action: String,
+        /// Who would have to allow it.
+        reason: String,
+    },
+    /// The hypervisor cannot be reached or refused.
+    #[error("the hypervisor did not do it: {reason}")]
+    Hypervisor {
+        /// Its error with its causes.
+        reason: String,
+    },
+    /// A fault of the daemon or of its store; the log has more.
+    #[error("{operation} failed: {reason}; the daemon's log has more")]
+    Failed {
+        /// What failed.
+        operation: String,
+        /// Why.
+        reason: String,
+    },
+    /// The daemon is going down.
+    #[error("the daemon is shutting down, so nothing was changed; try again when it runs")]
+    Stopping,
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_persona_reference_is_a_name_with_or_without_a_version() {
+        let good = |name: &str, version| {
+            Ok(PersonaRef {
+                name: name.to_owned(),
+                version,
+            })
+        };
+        assert_eq!(PersonaRef::parse("web"), good("web", None));
+        assert_eq!(PersonaRef::parse("web@3"), good("web", Some(3)));
+        for text in ["web@0", "web@", "web@-1", "web@3@4", "@3", ""] {
+            let parsed = PersonaRef::parse(text);
+            assert!(
+                matches!(parsed, Err(Refusal::BadArgument { .. })),
+                "{text}: {parsed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_suggests_the_nearest() {
+        let refusal = |nearest: Option<&str>| {
+            Refusal::NotFound {
+                what: Noun::Domain,
+                name: "wbe".to_owned(),
+                nearest: nearest.map(str::to_owned),
+            }
+            .to_string()
+        };
+        assert_eq!(refusal(None), "there is no domain `wbe`");
+        assert_eq!(
+            refusal(Some("web")),
+            "there is no domain `wbe`; did you mean `web`?"
+        );
+    }
+}

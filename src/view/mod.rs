@@ -1,0 +1,121 @@
+//! What readers see: immutable shapes that the daemon publishes and the bus and the command line show. They are the
+//! documented `--json` shapes, so a field may be added, but none is renamed, retyped or given another meaning.
+//!
+//! Nothing is computed here. The daemon fills these types (`daemon/` alone), `bus/` and `cli/` read them. What is not
+//! known is `None` and appears as `null`, never as 0. Sizes are bytes, moments are milliseconds since the Unix epoch,
+//! ages and durations are milliseconds.
+
+use std::collections::BTreeMap;
+
+use persona::domain::DomainId;
+
+use crate::command::{DomainName, Noun, Refusal};
+
+pub use self::catalog::{
+    Change, DocumentFormat, DocumentView, MappingView, PersonaView, ProblemView, Severity,
+    StoredView, VersionView,
+};
+pub use self::domain::{
+    ActivationState, ActivationView, AgentState, AgentView, BoundPersona, DecisionView, DomainView,
+    HoldView, MemoryMechanism, MemoryView, Origin, OutcomeWord, ReadingView, Resource, VcpuView,
+};
+pub use self::explain::{
+    ActionView, AppliedView, ClampView, ExplainView, LookedView, PlanLine, PlanView, ResourceView,
+    RuleState, RuleView, TruthWord,
+};
+pub use self::host::{
+    CheckState, CheckView, DoctorView, HostView, HypervisorState, HypervisorView, ManagerView,
+};
+pub use self::record::{AuditRecordView, AuditView};
+
+mod catalog;
+mod domain;
+mod explain;
+mod host;
+mod record;
+
+/// All that a reader may look at without asking, at one moment. The daemon publishes a whole one after each tick and
+/// after each change, and publishes the one that shows a change before it answers the command that made it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// The daemon itself and its host.
+    pub manager: ManagerView,
+    /// Every domain that the hypervisor defines.
+    pub domains: BTreeMap<DomainId, DomainView>,
+    /// Every stored persona, by name.
+    pub personas: BTreeMap<String, PersonaView>,
+    /// What each tag means, by tag.
+    pub mappings: Vec<MappingView>,
+}
+
+impl View {
+    /// A view of a daemon that has seen nothing yet.
+    pub fn empty(manager: ManagerView) -> Self {
+        Self {
+            manager,
+            domains: BTreeMap::new(),
+            personas: BTreeMap::new(),
+            mappings: Vec::new(),
+        }
+    }
+
+    /// The domain that a person means, by number, UUID or name, in this order, as `virsh` does.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with the nearest name, where there is one.
+    pub fn domain_named(&self, name: &DomainName) -> Result<&DomainView, Refusal> {
+        let wanted = name.0.as_str();
+        let by_number = || {
+            let number = wanted.parse::<u32>().ok()?;
+            self.domains.values().find(|d| d.instance == Some(number))
+        };
+        let by_uuid = || self.domains.get(&DomainId::parse(wanted)?);
+        let by_name = || self.domains.values().find(|d| d.name == wanted);
+        by_number()
+            .or_else(by_uuid)
+            .or_else(by_name)
+            .ok_or_else(|| Refusal::NotFound {
+                what: Noun::Domain,
+                name: wanted.to_owned(),
+                nearest: nearest(wanted, self.domains.values().map(|d| d.name.as_str())),
+            })
+    }
+
+    /// The persona of this name.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] with the nearest name, where there is one.
+    pub fn persona_named(&self, name: &str) -> Result<&PersonaView, Refusal> {
+        self.personas.get(name).ok_or_else(|| Refusal::NotFound {
+            what: Noun::Persona,
+            name: name.to_owned(),
+            nearest: nearest(name, self.personas.keys().map(String::as_str)),
+        })
+    }
+}
+
+/// Names less alike than this are no help as a suggestion: `web` for `wbe` is, `web` for `database` is not.
+const ALIKE: f64 = 0.7;
+
+/// The name that is most like the one that does not exist, where one is alike at all.
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suggestion_is_a_name_that_is_alike() {
+        let names = ["web", "database", "ci-runner"];
+        assert_eq!(nearest("wbe", names), Some("web".to_owned()));
+        assert_eq!(nearest("databse", names), Some("database".to_owned()));
+        assert_eq!(nearest("xyzzy", names), None);
+    }
+}
