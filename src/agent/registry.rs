@@ -221,3 +221,46 @@ fn interrupted(domain: DomainId, operation: &'static str) -> AgentError {
         reason: LostReason::Detached,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::Effect;
+    use tokio::net::UnixListener;
+
+    const FAULTY: DomainId = DomainId([1; 16]);
+    const SOUND: DomainId = DomainId([2; 16]);
+
+    #[tokio::test]
+    async fn a_fault_in_one_link_ends_that_link_alone_and_it_starts_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (faulty, sound) = (
+            directory.path().join("faulty"),
+            directory.path().join("sound"),
+        );
+        let (faulty_listener, sound_listener) = (
+            UnixListener::bind(&faulty).unwrap(),
+            UnixListener::bind(&sound).unwrap(),
+        );
+        let (events, _receiver) = mpsc::unbounded_channel();
+        let mut config = LinkConfig::new(directory.path().join("run"), "host".to_owned());
+        config.reconnect.1 = Duration::from_millis(200);
+        let registry = Registry::new(config, events);
+        registry.attach(FAULTY, faulty, Running::Yes);
+        registry.attach(SOUND, sound, Running::Yes);
+        let (first, _) = faulty_listener.accept().await.unwrap();
+        let (other, _) = sound_listener.accept().await.unwrap();
+        registry.send(FAULTY, "panic", Command::Panic).unwrap();
+        while first.try_read(&mut [0; 4096]).ok() != Some(0) {
+            first.readable().await.unwrap();
+        }
+        faulty_listener.accept().await.unwrap();
+        let refusal = registry.ping(SOUND).await.unwrap_err();
+        assert_eq!(refusal, AgentError::NotConnected { domain: SOUND });
+        assert_eq!(refusal.effect(), Effect::None);
+        while other.try_read(&mut [0; 4096]).is_ok_and(|length| {
+            assert_ne!(length, 0, "the other link was closed");
+            true
+        }) {}
+    }
+}

@@ -369,11 +369,13 @@ pub enum ErrorCode {
     Cpu,
     /// The guest's file system refused a write.
     Storage,
+    /// The guest could not measure itself.
+    Unmeasured,
     /// A code of a newer protocol.
     Other(String),
 }
 
-const CODES: [(ErrorCode, &str); 13] = [
+const CODES: [(ErrorCode, &str); 14] = [
     (ErrorCode::Unsupported, "unsupported"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::Forbidden, "forbidden"),
@@ -387,6 +389,7 @@ const CODES: [(ErrorCode, &str); 13] = [
     (ErrorCode::UnknownUser, "unknown_user"),
     (ErrorCode::Cpu, "cpu"),
     (ErrorCode::Storage, "storage"),
+    (ErrorCode::Unmeasured, "unmeasured"),
 ];
 
 impl ErrorCode {
