@@ -14,7 +14,11 @@ const SANE_GROWTH: u64 = 32;
 impl Daemon {
     /// Checks the host and one domain, or all.
     pub(super) fn doctor(&self, only: Option<DomainId>) -> DoctorView {
-        let mut checks = if only.is_none() { self.host_checks() } else { Vec::new() };
+        let mut checks = if only.is_none() {
+            self.host_checks()
+        } else {
+            Vec::new()
+        };
         for (id, tracked) in &self.domains {
             if only.is_none_or(|only| only == *id) {
                 checks.extend(domain_checks(tracked));
@@ -31,10 +35,17 @@ impl Daemon {
         match self.connection.state {
             HypervisorState::Connected => {
                 let versions = match (&self.connection.library, &self.connection.emulator) {
-                    (Some(library), Some(emulator)) => format!(" (libvirt {library}, QEMU {emulator})"),
+                    (Some(library), Some(emulator)) => {
+                        format!(" (libvirt {library}, QEMU {emulator})")
+                    }
                     _ => String::new(),
                 };
-                add("hypervisor", CheckState::Ok, format!("connected to {}{versions}", self.connection.uri), None);
+                add(
+                    "hypervisor",
+                    CheckState::Ok,
+                    format!("connected to {}{versions}", self.connection.uri),
+                    None,
+                );
             }
             HypervisorState::Disconnected => add(
                 "hypervisor",
@@ -44,7 +55,9 @@ impl Daemon {
                     self.connection.uri,
                     self.connection.detail.as_deref().unwrap_or("no answer yet")
                 ),
-                Some("start libvirtd (`systemctl start libvirtd`) and see that this daemon runs as root"),
+                Some(
+                    "start libvirtd (`systemctl start libvirtd`) and see that this daemon runs as root",
+                ),
             ),
         }
         if let Some(host) = &self.host {
@@ -62,7 +75,10 @@ impl Daemon {
             add(
                 "tick",
                 CheckState::Warn,
-                format!("{} of {} ticks took longer than their interval", self.overruns, self.ticks),
+                format!(
+                    "{} of {} ticks took longer than their interval",
+                    self.overruns, self.ticks
+                ),
                 Some("raise tick.interval_ms, or see what slows the host down"),
             );
         }
@@ -73,16 +89,33 @@ impl Daemon {
             add(
                 "store",
                 CheckState::Warn,
-                format!("a store that could not be read was set aside at {}", aside.display()),
-                Some("personas and bindings in it are not in force; keep it for a repair, or remove it"),
+                format!(
+                    "a store that could not be read was set aside at {}",
+                    aside.display()
+                ),
+                Some(
+                    "personas and bindings in it are not in force; keep it for a repair, or remove it",
+                ),
             );
         }
         checks
     }
 }
 
-fn check(domain: Option<&str>, name: &str, state: CheckState, sentence: String, mend: Option<&str>) -> CheckView {
-    CheckView { domain: domain.map(str::to_owned), name: name.to_owned(), state, sentence, mend: mend.map(str::to_owned) }
+fn check(
+    domain: Option<&str>,
+    name: &str,
+    state: CheckState,
+    sentence: String,
+    mend: Option<&str>,
+) -> CheckView {
+    CheckView {
+        domain: domain.map(str::to_owned),
+        name: name.to_owned(),
+        state,
+        sentence,
+        mend: mend.map(str::to_owned),
+    }
 }
 
 fn domain_checks(tracked: &Tracked) -> Vec<CheckView> {
@@ -96,10 +129,25 @@ fn domain_checks(tracked: &Tracked) -> Vec<CheckView> {
     memory_check(tracked, &mut add);
     agent_check(tracked, &mut add);
     if let Some(problem) = &tracked.persona.problem {
-        add("persona", CheckState::Fail, problem, Some("see `virt-persona maps` and the domain's tags"));
+        add(
+            "persona",
+            CheckState::Fail,
+            problem,
+            Some("see `virt-persona maps` and the domain's tags"),
+        );
     }
-    if let Some(detail) = tracked.persona.detail.as_deref().filter(|_| tracked.persona.state == crate::view::ActivationState::Failed) {
-        add("activation", CheckState::Fail, detail, Some("mend the cause, then `virt-persona apply` it again"));
+    if let Some(detail) = tracked
+        .persona
+        .detail
+        .as_deref()
+        .filter(|_| tracked.persona.state == crate::view::ActivationState::Failed)
+    {
+        add(
+            "activation",
+            CheckState::Fail,
+            detail,
+            Some("mend the cause, then `virt-persona apply` it again"),
+        );
     }
     checks
 }
@@ -116,7 +164,9 @@ fn vcpu_check(tracked: &Tracked, add: &mut Add<'_>) {
                 "all {} vCPUs are there from the boot and none can be added or removed",
                 description.vcpus_maximum
             ),
-            Some("set <vcpu current='1'>MAX</vcpu> in the definition (`virsh edit`) and start the domain anew"),
+            Some(
+                "set <vcpu current='1'>MAX</vcpu> in the definition (`virsh edit`) and start the domain anew",
+            ),
         );
     } else {
         let emulated = description.acceleration == Acceleration::Emulated;
@@ -128,7 +178,10 @@ fn vcpu_check(tracked: &Tracked, add: &mut Add<'_>) {
         add(
             "vcpu-hotplug",
             CheckState::Ok,
-            &format!("{} to {} vCPUs{removal}", description.vcpus_fixed, description.vcpus_maximum),
+            &format!(
+                "{} to {} vCPUs{removal}",
+                description.vcpus_fixed, description.vcpus_maximum
+            ),
             None,
         );
     }
@@ -136,7 +189,12 @@ fn vcpu_check(tracked: &Tracked, add: &mut Add<'_>) {
 
 fn memory_check(tracked: &Tracked, add: &mut Add<'_>) {
     let description = &tracked.description;
-    if let Some(most) = description.virtio_mem.iter().map(|device| device.size.0).reduce(u64::saturating_add) {
+    if let Some(most) = description
+        .virtio_mem
+        .iter()
+        .map(|device| device.size.0)
+        .reduce(u64::saturating_add)
+    {
         let risky = most / SANE_GROWTH > description.memory_boot.0;
         add(
             "memory",
@@ -162,7 +220,10 @@ fn memory_check(tracked: &Tracked, add: &mut Add<'_>) {
             add(
                 "memory",
                 CheckState::Warn,
-                &format!("only the balloon: memory can be taken away and given back, up to the {} at boot", description.memory_boot),
+                &format!(
+                    "only the balloon: memory can be taken away and given back, up to the {} at boot",
+                    description.memory_boot
+                ),
                 Some(mend_device),
             );
             if period.is_none() && tracked.run() == Run::Running {
@@ -170,7 +231,9 @@ fn memory_check(tracked: &Tracked, add: &mut Add<'_>) {
                     "balloon-statistics",
                     CheckState::Warn,
                     "the balloon's statistics are off, so what the guest uses is known only from its agent",
-                    Some("they are turned on when a persona that manages memory is in force, or with `virsh dommemstat DOMAIN --period 2 --live`"),
+                    Some(
+                        "they are turned on when a persona that manages memory is in force, or with `virsh dommemstat DOMAIN --period 2 --live`",
+                    ),
                 );
             }
         }
@@ -185,17 +248,44 @@ fn agent_check(tracked: &Tracked, add: &mut Add<'_>) {
         return;
     }
     if tracked.run() == Run::Off {
-        add("agent", CheckState::Ok, "the domain does not run, so its agent is not asked", None);
+        add(
+            "agent",
+            CheckState::Ok,
+            "the domain does not run, so its agent is not asked",
+            None,
+        );
     } else if description.agent_channel.is_none() {
         let mend = if description.virtio_serial {
             "attach <channel type='unix'><target type='virtio' name='org.virtpersona.agent.0'/></channel> (`virsh attach-device --live --config`) and install virt-persona-agent in the guest"
         } else {
             "add <channel type='unix'><target type='virtio' name='org.virtpersona.agent.0'/></channel> to the definition (`virsh edit`), start the domain anew, and install virt-persona-agent in the guest"
         };
-        add("agent", CheckState::Fail, "the domain has no channel for the agent", Some(mend));
+        add(
+            "agent",
+            CheckState::Fail,
+            "the domain has no channel for the agent",
+            Some(mend),
+        );
     } else {
-        let trouble = tracked.agent.trouble.as_ref().map_or("nobody answers on the agent's channel", |(_, text)| text.as_str());
-        let state = if tracked.agent.trouble.is_some() { CheckState::Fail } else { CheckState::Warn };
-        add("agent", state, trouble, Some("install and start virt-persona-agent in the guest; without it CPUs cannot be brought online and nothing inside is activated"));
+        let trouble = tracked
+            .agent
+            .trouble
+            .as_ref()
+            .map_or("nobody answers on the agent's channel", |(_, text)| {
+                text.as_str()
+            });
+        let state = if tracked.agent.trouble.is_some() {
+            CheckState::Fail
+        } else {
+            CheckState::Warn
+        };
+        add(
+            "agent",
+            state,
+            trouble,
+            Some(
+                "install and start virt-persona-agent in the guest; without it CPUs cannot be brought online and nothing inside is activated",
+            ),
+        );
     }
 }

@@ -16,10 +16,18 @@ pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
     let description = &tracked.description;
     let report = tracked.report.as_ref();
     let rules = report.map_or_else(Vec::new, |report| {
-        report.rules.iter().map(|rule| rule_view(rule, &report.resources, report.at)).collect()
+        report
+            .rules
+            .iter()
+            .map(|rule| rule_view(rule, &report.resources, report.at))
+            .collect()
     });
     let resources = report.map_or_else(Vec::new, |report| {
-        report.resources.iter().map(|line| resource_view(line, tracked)).collect()
+        report
+            .resources
+            .iter()
+            .map(|line| resource_view(line, tracked))
+            .collect()
     });
     ExplainView {
         domain: description.id,
@@ -40,7 +48,11 @@ fn summary(tracked: &Tracked) -> String {
         return idle.to_string();
     }
     let parts: Vec<String> = report.resources.iter().map(verdict_text).collect();
-    if parts.is_empty() { "the persona manages neither vCPUs nor memory".into() } else { parts.join("; ") }
+    if parts.is_empty() {
+        "the persona manages neither vCPUs nor memory".into()
+    } else {
+        parts.join("; ")
+    }
 }
 
 fn verdict_text(line: &ResourceReport) -> String {
@@ -49,38 +61,52 @@ fn verdict_text(line: &ResourceReport) -> String {
     match &line.verdict {
         Verdict::Content => format!("{name} stay at {present}, because nothing wants a change"),
         Verdict::Step(to) => {
-            let by = line.by.as_ref().map_or_else(String::new, |by| format!(" because of {by}"));
-            format!("{name} go from {present} to {}{by}", amount_text(line.resource, *to))
+            let by = line
+                .by
+                .as_ref()
+                .map_or_else(String::new, |by| format!(" because of {by}"));
+            format!(
+                "{name} go from {present} to {}{by}",
+                amount_text(line.resource, *to)
+            )
         }
         Verdict::No(reason) => {
             let wish = match (&line.by, line.wanted) {
                 (Some(by), Some(wanted)) => {
-                    format!(" although {by} wants {}", amount_text(line.resource, wanted))
+                    format!(
+                        " although {by} wants {}",
+                        amount_text(line.resource, wanted)
+                    )
                 }
                 _ => String::new(),
             };
-            format!("{name} stay at {present}{wish}, because {}", reason.sentence(line.resource))
+            format!(
+                "{name} stay at {present}{wish}, because {}",
+                reason.sentence(line.resource)
+            )
         }
     }
 }
 
 fn rule_view(rule: &RuleReport, resources: &[ResourceReport], at: Moment) -> RuleView {
-    let line = resources.iter().find(|line| {
-        matches!(&line.by, Some(Wish::Rule(name) | Wish::Undo(name)) if *name == rule.name)
-    });
+    let line = resources.iter().find(
+        |line| matches!(&line.by, Some(Wish::Rule(name) | Wish::Undo(name)) if *name == rule.name),
+    );
     let undoing = line.is_some_and(|line| matches!(line.by, Some(Wish::Undo(_))));
     let (state, detail) = match (rule.truth, line, rule.cooldown_left) {
         _ if undoing => (RuleState::Undoing, line.map(verdict_text)),
-        (Truth::True, _, Some(left)) => {
-            (RuleState::Cooldown, Some(format!("for another {} s", left.as_secs_f64().ceil())))
-        }
+        (Truth::True, _, Some(left)) => (
+            RuleState::Cooldown,
+            Some(format!("for another {} s", left.as_secs_f64().ceil())),
+        ),
         (Truth::True, Some(line), None) => match &line.verdict {
             Verdict::Step(_) => (RuleState::Fired, Some(verdict_text(line))),
             _ => (RuleState::Blocked, Some(verdict_text(line))),
         },
-        (Truth::True, None, None) => {
-            (RuleState::Blocked, Some("what it wants is there already, or another rule goes before it".into()))
-        }
+        (Truth::True, None, None) => (
+            RuleState::Blocked,
+            Some("what it wants is there already, or another rule goes before it".into()),
+        ),
         _ => (RuleState::Quiet, None),
     };
     RuleView {
@@ -90,8 +116,15 @@ fn rule_view(rule: &RuleReport, resources: &[ResourceReport], at: Moment) -> Rul
         truth: truth(rule.truth),
         state,
         detail,
-        wants: line.and_then(|line| line.wanted.map(|wanted| amount_text(line.resource, wanted))).into_iter().collect(),
-        looked: rule.looked.iter().map(|looked| looked_view(looked, at)).collect(),
+        wants: line
+            .and_then(|line| line.wanted.map(|wanted| amount_text(line.resource, wanted)))
+            .into_iter()
+            .collect(),
+        looked: rule
+            .looked
+            .iter()
+            .map(|looked| looked_view(looked, at))
+            .collect(),
     }
 }
 
@@ -104,7 +137,9 @@ fn looked_view(looked: &Looked, at: Moment) -> LookedView {
         value: looked.reading.map(|reading| reading.value),
         unit: Some(looked.metric.unit()),
         source: looked.reading.map(|reading| reading.source),
-        age_ms: looked.reading.and_then(|reading| millis(at.since(reading.at))),
+        age_ms: looked
+            .reading
+            .and_then(|reading| millis(at.since(reading.at))),
         held_ms: looked.held_for.and_then(millis),
         needs_ms: looked.needs.and_then(millis),
     }
@@ -124,7 +159,11 @@ fn resource_view(line: &ResourceReport, tracked: &Tracked) -> ResourceView {
         resource: show::resource(line.resource),
         had: Some(line.present),
         wanted: line.wanted,
-        clamps: line.clamps.iter().map(|clamp| clamp_view(line, clamp)).collect(),
+        clamps: line
+            .clamps
+            .iter()
+            .map(|clamp| clamp_view(line, clamp))
+            .collect(),
         granted: match line.verdict {
             Verdict::Step(to) => Some(to),
             _ => None,

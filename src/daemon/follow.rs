@@ -11,8 +11,8 @@ use crate::act::sentence_of;
 use crate::agent::{AgentEvent, LostReason, Running};
 use crate::audit::AuditKind;
 use crate::hypervisor::{
-    DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent, Lifecycle,
-    MetadataElement, PortState,
+    DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent,
+    Lifecycle, MetadataElement, PortState,
 };
 use crate::observe::Emulator;
 use crate::view::{AgentState, HypervisorState};
@@ -22,7 +22,10 @@ impl Daemon {
         match event {
             HypervisorEvent::Connected => self.connected(),
             HypervisorEvent::Disconnected { reason } => self.disconnected(reason),
-            HypervisorEvent::Lifecycle { domain, change: Lifecycle::Undefined } => {
+            HypervisorEvent::Lifecycle {
+                domain,
+                change: Lifecycle::Undefined,
+            } => {
                 // A transient domain that runs on is undefined only on disk; the description tells.
                 self.look(domain);
             }
@@ -117,14 +120,21 @@ impl Daemon {
         let descriptions = match result {
             Ok(descriptions) => descriptions,
             Err(error) => {
-                tracing::warn!(error = sentence_of(&error), "the domains could not be listed");
+                tracing::warn!(
+                    error = sentence_of(&error),
+                    "the domains could not be listed"
+                );
                 return;
             }
         };
         let gone: Vec<DomainId> = self
             .domains
             .keys()
-            .filter(|id| !descriptions.iter().any(|description| description.id == **id))
+            .filter(|id| {
+                !descriptions
+                    .iter()
+                    .any(|description| description.id == **id)
+            })
             .copied()
             .collect();
         for id in gone {
@@ -174,7 +184,10 @@ impl Daemon {
     fn take_description(&mut self, description: DomainDescription) {
         let id = description.id;
         let fresh = !self.domains.contains_key(&id);
-        let tracked = self.domains.entry(id).or_insert_with(|| Tracked::new(description.clone()));
+        let tracked = self
+            .domains
+            .entry(id)
+            .or_insert_with(|| Tracked::new(description.clone()));
         let old = std::mem::replace(&mut tracked.description, description);
         let restarted = old.instance != tracked.description.instance;
         if restarted {
@@ -193,7 +206,11 @@ impl Daemon {
         match (run, channel) {
             (Run::Off, _) | (_, None) => self.registry.detach(id),
             (run, Some(socket)) => {
-                let running = if run == Run::Paused { Running::Paused } else { Running::Yes };
+                let running = if run == Run::Paused {
+                    Running::Paused
+                } else {
+                    Running::Yes
+                };
                 self.registry.attach(id, socket, running);
                 self.registry.set_running(id, running);
             }
@@ -217,9 +234,14 @@ impl Daemon {
     /// Turns the balloon's statistics on where the persona wants memory managed and nobody has done it yet: without
     /// them the guest's memory is unknown, and unknown never shrinks anything.
     pub(super) fn statistics_on(&mut self, id: DomainId) {
-        let Some(tracked) = self.domains.get(&id) else { return };
-        let managed =
-            tracked.persona.in_force.as_ref().is_some_and(|persona| persona.base.memory.is_some());
+        let Some(tracked) = self.domains.get(&id) else {
+            return;
+        };
+        let managed = tracked
+            .persona
+            .in_force
+            .as_ref()
+            .is_some_and(|persona| persona.base.memory.is_some());
         let description = &tracked.description;
         if !managed
             || tracked.run() != Run::Running
@@ -257,7 +279,10 @@ impl Daemon {
         let stats = match result {
             Ok(stats) => stats,
             Err(error) => {
-                tracing::debug!(error = sentence_of(&error), "the bulk figures could not be had");
+                tracing::debug!(
+                    error = sentence_of(&error),
+                    "the bulk figures could not be had"
+                );
                 return;
             }
         };
@@ -267,11 +292,15 @@ impl Daemon {
                 continue;
             };
             // The device tells dates of the wall clock; the daemon's own clock does not follow its steps.
-            stats.balloon.last_update =
-                stats.balloon.last_update.map(|seconds| self.clock.of_wall(seconds).0 / 1000);
+            stats.balloon.last_update = stats
+                .balloon
+                .last_update
+                .map(|seconds| self.clock.of_wall(seconds).0 / 1000);
             tracked.balloon = stats.balloon;
             let description = &tracked.description;
-            let vcpus = stats.vcpus_plugged.is_some_and(|plugged| plugged != description.vcpus_plugged);
+            let vcpus = stats
+                .vcpus_plugged
+                .is_some_and(|plugged| plugged != description.vcpus_plugged);
             let balloon = description.balloon_current.is_some()
                 && stats.balloon.current.is_some()
                 && stats.balloon.current != description.balloon_current;
@@ -283,7 +312,9 @@ impl Daemon {
 
     pub(super) fn agent_tells(&mut self, id: DomainId, event: AgentEvent) {
         let now = self.clock.now();
-        let Some(tracked) = self.domains.get_mut(&id) else { return };
+        let Some(tracked) = self.domains.get_mut(&id) else {
+            return;
+        };
         let agent = &mut tracked.agent;
         match event {
             AgentEvent::Connected { facts } => {
@@ -295,7 +326,12 @@ impl Daemon {
                 agent.heard = Some(now);
                 agent.trouble = None;
                 agent.facts = Some(facts);
-                self.record(AuditKind::Connection, Some(id), &text, serde_json::Value::Null);
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
                 self.agent_came(id);
             }
             AgentEvent::Lost { reason } => {
@@ -304,7 +340,12 @@ impl Daemon {
                 // A session that the daemon itself renews is back in a moment.
                 if reason != LostReason::Renewed {
                     let text = format!("the agent is not connected: {reason}");
-                    self.record(AuditKind::Connection, Some(id), &text, serde_json::Value::Null);
+                    self.record(
+                        AuditKind::Connection,
+                        Some(id),
+                        &text,
+                        serde_json::Value::Null,
+                    );
                 }
                 self.agent_left(id);
             }
@@ -312,15 +353,25 @@ impl Daemon {
             AgentEvent::Unresponsive => {
                 let text = "the agent no longer answers; the guest may hang".to_string();
                 agent.trouble = Some((AgentState::Unresponsive, text.clone()));
-                self.record(AuditKind::Connection, Some(id), &text, serde_json::Value::Null);
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
             }
             AgentEvent::Incompatible { versions } => {
                 let text = format!("the agent cannot be talked to: {versions}");
                 agent.trouble = Some((AgentState::Misbehaving, text.clone()));
-                self.record(AuditKind::Connection, Some(id), &text, serde_json::Value::Null);
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
             }
             AgentEvent::Misbehaved { misconduct } => {
-                if misconduct.is_suspicious() {
+                if misconduct.offences() > 0 {
                     let text =
                         "the guest sent what no agent sends; it was not believed".to_string();
                     agent.trouble = Some((AgentState::Misbehaving, text.clone()));
@@ -336,12 +387,17 @@ impl Daemon {
     pub(super) fn reload(&mut self, by: &str) -> Result<(), crate::config::ConfigError> {
         match crate::config::Config::read(&self.config_path) {
             Ok(config) => {
-                let restart = config.hypervisor != self.config.hypervisor || config.paths != self.config.paths;
+                let restart = config.hypervisor != self.config.hypervisor
+                    || config.paths != self.config.paths;
                 self.policy = config.policy();
                 self.hands.settings = tick::settings(&config);
                 self.config = config;
                 self.problems.remove("configuration");
-                let note = if restart { "; the hypervisor and the paths are taken over at the next start" } else { "" };
+                let note = if restart {
+                    "; the hypervisor and the paths are taken over at the next start"
+                } else {
+                    ""
+                };
                 let text = format!("the configuration was read again because of {by}{note}");
                 self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
                 self.publish();

@@ -15,9 +15,9 @@ use crate::audit::AuditRecord;
 use crate::catalog::{self, Activation, Desired, Origin};
 use crate::hypervisor::DomainId;
 use crate::view::{
-    self, ActivationState, ActivationView, AgentState, AgentView, AuditRecordView, BoundPersona, DocumentFormat,
-    DomainView, HoldView, HostView, ManagerView, MappingView, MemoryMechanism, MemoryView, PersonaView, ReadingView,
-    VcpuView, VersionView, View,
+    self, ActivationState, ActivationView, AgentState, AgentView, AuditRecordView, BoundPersona,
+    DocumentFormat, DomainView, HoldView, HostView, ManagerView, MappingView, MemoryMechanism,
+    MemoryView, PersonaView, ReadingView, VcpuView, VersionView, View,
 };
 
 impl Daemon {
@@ -30,9 +30,17 @@ impl Daemon {
 
     fn view(&self) -> View {
         let now = self.clock.now();
-        let domains: BTreeMap<DomainId, DomainView> =
-            self.domains.iter().map(|(id, tracked)| (*id, self.domain_view(tracked, now))).collect();
-        View { manager: self.manager_view(), personas: self.persona_views(), mappings: self.mapping_views(), domains }
+        let domains: BTreeMap<DomainId, DomainView> = self
+            .domains
+            .iter()
+            .map(|(id, tracked)| (*id, self.domain_view(tracked, now)))
+            .collect();
+        View {
+            manager: self.manager_view(),
+            personas: self.persona_views(),
+            mappings: self.mapping_views(),
+            domains,
+        }
     }
 
     fn manager_view(&self) -> ManagerView {
@@ -70,7 +78,11 @@ impl Daemon {
             vcpus: self.vcpu_view(tracked, now),
             memory: self.memory_view(tracked, now),
             agent: agent_view(tracked, now),
-            readings: if runs { reading_views(tracked, now) } else { Vec::new() },
+            readings: if runs {
+                reading_views(tracked, now)
+            } else {
+                Vec::new()
+            },
             last_decision: tracked.decision.clone(),
             holds: self.hold_views(description.id, now),
             problems: self.domain_problems(tracked, now),
@@ -80,8 +92,15 @@ impl Daemon {
     fn vcpu_view(&self, tracked: &Tracked, now: Moment) -> VcpuView {
         let description = &tracked.description;
         let runs = tracked.run() != Run::Off;
-        let bounds = tracked.persona.in_force.as_ref().and_then(|persona| persona.base.cpu.clone());
-        let target = self.state.domain(description.id).and_then(|state| state.vcpus.target);
+        let bounds = tracked
+            .persona
+            .in_force
+            .as_ref()
+            .and_then(|persona| persona.base.cpu.clone());
+        let target = self
+            .state
+            .domain(description.id)
+            .and_then(|state| state.vcpus.target);
         VcpuView {
             persona_min: bounds.as_ref().map(|bounds| bounds.min),
             persona_max: bounds.as_ref().and_then(|bounds| bounds.max),
@@ -95,7 +114,11 @@ impl Daemon {
     fn memory_view(&self, tracked: &Tracked, now: Moment) -> MemoryView {
         let description = &tracked.description;
         let runs = tracked.run() != Run::Off;
-        let bounds = tracked.persona.in_force.as_ref().and_then(|persona| persona.base.memory.clone());
+        let bounds = tracked
+            .persona
+            .in_force
+            .as_ref()
+            .and_then(|persona| persona.base.memory.clone());
         let memory = tracked.snapshot(now, 1).memory;
         // Sizes are whole numbers well within what an f64 holds exactly.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -116,17 +139,26 @@ impl Daemon {
     }
 
     fn hold_views(&self, id: DomainId, now: Moment) -> Vec<HoldView> {
-        let Some(state) = self.state.domain(id) else { return Vec::new() };
+        let Some(state) = self.state.domain(id) else {
+            return Vec::new();
+        };
         let mut holds = Vec::new();
         for resource in [Resource::Vcpus, Resource::Memory] {
             let slot = state.resource(resource);
             let reasons = [
                 (slot.held_until, "somebody changed it by hand"),
-                (slot.quarantined_until, "the last steps did not take effect, so the mechanism is left alone"),
+                (
+                    slot.quarantined_until,
+                    "the last steps did not take effect, so the mechanism is left alone",
+                ),
             ];
             for (until, reason) in reasons {
                 if let Some(until) = until.filter(|until| *until > now) {
-                    holds.push(HoldView { resource: self::resource(resource), reason: reason.into(), until: Some(until) });
+                    holds.push(HoldView {
+                        resource: self::resource(resource),
+                        reason: reason.into(),
+                        until: Some(until),
+                    });
                 }
             }
         }
@@ -153,23 +185,43 @@ impl Daemon {
     fn persona_views(&self) -> BTreeMap<String, PersonaView> {
         let mut views = BTreeMap::new();
         for name in self.catalog.personas() {
-            let Ok(current) = self.catalog.current(name) else { continue };
-            let versions = self.catalog.history(name).map_or(0, |history| history.len());
-            let reference = catalog::PersonaRef { name: name.clone(), pin: None };
-            let description =
-                self.catalog.persona(&reference).ok().and_then(|(_, persona)| persona.description.clone());
+            let Ok(current) = self.catalog.current(name) else {
+                continue;
+            };
+            let versions = self
+                .catalog
+                .history(name)
+                .map_or(0, |history| history.len());
+            let reference = catalog::PersonaRef {
+                name: name.clone(),
+                pin: None,
+            };
+            let description = self
+                .catalog
+                .persona(&reference)
+                .ok()
+                .and_then(|(_, persona)| persona.description.clone());
             let bound = self.domains.values().filter(|tracked| {
-                tracked.persona.bound.as_ref().is_some_and(|bound| bound.name == name.as_str())
+                tracked
+                    .persona
+                    .bound
+                    .as_ref()
+                    .is_some_and(|bound| bound.name == name.as_str())
             });
-            views.insert(name.to_string(), PersonaView {
-                name: name.to_string(),
-                description,
-                versions: u32::try_from(versions).unwrap_or(u32::MAX),
-                current: current.number.get(),
-                digest: current.digest.to_string(),
-                default: self.catalog.default_persona() == Some(name),
-                domains: bound.map(|tracked| tracked.description.name.clone()).collect(),
-            });
+            views.insert(
+                name.to_string(),
+                PersonaView {
+                    name: name.to_string(),
+                    description,
+                    versions: u32::try_from(versions).unwrap_or(u32::MAX),
+                    current: current.number.get(),
+                    digest: current.digest.to_string(),
+                    default: self.catalog.default_persona() == Some(name),
+                    domains: bound
+                        .map(|tracked| tracked.description.name.clone())
+                        .collect(),
+                },
+            );
         }
         views
     }
@@ -184,7 +236,13 @@ impl Daemon {
                 domains: self
                     .domains
                     .values()
-                    .filter(|tracked| tracked.description.tags.iter().any(|text| text == tag.as_str()))
+                    .filter(|tracked| {
+                        tracked
+                            .description
+                            .tags
+                            .iter()
+                            .any(|text| text == tag.as_str())
+                    })
                     .map(|tracked| tracked.description.name.clone())
                     .collect(),
             })
@@ -193,7 +251,11 @@ impl Daemon {
 }
 
 fn value(tracked: &Tracked, metric: Metric, now: Moment) -> Option<f64> {
-    tracked.readings.reading(metric).filter(|reading| reading.is_fresh(now)).map(|reading| reading.value)
+    tracked
+        .readings
+        .reading(metric)
+        .filter(|reading| reading.is_fresh(now))
+        .map(|reading| reading.value)
 }
 
 fn reading_views(tracked: &Tracked, now: Moment) -> Vec<ReadingView> {
@@ -222,15 +284,24 @@ fn agent_view(tracked: &Tracked, now: Moment) -> AgentView {
     };
     AgentView {
         state,
-        version: agent.facts.as_ref().map(|facts| facts.agent_version.as_str().to_owned()),
-        last_seen_ms: agent.heard.and_then(|heard| u64::try_from(now.since(heard).as_millis()).ok()),
+        version: agent
+            .facts
+            .as_ref()
+            .map(|facts| facts.agent_version.as_str().to_owned()),
+        last_seen_ms: agent
+            .heard
+            .and_then(|heard| u64::try_from(now.since(heard).as_millis()).ok()),
     }
 }
 
 /// How far a domain's activation has come.
 pub(super) fn activation_view(tracked: &Tracked) -> ActivationView {
     let side = &tracked.persona;
-    ActivationView { state: side.state, detail: side.detail.clone(), since: side.since }
+    ActivationView {
+        state: side.state,
+        detail: side.detail.clone(),
+        since: side.since,
+    }
 }
 
 /// The catalogue's state of an activation, in the words of the view.
@@ -238,7 +309,9 @@ pub(super) fn activation_state(
     activation: Option<&Activation>,
 ) -> (ActivationState, Option<String>, Option<Moment>) {
     use catalog::ActivationState as State;
-    let Some(activation) = activation else { return (ActivationState::None, None, None) };
+    let Some(activation) = activation else {
+        return (ActivationState::None, None, None);
+    };
     let nothing = activation.desired == Desired::Nothing;
     match &activation.state {
         State::Active { since } if nothing => (ActivationState::None, None, Some(*since)),
@@ -246,18 +319,34 @@ pub(super) fn activation_state(
         State::AgentAbsent if nothing => (ActivationState::None, None, Some(activation.wanted_at)),
         State::AgentAbsent => {
             let detail = "the agent in the guest is not connected; vCPUs and memory are kept as the persona says all the same";
-            (ActivationState::WaitingForAgent, Some(detail.into()), Some(activation.wanted_at))
+            (
+                ActivationState::WaitingForAgent,
+                Some(detail.into()),
+                Some(activation.wanted_at),
+            )
         }
         State::Pending => (ActivationState::Pending, None, Some(activation.wanted_at)),
         State::Sent { at } if nothing => (ActivationState::Deactivating, None, Some(*at)),
         State::Sent { at } => (ActivationState::Sent, None, Some(*at)),
-        State::Failed { reason } => (ActivationState::Failed, Some(reason.clone()), Some(activation.wanted_at)),
+        State::Failed { reason } => (
+            ActivationState::Failed,
+            Some(reason.clone()),
+            Some(activation.wanted_at),
+        ),
     }
 }
 
 /// The persona that an activation is about.
 pub(super) fn bound(activation: &Activation) -> Option<BoundPersona> {
-    let Desired::Persona { name, version, digest, origin } = &activation.desired else { return None };
+    let Desired::Persona {
+        name,
+        version,
+        digest,
+        origin,
+    } = &activation.desired
+    else {
+        return None;
+    };
     let (word, tag) = match origin {
         Origin::Explicit => (view::Origin::Applied, None),
         Origin::Tag { tag, .. } => (view::Origin::Tag, Some(tag.to_string())),
