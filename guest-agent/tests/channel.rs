@@ -250,7 +250,7 @@ fn after_a_revert_the_disk_counts_and_not_what_is_remembered() {
     peer.session = fresh_session();
     let mut hello = greeting();
     hello.reason = HelloReason::Revert;
-    peer.hello_with(hello);
+    assert_eq!(peer.hello_with(hello).journal, JournalState::Recovering);
     ok::<OpStatus>(peer.ask(Operation::OpStatus { id: fresh_id() }));
     assert!(
         guest
