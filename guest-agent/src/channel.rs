@@ -12,30 +12,21 @@ use std::{
         unix::{fs::OpenOptionsExt as _, net::UnixListener},
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, Sender},
-    },
     time::Instant,
 };
 
-use agent_protocol::{
-    RequestId,
-    message::{ErrorCode, ReplyBody, ReplyError, Retry},
-};
+use agent_protocol::message::{ErrorCode, ReplyBody, ReplyError, Retry};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::{
-        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-        eventfd::{EfdFlags, EventFd},
-    },
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 
 use crate::{
     args::{Args, PORT_NAME, Transport},
     commands::{CommandJob, Commission},
-    conversation::{Conversation, GuestState, Order},
+    conversation::{Conversation, Order},
     disk::{DiskJob, ToDisk},
+    events::{Event, FromWorkers},
     log::{chain, log},
     sys,
     telemetry::Telemetry,
@@ -51,57 +42,6 @@ const PORT: u64 = 0;
 const LISTENER: u64 = 1;
 const WORKERS: u64 = 2;
 const UEVENTS: u64 = 3;
-
-/// What the other threads tell this one.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// A request has its answer.
-    Done { id: RequestId, body: ReplyBody },
-    /// The guest's state has changed.
-    State(GuestState),
-}
-
-/// A sender of events, which wakes the channel.
-#[derive(Clone, Debug)]
-pub(crate) struct Events {
-    events: Sender<Event>,
-    signal: Arc<EventFd>,
-}
-
-/// The channel's end of the other threads' events.
-#[derive(Debug)]
-pub(crate) struct FromWorkers {
-    events: Receiver<Event>,
-    signal: Arc<EventFd>,
-}
-
-/// The queue from the other threads to the channel.
-pub(crate) fn events() -> io::Result<(Events, FromWorkers)> {
-    let (sender, receiver) = mpsc::channel();
-    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    let signal = Arc::new(EventFd::from_value_and_flags(0, flags)?);
-    Ok((
-        Events {
-            events: sender,
-            signal: Arc::clone(&signal),
-        },
-        FromWorkers {
-            events: receiver,
-            signal,
-        },
-    ))
-}
-
-impl Events {
-    /// Hands an event over. The channel lives as long as the process, so nothing is lost here.
-    pub(crate) fn send(&self, event: Event) {
-        if self.events.send(event).is_ok()
-            && let Err(error) = self.signal.write(1)
-        {
-            log!("cannot wake the channel: {error}");
-        }
-    }
-}
 
 /// Why the channel ends.
 #[derive(Debug, thiserror::Error)]
@@ -189,7 +129,7 @@ impl Channel {
             telemetry,
         };
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        channel.register(channel.workers.signal.as_fd(), edge, WORKERS)?;
+        channel.register(channel.workers.as_fd(), edge, WORKERS)?;
         if let Some(uevents) = &channel.uevents {
             channel.register(uevents.as_fd(), edge, UEVENTS)?;
         }
@@ -354,9 +294,7 @@ impl Channel {
     }
 
     fn take_results(&mut self) {
-        // Nothing to read means that an earlier turn has taken what this edge was for.
-        let _ = self.workers.signal.read();
-        while let Ok(event) = self.workers.events.try_recv() {
+        while let Some(event) = self.workers.next() {
             match event {
                 Event::Done { id, body } => self.conversation.finished(id, body),
                 Event::State(state) => self.conversation.set_state(state),

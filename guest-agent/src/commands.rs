@@ -21,9 +21,9 @@ use agent_protocol::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::{
-    channel::{Event, Events},
     cpu::{CpuError, Cpus},
     disk::{DiskJob, ToDisk, expired},
+    events::{Event, Events},
     log::{chain, log},
     script::{Meanwhile, ScriptJob, run_script},
     store::Answered,

@@ -17,8 +17,8 @@ use agent_protocol::{
     decode_host, encode_guest,
     envelope::decode_request_body,
     limits::{
-        ACTIVATIONS_WAITING_MAX, CREDIT_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO,
-        MIN_FRAME, TELEMETRY_MIN_MS,
+        ACTIVATIONS_WAITING_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MIN_FRAME,
+        TELEMETRY_MIN_MS,
     },
     message::{
         Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
@@ -33,10 +33,9 @@ use crate::{
     durable::Gauge,
     log::{chain, log},
     policy::{Leave, Policy},
+    reporting::Reporting,
 };
 
-/// Reports that wait for a host that does not read; older ones are overwritten.
-const REPORTS_WAITING: usize = 4;
 /// Optional abilities of this agent.
 const FEATURES: [&str; 2] = ["cpus", "activation"];
 
@@ -109,11 +108,7 @@ struct Live {
     session: Session,
     assembler: Assembler,
     max_frame: usize,
-    credit: u32,
-    interval: Option<Duration>,
-    due: Option<Instant>,
-    reports: VecDeque<Report>,
-    overwritten: u64,
+    reporting: Reporting,
 }
 
 /// The agent's side of one port.
@@ -196,14 +191,13 @@ impl Conversation {
         self.control.len() < IN_FLIGHT_MAX
     }
 
-    /// The next frame to write, and whether it may wait for nothing.
+    /// The next frame to write: answers first, then reports.
     pub(crate) fn next_frame(&mut self) -> Option<Vec<u8>> {
         if let Some(frame) = self.control.pop_front() {
             return Some(frame);
         }
         let live = self.live.as_mut()?;
-        let mut report = live.reports.pop_front()?;
-        report.dropped = live.overwritten;
+        let report = live.reporting.take()?;
         let stamp = live.session.stamp();
         match encode_guest(
             &stamp,
@@ -220,33 +214,21 @@ impl Conversation {
 
     /// When the next report is due; `None` while nobody wants one, so that an idle agent does not wake.
     pub(crate) fn report_due(&self) -> Option<Instant> {
-        self.live.as_ref().and_then(|live| live.due)
+        self.live.as_ref().and_then(|live| live.reporting.due())
     }
 
     /// How many reports were overwritten in this session.
     pub(crate) fn overwritten(&self) -> u64 {
-        self.live.as_ref().map_or(0, |live| live.overwritten)
+        self.live
+            .as_ref()
+            .map_or(0, |live| live.reporting.overwritten())
     }
 
-    /// Queues the report that was due, and works out the next time.
+    /// Queues the report that was due; `None` when nothing could be measured.
     pub(crate) fn queue_report(&mut self, report: Option<Report>, now: Instant) {
-        let Some(live) = self.live.as_mut() else {
-            return;
-        };
-        if let Some(report) = report {
-            live.credit = live.credit.saturating_sub(1);
-            live.reports.push_back(report);
-            if live.reports.len() > REPORTS_WAITING {
-                // It was never sent, so its credit is given back.
-                live.reports.pop_front();
-                live.overwritten += 1;
-                live.credit = live.credit.saturating_add(1);
-            }
+        if let Some(live) = self.live.as_mut() {
+            live.reporting.queue(report, now);
         }
-        live.due = live
-            .interval
-            .filter(|_| live.credit > 0)
-            .map(|interval| now + interval);
     }
 
     /// A request has its answer.
@@ -299,10 +281,8 @@ impl Conversation {
                 None
             }
             Ok(HostMessage::Credit(credit)) => {
-                live.credit = live.credit.saturating_add(credit.frames).min(CREDIT_MAX);
-                if live.due.is_none() && live.credit > 0 && self.policy.telemetry == Leave::Granted
-                {
-                    live.due = live.interval.map(|_| now);
+                if self.policy.telemetry == Leave::Granted {
+                    live.reporting.add_credit(credit.frames, now);
                 }
                 None
             }
@@ -366,7 +346,7 @@ impl Conversation {
                 if live.session.admit(stamp).is_err() {
                     return None;
                 }
-                live.interval = interval;
+                live.reporting.set_interval(interval);
             }
             None => {
                 let mut session = Session::new(sid);
@@ -380,15 +360,16 @@ impl Conversation {
                     session,
                     assembler: Assembler::new(),
                     max_frame: hello.max_frame.clamp(MIN_FRAME, MAX_FRAME),
-                    credit: 0,
-                    interval,
-                    due: None,
-                    reports: VecDeque::new(),
-                    overwritten: 0,
+                    reporting: Reporting::new(interval),
                 });
             }
         }
         debug_assert_eq!(version, PROTOCOL);
+        let reverted = hello.reason == HelloReason::Revert;
+        if reverted {
+            // What this memory says of the persona may be of another time; the disk thread will say what holds.
+            self.state.journal = JournalState::Recovering;
+        }
         let journal = if self.gauge.is_frozen() {
             JournalState::Frozen
         } else {
@@ -406,7 +387,7 @@ impl Conversation {
             feats: FEATURES.map(str::to_owned).to_vec(),
             max_frame: MAX_FRAME,
         })));
-        (hello.reason == HelloReason::Revert).then_some(Order::Reread)
+        reverted.then_some(Order::Reread)
     }
 
     fn request(&mut self, request: Request, now: Instant) -> Option<Order> {
@@ -437,7 +418,7 @@ impl Conversation {
             let message = format!("{ACTIVATIONS_WAITING_MAX} activations wait already");
             return self.refuse(id, ErrorCode::Busy, message, Retry::Useful);
         }
-        if let Some((leave, name)) = self.leave_for(&op)
+        if let Some((leave, name)) = self.policy.leave_for(&op)
             && leave == Leave::Denied
         {
             let message = format!("the guest's owner does not allow `{name}` in agent.toml");
@@ -495,29 +476,6 @@ impl Conversation {
         };
         self.in_flight.insert(id, Waiting { session, size });
         Some(order)
-    }
-
-    fn leave_for(&self, op: &Operation) -> Option<(Leave, &'static str)> {
-        match op {
-            Operation::OnlineCpus { .. } => Some((self.policy.cpus, "cpus")),
-            Operation::Activate { activation }
-                if activation.pre.is_some() || activation.post.is_some() =>
-            {
-                let first_denied = if self.policy.activation == Leave::Denied {
-                    "activation"
-                } else {
-                    "scripts"
-                };
-                let both = self.policy.activation == Leave::Granted
-                    && self.policy.scripts == Leave::Granted;
-                Some((Leave::from(both), first_denied))
-            }
-            Operation::Activate { .. } | Operation::Deactivate { .. } => {
-                Some((self.policy.activation, "activation"))
-            }
-            Operation::Report => Some((self.policy.telemetry, "telemetry")),
-            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
-        }
     }
 
     fn refuse(

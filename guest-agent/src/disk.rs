@@ -15,9 +15,9 @@ use agent_protocol::{
 
 use crate::{
     activate::{Activator, Scripts, Wish},
-    channel::{Event, Events},
     commands::{CommandJob, Commission},
     conversation::GuestState,
+    events::{Event, Events},
     log::{chain, log},
     script::{ScriptError, ScriptJob},
     store::{Answered, Record, Store, StoreError},

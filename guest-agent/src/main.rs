@@ -19,8 +19,10 @@ mod policy;
 
 mod channel;
 mod conversation;
+mod events;
 mod uevent;
 
+mod reporting;
 mod telemetry;
 
 mod disk;
@@ -78,7 +80,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let gauge = Arc::new(durable::Gauge::default());
     let store = store::Store::open(&args.state, Arc::clone(&gauge))?;
 
-    let (events, from_workers) = channel::events()?;
+    let (events, from_workers) = events::queue()?;
     let (to_disk, disk_jobs) = mpsc::channel();
     let (to_commands, command_jobs) = commands::queue()?;
 

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_protocol::Operation;
 use serde::Deserialize;
 
 /// Whether the host may ask for something.
@@ -47,6 +48,31 @@ impl Default for Policy {
             telemetry: Leave::Granted,
             cpus: Leave::Granted,
             commands: Leave::Denied,
+        }
+    }
+}
+
+impl Policy {
+    /// The owner's word on an operation, with the key in the file that decides it; `None` for what only asks about itself.
+    pub(crate) fn leave_for(&self, op: &Operation) -> Option<(Leave, &'static str)> {
+        match op {
+            Operation::OnlineCpus { .. } => Some((self.cpus, "cpus")),
+            Operation::Activate { activation }
+                if activation.pre.is_some() || activation.post.is_some() =>
+            {
+                let first_denied = if self.activation == Leave::Denied {
+                    "activation"
+                } else {
+                    "scripts"
+                };
+                let both = self.activation == Leave::Granted && self.scripts == Leave::Granted;
+                Some((Leave::from(both), first_denied))
+            }
+            Operation::Activate { .. } | Operation::Deactivate { .. } => {
+                Some((self.activation, "activation"))
+            }
+            Operation::Report => Some((self.telemetry, "telemetry")),
+            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
         }
     }
 }

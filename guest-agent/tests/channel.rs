@@ -7,8 +7,8 @@ use std::{fs, io::Read as _, os::unix::net::UnixStream, thread};
 
 use agent_protocol::{
     GuestMessage, HostMessage, Operation, Report, Stamp, VersionRange,
-    limits::{MAX_FRAME, MAX_FRAME_BEFORE_HELLO},
-    message::{Credit, JournalState, OnlineCpusReply, OpStatus, Ping},
+    limits::{ACTIVATIONS_WAITING_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO},
+    message::{Credit, HelloReason, JournalState, OnlineCpusReply, OpStatus, Ping},
 };
 use harness::{
     Guest, Peer, activate, activation, code, fresh_id, fresh_session, greeting, ok, script,
@@ -217,6 +217,48 @@ fn a_request_that_waited_longer_than_its_time_is_not_done() {
     ok::<serde_json::Value>(peer.answer(&first));
     assert_eq!(code(peer.answer(&second)), "expired");
     assert_eq!(guest.read("etc/profile.d/50-virt-persona.sh"), None);
+}
+
+#[test]
+fn only_a_few_activations_wait_and_the_next_is_refused() {
+    let guest = Guest::new();
+    let (_agent, mut peer, _) = guest.greet();
+    let mut slow = activation(1, &[]);
+    slow.pre = script("sleep 1000");
+    for _ in 0..ACTIVATIONS_WAITING_MAX {
+        peer.post(&fresh_id(), activate(slow.clone()));
+    }
+    assert_eq!(code(peer.ask(activate(slow))), "busy");
+}
+
+#[test]
+fn after_a_revert_the_disk_counts_and_not_what_is_remembered() {
+    let guest = Guest::new();
+    let (_agent, mut peer, _) = guest.greet();
+    ok::<serde_json::Value>(peer.ask(activate(activation(1, &[("A", "one")]))));
+    let copied = |from: &str, to: &str| {
+        let copy = std::process::Command::new("cp")
+            .arg("-a")
+            .args([guest.path(from), guest.path(to)])
+            .status();
+        assert!(copy.unwrap().success());
+    };
+    copied("state", "snapshot");
+    ok::<serde_json::Value>(peer.ask(activate(activation(2, &[("A", "two")]))));
+    fs::remove_dir_all(guest.path("state")).unwrap();
+    copied("snapshot", "state");
+    peer.session = fresh_session();
+    let mut hello = greeting();
+    hello.reason = HelloReason::Revert;
+    assert_eq!(peer.hello_with(hello).journal, JournalState::Recovering);
+    ok::<OpStatus>(peer.ask(Operation::OpStatus { id: fresh_id() }));
+    assert!(
+        guest
+            .read("etc/profile.d/50-virt-persona.sh")
+            .unwrap()
+            .contains("A='one'")
+    );
+    assert_eq!(peer.hello().active.unwrap().generation, 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub use crate::reply::{
 pub enum HostMessage {
     /// Begins a session. Nothing else counts before it, and it counts at any time.
     Hello(Hello),
-    /// Asks for a [`Pong`] with the same number.
+    /// Asks for a [`GuestMessage::Pong`] with the same number.
     Ping(Ping),
     /// Allows so many more telemetry frames.
     Credit(Credit),

@@ -215,7 +215,7 @@ pub fn clean_text(text: &str, max_bytes: usize) -> String {
     clean
 }
 
-/// Answer to [`Operation::OnlineCpus`].
+/// Answer to [`crate::message::Operation::OnlineCpus`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnlineCpusReply {
     /// CPUs online afterwards.
@@ -226,7 +226,7 @@ pub struct OnlineCpusReply {
     pub outcome: Change,
 }
 
-/// Answer to [`Operation::Deactivate`].
+/// Answer to [`crate::message::Operation::Deactivate`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeactivationReply {
     /// The generation that holds.
@@ -238,7 +238,7 @@ pub struct DeactivationReply {
     pub needs_relogin: bool,
 }
 
-/// Answer to [`Operation::OpStatus`].
+/// Answer to [`crate::message::Operation::OpStatus`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum OpStatus {
