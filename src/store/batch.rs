@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::codec::{self, Body, Parts};
-use super::{Store, StoreError, Stored, Tree};
+use super::{Store, StoreError, Stored, Tree, open};
 
 /// Entries in a batch, at most. With [`BATCH_BYTES`] this keeps what sled writes for a batch (about three times its
 /// bytes, for the nodes that it rewrites) well below the two segments after which sled may reuse old ones.
@@ -105,8 +105,8 @@ impl Batch {
 }
 
 impl Store {
-    /// Writes the operations as one atomic batch and waits for the disk. The caller holds the commit lock.
-    pub(super) fn write(&self, operations: Vec<Operation>) -> Result<(), Cause> {
+    /// Writes the operations as one atomic batch with its number and waits for the disk. The caller holds the commit lock.
+    pub(super) fn write(&self, operations: Vec<Operation>, number: u64) -> Result<(), Cause> {
         let mut batch = sled::Batch::default();
         for operation in operations {
             let Operation { tree, key, body } = operation;
@@ -129,8 +129,11 @@ impl Store {
                 }
             }
         }
+        batch.insert(&codec::COMMITS_KEY, &number.to_be_bytes());
         self.database.apply_batch(batch)?;
-        self.sync()
+        self.sync()?;
+        open::testify(&self.witness, number);
+        Ok(())
     }
 
     /// Writes a long body in parts. Nothing refers to them yet; should the head never follow, the next start

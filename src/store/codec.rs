@@ -23,6 +23,9 @@ pub(super) const VALUE_BYTES: usize = 1 << 20;
 /// The longest key of a caller.
 pub(super) const KEY_BYTES: usize = 512;
 
+/// Where the number of commits is counted, in the same batch as each of them. No tree has this byte.
+pub(super) const COMMITS_KEY: [u8; 1] = [0];
+
 const PART_FLAG: u8 = 0x80;
 const INLINE: u8 = 0;
 const IN_PARTS: u8 = 1;

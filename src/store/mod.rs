@@ -16,6 +16,12 @@
 //! - sled moves live entries out of old segments and reuses these in place, at the earliest two segments (1 MiB)
 //!   later. The move must be durable before the reuse, so no batch may write that much between two syncs: a batch is
 //!   bounded, and a long value is written in parts, each synced, before the batch that refers to them.
+//!
+//! # What was lost is noticed
+//!
+//! sled takes a damaged log for one that ends where the damage begins, even at its start, and says nothing. So each
+//! commit is numbered in its own batch, and after its sync the number goes to a file beside the log too. That file
+//! is not synced: whatever it says is a number that was durable, so a log with a lower one has lost commits.
 
 mod batch;
 mod codec;
@@ -128,14 +134,24 @@ pub struct Store {
     database: sled::Db,
     /// sled's data file, opened once more for `fdatasync`.
     data: File,
-    /// Whether writing has failed; held during a commit, so commits run one after another.
-    writing: Mutex<Health>,
+    /// The number of the last commit, for the next start to compare.
+    witness: File,
+    /// Held during a commit, so commits run one after another.
+    writing: Mutex<Writing>,
     /// Id of the next value in parts.
     next_body: AtomicU64,
     set_aside: Option<SetAside>,
     asides: Vec<PathBuf>,
     /// Locked for as long as the store is open; dropped last.
     _lock: File,
+}
+
+/// Where writing stands.
+#[derive(Clone, Copy, Debug)]
+struct Writing {
+    health: Health,
+    /// Commits so far, over all starts.
+    commits: u64,
 }
 
 /// Whether the store takes writes.
@@ -290,19 +306,22 @@ impl Store {
         if operations.is_empty() {
             return Ok(());
         }
-        let mut health = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if *health == Health::Failed {
-            return Err(StoreError::Failed {
-                dir: self.dir.clone(),
-            });
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = || self.dir.clone();
+        if writing.health == Health::Failed {
+            return Err(StoreError::Failed { dir: dir() });
         }
-        self.write(operations).map_err(|source| {
-            *health = Health::Failed;
-            StoreError::Write {
-                dir: self.dir.clone(),
-                source,
+        let number = writing.commits.saturating_add(1);
+        match self.write(operations, number) {
+            Ok(()) => {
+                writing.commits = number;
+                Ok(())
             }
-        })
+            Err(source) => {
+                writing.health = Health::Failed;
+                Err(StoreError::Write { dir: dir(), source })
+            }
+        }
     }
 
     /// Stores one value; returns when it is durable.

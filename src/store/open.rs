@@ -4,12 +4,14 @@
 //! ```text
 //! DIR/lock            locked while a daemon has the store open
 //! DIR/db/             sled's own folder; DIR/db/db is its data file
+//! DIR/db/commits      the number of a commit that was durable, and its complement, by which a torn one shows
 //! DIR/db.aside-TIME/  a store that could not be opened at TIME (Unix seconds)
 //! ```
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,7 +20,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::codec::{self, Body};
-use super::{Health, Store, StoreError, Tree, parse_head, read_error};
+use super::{Health, Store, StoreError, Tree, Writing, parse_head, read_error};
 
 /// sled's page cache. The catalogue of a host is a few megabytes, and everything but the audit trail is read once.
 const CACHE_BYTES: u64 = 8 << 20;
@@ -30,7 +32,8 @@ const CLOSING_STEP: Duration = Duration::from_millis(20);
 /// Entries of leftover parts that are removed in one batch.
 const LEFTOVERS_A_BATCH: usize = 200;
 
-/// A store that could not be opened and was moved out of the way.
+/// A store that could not be opened and was moved out of the way. sled may have cut its log at the damage while it
+/// tried to read it; nothing else has written to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
     /// Where it lies.
@@ -80,6 +83,14 @@ impl Store {
                 }
             }
         };
+        let witness = path.join("commits");
+        let witness = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&witness)
+            .map_err(open_error("opening", &witness))?;
+        let commits = counted(&database)?;
         let data = File::open(path.join("db")).map_err(open_error("opening", &path.join("db")))?;
         sync_tree(&dir, &path)?;
         let asides = list_asides(&dir)?;
@@ -87,7 +98,11 @@ impl Store {
             dir,
             database,
             data,
-            writing: Mutex::new(Health::Good),
+            witness,
+            writing: Mutex::new(Writing {
+                health: Health::Good,
+                commits,
+            }),
             next_body: AtomicU64::new(0),
             set_aside,
             asides,
@@ -211,7 +226,7 @@ fn open_database(path: &Path) -> Result<sled::Db, Unusable> {
             }
         }
     };
-    match catch_unwind(AssertUnwindSafe(|| verify(&database))) {
+    match catch_unwind(AssertUnwindSafe(|| verify(&database, path))) {
         Ok(Ok(())) => Ok(database),
         Ok(Err(error @ StoreError::NewerSchema { .. })) => Err(Unusable::Refused(error)),
         Ok(Err(error)) => Err(Unusable::Damaged(with_causes(&error))),
@@ -246,7 +261,14 @@ fn judge(path: &Path, error: sled::Error) -> Unusable {
 }
 
 /// Reads every head, and every body but the audit trail's, whose size would make a start slow.
-fn verify(database: &sled::Db) -> Result<(), StoreError> {
+fn verify(database: &sled::Db, path: &Path) -> Result<(), StoreError> {
+    let counted = counted(database)?;
+    if let Some(witnessed) = witnessed(&path.join("commits"))
+        && counted < witnessed
+    {
+        let reason = format!("commit {witnessed} was made, and the last that is left is {counted}");
+        return Err(super::unreadable(Tree::Meta, b"commits", reason));
+    }
     for tree in Tree::ALL {
         for entry in database.scan_prefix([tree.byte()]) {
             let (key, head) = entry.map_err(|error| read_error(tree, error))?;
@@ -267,6 +289,31 @@ fn verify(database: &sled::Db) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The number of the last commit that is in the database.
+fn counted(database: &sled::Db) -> Result<u64, StoreError> {
+    let value = database
+        .get(codec::COMMITS_KEY)
+        .map_err(|error| read_error(Tree::Meta, error))?;
+    let number = value.and_then(|value| <[u8; 8]>::try_from(&*value).ok());
+    Ok(number.map_or(0, u64::from_be_bytes))
+}
+
+/// The number that the last process left beside the log; `None` where there is none, or a torn one.
+fn witnessed(path: &Path) -> Option<u64> {
+    let bytes = <[u8; 16]>::try_from(fs::read(path).ok()?).ok()?;
+    let (number, complement) = bytes.split_first_chunk::<8>()?;
+    let number = u64::from_be_bytes(*number);
+    (complement == (!number).to_be_bytes()).then_some(number)
+}
+
+/// Leaves the number of a durable commit. Should this fail, the next start compares with an earlier number.
+pub(super) fn testify(witness: &File, number: u64) {
+    let bytes = [number.to_be_bytes(), (!number).to_be_bytes()].concat();
+    if let Err(error) = witness.write_all_at(&bytes, 0) {
+        tracing::warn!(%error, "the number of the last commit could not be left beside the store");
+    }
 }
 
 fn with_causes(error: &StoreError) -> String {
