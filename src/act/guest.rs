@@ -9,7 +9,8 @@ use persona::domain::DomainId;
 use persona::units::Bytes;
 
 /// An answer in the making.
-pub(crate) type GuestAnswer<'a, T> = Pin<Box<dyn Future<Output = Result<T, GuestFault>> + Send + 'a>>;
+pub(crate) type GuestAnswer<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, GuestFault>> + Send + 'a>>;
 
 /// CPUs as the guest shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
