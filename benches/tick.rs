@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use divan::Bencher;
@@ -45,15 +45,22 @@ fn main() {
 
 /// Threads that sleep until the parent ends.
 fn be_an_emulator() {
+    // A thread gets its name when it begins, not when it is made.
+    let named = Arc::new(Barrier::new(VCPUS as usize + 1));
     for index in 0..VCPUS {
-        let sleep = || loop {
-            std::thread::park();
+        let named = Arc::clone(&named);
+        let sleep = move || {
+            named.wait();
+            loop {
+                std::thread::park();
+            }
         };
         std::thread::Builder::new()
             .name(format!("CPU {index}/TCG"))
             .spawn(sleep)
             .unwrap();
     }
+    named.wait();
     std::io::stdout().write_all(b"ready\n").unwrap();
     let _ = std::io::stdin().read(&mut [0]);
 }

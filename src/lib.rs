@@ -1,8 +1,13 @@
 //! The daemon and the command line of virt-persona, in the order in which they are best read: what people ask and see,
-//! what the daemon watches, what it does, and the task that ties it together.
+//! what is kept, what the daemon watches, what it does, and the task that ties it together.
 
 pub mod command;
+pub mod config;
 pub mod view;
+
+pub mod audit;
+pub mod catalog;
+pub mod store;
 
 pub mod agent;
 pub mod hypervisor;
@@ -10,8 +15,7 @@ pub mod observe;
 
 pub mod act;
 
-pub mod store;
+pub mod daemon;
 
 pub mod bus;
 pub mod cli;
-pub mod config;

@@ -1,6 +1,7 @@
 //! Cuts the power of a machine in the midst of writing, and looks whether what the store acknowledged is there
 //! afterwards. The machine is a guest of QEMU with a disk of its own: killing the emulator loses the guest kernel's
 //! memory, and with it everything that was written but not made durable. No libvirt is needed.
+#![allow(clippy::panic)] // A test that cannot go on ends.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

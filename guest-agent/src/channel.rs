@@ -516,6 +516,7 @@ impl Channel {
                 target,
                 deadline,
             }),
+            Order::Reread => drop(self.disk.send(DiskJob::Reread)),
             Order::Report { id } => {
                 let body = match self.telemetry.report(self.conversation.overwritten()) {
                     Ok(report) => serde_json::to_value(report).map(ReplyBody::Ok),

@@ -26,6 +26,7 @@ use crate::{
     disk::{DiskJob, ToDisk, expired},
     log::{chain, log},
     script::{Meanwhile, ScriptJob, run_script},
+    store::Answered,
 };
 
 /// Answers of CPU orders that are kept at hand.
@@ -102,7 +103,7 @@ struct Counter {
     disk: ToDisk,
     events: Events,
     cpus: Cpus,
-    answers: VecDeque<(RequestId, ReplyBody)>,
+    answers: VecDeque<Answered>,
     /// Scripts that came in meanwhile.
     later: Vec<ScriptJob>,
 }
@@ -113,7 +114,7 @@ impl Commands {
         disk: ToDisk,
         events: Events,
         cpus: Cpus,
-        answers: Vec<(RequestId, ReplyBody)>,
+        answers: Vec<Answered>,
         root: &Path,
     ) -> Self {
         let counter = Counter {
@@ -191,7 +192,7 @@ impl Counter {
             .answers
             .iter()
             .find(|(known, _)| *known == id)
-            .map(|(_, body)| body.clone());
+            .map(|(_, body)| body.as_ref().clone());
         let body = known.unwrap_or_else(|| {
             if Instant::now() >= deadline {
                 return expired();
@@ -201,7 +202,7 @@ impl Counter {
             if self.cpus.held() != held {
                 self.remember_held();
             }
-            self.answers.push_back((id.clone(), body.clone()));
+            self.answers.push_back((id.clone(), Arc::new(body.clone())));
             if self.answers.len() > ANSWERS_KEPT {
                 self.answers.pop_front();
             }

@@ -17,11 +17,12 @@ use agent_protocol::{
     decode_host, encode_guest,
     envelope::decode_request_body,
     limits::{
-        CREDIT_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MIN_FRAME, TELEMETRY_MIN_MS,
+        ACTIVATIONS_WAITING_MAX, CREDIT_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO,
+        MIN_FRAME, TELEMETRY_MIN_MS,
     },
     message::{
-        Active, Announce, ErrorCode, Hello, HelloAck, HelloRefused, JournalState, OpStatus,
-        ReplyBody, Retry, Telemetry,
+        Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
+        OpStatus, ReplyBody, Retry, Telemetry,
     },
     version::negotiate,
 };
@@ -75,6 +76,8 @@ pub(crate) enum Order {
     Report {
         id: RequestId,
     },
+    /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
+    Reread,
 }
 
 /// What was dropped since the start, for the log at the end of a session.
@@ -86,6 +89,20 @@ pub(crate) struct Dropped {
     pub(crate) malformed: u64,
     /// Second deliveries of a request that is under way.
     pub(crate) repeated: u64,
+}
+
+/// A request that is under way.
+struct Waiting {
+    /// The session that waits for the answer.
+    session: SessionId,
+    /// Whether it carries a body that may be large.
+    size: Size,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Small,
+    Large,
 }
 
 struct Live {
@@ -108,7 +125,7 @@ pub(crate) struct Conversation {
     decoder: Decoder,
     live: Option<Live>,
     /// Requests that are under way, and the session that waits for the answer.
-    in_flight: HashMap<RequestId, SessionId>,
+    in_flight: HashMap<RequestId, Waiting>,
     control: VecDeque<Vec<u8>>,
     dropped: Dropped,
 }
@@ -234,14 +251,14 @@ impl Conversation {
 
     /// A request has its answer.
     pub(crate) fn finished(&mut self, id: RequestId, body: ReplyBody) {
-        let Some(asked_in) = self.in_flight.remove(&id) else {
+        let Some(waiting) = self.in_flight.remove(&id) else {
             return;
         };
         // An answer for a session that has ended stays in the store; the host asks for it.
         if self
             .live
             .as_ref()
-            .is_some_and(|live| *live.session.id() == asked_in)
+            .is_some_and(|live| *live.session.id() == waiting.session)
         {
             self.reply(id, body);
         }
@@ -259,8 +276,7 @@ impl Conversation {
     ) -> Option<Order> {
         let (stamp, message) = match decoded {
             Ok((stamp, HostMessage::Hello(hello))) => {
-                self.greet(&stamp, &hello);
-                return None;
+                return self.greet(&stamp, &hello);
             }
             Ok((stamp, message)) => (stamp, Ok(message)),
             Err(DecodeError::Request { id, stamp, source }) => (stamp, Err((id, source))),
@@ -322,10 +338,10 @@ impl Conversation {
         }
     }
 
-    fn greet(&mut self, stamp: &Stamp, hello: &Hello) {
+    fn greet(&mut self, stamp: &Stamp, hello: &Hello) -> Option<Order> {
         let Some(sid) = stamp.sid.clone() else {
             self.dropped.malformed += 1;
-            return;
+            return None;
         };
         let version = match negotiate(SUPPORTED, hello.v) {
             Ok(version) => version,
@@ -339,7 +355,7 @@ impl Conversation {
                     Ok(frame) => self.control.push_back(frame),
                     Err(error) => log!("cannot refuse a session: {}", chain(&error)),
                 }
-                return;
+                return None;
             }
         };
         let interval = hello
@@ -348,7 +364,7 @@ impl Conversation {
         match self.live.as_mut().filter(|live| *live.session.id() == sid) {
             Some(live) => {
                 if live.session.admit(stamp).is_err() {
-                    return;
+                    return None;
                 }
                 live.interval = interval;
             }
@@ -390,14 +406,15 @@ impl Conversation {
             feats: FEATURES.map(str::to_owned).to_vec(),
             max_frame: MAX_FRAME,
         })));
+        (hello.reason == HelloReason::Revert).then_some(Order::Reread)
     }
 
     fn request(&mut self, request: Request, now: Instant) -> Option<Order> {
         let Request { id, ttl_ms, op } = request;
         let session = self.live.as_ref()?.session.id().clone();
-        if let Some(asked_in) = self.in_flight.get_mut(&id) {
+        if let Some(waiting) = self.in_flight.get_mut(&id) {
             // Asked again, perhaps from a new session: one answer goes to whoever asked last.
-            *asked_in = session;
+            waiting.session = session;
             self.dropped.repeated += 1;
             return None;
         }
@@ -408,6 +425,17 @@ impl Conversation {
                 format!("{IN_FLIGHT_MAX} requests wait already"),
                 Retry::Useful,
             );
+        }
+        let large = matches!(op, Operation::Activate { .. });
+        let size = if large { Size::Large } else { Size::Small };
+        let large_ones = self
+            .in_flight
+            .values()
+            .filter(|waiting| waiting.size == Size::Large)
+            .count();
+        if large && large_ones >= ACTIVATIONS_WAITING_MAX {
+            let message = format!("{ACTIVATIONS_WAITING_MAX} activations wait already");
+            return self.refuse(id, ErrorCode::Busy, message, Retry::Useful);
         }
         if let Some((leave, name)) = self.leave_for(&op)
             && leave == Leave::Denied
@@ -465,7 +493,7 @@ impl Conversation {
                 return self.refuse(id, ErrorCode::Unsupported, message, Retry::Useless);
             }
         };
-        self.in_flight.insert(id, session);
+        self.in_flight.insert(id, Waiting { session, size });
         Some(order)
     }
 

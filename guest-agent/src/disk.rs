@@ -20,7 +20,7 @@ use crate::{
     conversation::GuestState,
     log::{chain, log},
     script::{ScriptError, ScriptJob},
-    store::{Record, Store, StoreError},
+    store::{Answered, Record, Store, StoreError},
 };
 
 /// Work for the disk thread.
@@ -36,6 +36,8 @@ pub(crate) enum DiskJob {
     Status { id: RequestId, about: RequestId },
     /// A script that this thread commissioned has ended.
     ScriptEnded(Result<ScriptResult, ScriptError>),
+    /// The machine was put back to an earlier state: read the disk again and verify what holds.
+    Reread,
     /// Remember an answer that another thread gave.
     Remember { id: RequestId, body: ReplyBody },
     /// Remember the CPUs that were taken offline by order.
@@ -93,15 +95,7 @@ impl Disk {
 
     /// Works until the channel is gone.
     pub(crate) fn run(mut self) {
-        // Questions that come in during a recovery are answered after it.
-        let mut scripts = Commissioned {
-            desk: &mut self.desk,
-            results: self.activator.store().results(),
-        };
-        if let Err(error) = self.activator.recover(&mut scripts) {
-            log!("recovery failed: {}", chain(&error));
-        }
-        self.tell_state();
+        self.recover();
         while let Some(job) = self.desk.next() {
             match job {
                 DiskJob::Wish { id, wish, deadline } => {
@@ -117,6 +111,10 @@ impl Disk {
                     let body = status_body(known.map_or(OpStatus::Unknown, done));
                     self.desk.events.send(Event::Done { id, body });
                 }
+                DiskJob::Reread => {
+                    report(self.activator.store_mut().reread());
+                    self.recover();
+                }
                 DiskJob::ScriptEnded(_) => log!("a script ended that nobody waited for"),
                 DiskJob::Remember { id, body } => {
                     report(self.activator.store_mut().remember(&id, &body))
@@ -127,6 +125,18 @@ impl Disk {
                 }
             }
         }
+    }
+
+    fn recover(&mut self) {
+        let results = self.activator.store().results();
+        let mut scripts = Commissioned {
+            desk: &mut self.desk,
+            results,
+        };
+        if let Err(error) = self.activator.recover(&mut scripts) {
+            log!("recovery failed: {}", chain(&error));
+        }
+        self.tell_state();
     }
 
     fn fulfil(&mut self, id: &RequestId, wish: Wish, deadline: Instant) -> ReplyBody {
@@ -162,7 +172,7 @@ impl Desk {
 /// Scripts by way of the commands thread.
 struct Commissioned<'a> {
     desk: &'a mut Desk,
-    results: Vec<(RequestId, ReplyBody)>,
+    results: Vec<Answered>,
 }
 
 impl Scripts for Commissioned<'_> {
@@ -176,7 +186,7 @@ impl Scripts for Commissioned<'_> {
                     let known = self.results.iter().find(|(known, _)| *known == about);
                     let status = match known {
                         Some((_, result)) => OpStatus::Done {
-                            result: result.clone(),
+                            result: result.as_ref().clone(),
                         },
                         // The channel knows what was asked of this run; this one may be left from an earlier.
                         None if about == under_way => OpStatus::Running,

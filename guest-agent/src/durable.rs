@@ -56,6 +56,11 @@ impl Writer {
         Self { gauge }
     }
 
+    /// The gauge that the other threads read.
+    pub(crate) fn gauge(&self) -> Arc<Gauge> {
+        Arc::clone(&self.gauge)
+    }
+
     /// Makes `path` hold `bytes`, readable as `mode` says; it holds the old or the new content at any moment.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), DurableError> {
         self.measured(|| {

@@ -127,6 +127,9 @@ struct HeldCpus {
     cpus: CpuList,
 }
 
+/// A request and the answer that it got; shared, since several threads keep it at hand.
+pub(crate) type Answered = (RequestId, Arc<ReplyBody>);
+
 /// State that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
@@ -161,7 +164,7 @@ pub(crate) struct Store {
     /// The newest generation that was ever recorded, whatever became of it.
     newest: Option<Record>,
     journal: Option<Journal>,
-    results: Vec<(RequestId, ReplyBody)>,
+    results: Vec<Answered>,
 }
 
 impl Store {
@@ -175,6 +178,12 @@ impl Store {
         store.journal = read(&directory.join("journal.json"))?;
         store.results = store.read_results()?;
         Ok(store)
+    }
+
+    /// Reads it all again: a revert of the machine can have put other files on the disk than this memory knows.
+    pub(crate) fn reread(&mut self) -> Result<(), StoreError> {
+        *self = Self::open(&self.directory, self.writer.gauge())?;
+        Ok(())
     }
 
     /// Reads only what `status` prints.
@@ -282,11 +291,11 @@ impl Store {
             .iter()
             .rev()
             .find(|(known, _)| known == id)
-            .map(|(_, body)| body)
+            .map(|(_, body)| body.as_ref())
     }
 
     /// All answers that are remembered, oldest first.
-    pub(crate) fn results(&self) -> Vec<(RequestId, ReplyBody)> {
+    pub(crate) fn results(&self) -> Vec<Answered> {
         self.results.clone()
     }
 
@@ -296,7 +305,7 @@ impl Store {
         self.writer
             .replace(&self.result_path(id), &bytes, PRIVATE)?;
         self.results.retain(|(known, _)| known != id);
-        self.results.push((id.clone(), body.clone()));
+        self.results.push((id.clone(), Arc::new(body.clone())));
         while self.results.len() > RESULTS_KEPT {
             let (oldest, _) = self.results.remove(0);
             self.writer.remove(&self.result_path(&oldest))?;
@@ -336,7 +345,7 @@ impl Store {
         self.writer.clone()
     }
 
-    fn read_results(&self) -> Result<Vec<(RequestId, ReplyBody)>, StoreError> {
+    fn read_results(&self) -> Result<Vec<Answered>, StoreError> {
         let path = self.directory.join("results");
         let mut dated = Vec::new();
         for name in file_names(&path)? {
@@ -355,7 +364,10 @@ impl Store {
             }
         }
         dated.sort_by_key(|(modified, id, _)| (*modified, id.clone()));
-        Ok(dated.into_iter().map(|(_, id, body)| (id, body)).collect())
+        Ok(dated
+            .into_iter()
+            .map(|(_, id, body)| (id, Arc::new(body)))
+            .collect())
     }
 
     fn record_path(&self, generation: u64) -> PathBuf {

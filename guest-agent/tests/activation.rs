@@ -425,6 +425,6 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_generation() {
     }
     assert!(
         fates[0] > 10 && fates[1] > 5,
-        "the points did not cover the sequence: {fates:?}"
+        "the points did not cover the sequence (release builds have none): {fates:?}"
     );
 }

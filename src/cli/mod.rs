@@ -17,6 +17,7 @@ use crate::command::{Force, PersonaRef, Refusal};
 use crate::view::{CheckState, DocumentFormat, ProblemView};
 
 pub mod args;
+mod check;
 mod screen;
 mod show;
 pub mod time;
@@ -113,8 +114,12 @@ fn complain(common: &Common, error: &CliError) -> io::Result<()> {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let words = cause.to_string();
+        // Some libraries repeat their cause in their own words.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         source = cause.source();
     }
     for (index, line) in text.lines().enumerate() {
@@ -150,6 +155,11 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
                 &mut io::stdout(),
             );
             Ok(Ended::Well)
+        }
+        Verb::Check { files, name } => {
+            let ended = check::check(&files, name.as_deref(), cli.common.json, &mut screen)?;
+            screen.flush()?;
+            Ok(ended)
         }
         Verb::Man => {
             clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;

@@ -16,7 +16,10 @@ pub struct Clock {
 impl Clock {
     /// Starts at the present Unix time.
     pub fn start() -> Self {
-        Self { start: wall(), boot_time: boot_time() }
+        Self {
+            start: wall(),
+            boot_time: boot_time(),
+        }
     }
 
     /// Now.
@@ -32,12 +35,16 @@ impl Clock {
 }
 
 fn wall() -> Moment {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Moment(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Time since the host's boot, suspension included (clock_gettime(2), CLOCK_BOOTTIME).
 fn boot_time() -> Duration {
     // The clock exists on every kernel that can run this; without it time would stand still, which holds everything.
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default()
 }

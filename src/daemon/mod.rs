@@ -38,7 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::act::Hands;
 use crate::agent::Registry;
 use crate::audit::{AuditKind, AuditTrail, Entry};
-use crate::catalog::Catalog;
+use crate::catalog::Catalogue;
 use crate::command::Request;
 use crate::config::Config;
 use crate::hypervisor::{DomainId, Events, HostFacts, Hypervisor};
@@ -90,9 +90,6 @@ pub enum DaemonError {
     /// The store cannot be read.
     #[error("the store cannot be read at start")]
     Store(#[source] crate::store::StoreError),
-    /// The catalogue cannot be read.
-    #[error("the catalogue cannot be read at start")]
-    Catalogue(#[source] crate::catalog::CatalogueError),
 }
 
 /// The owner of all state.
@@ -108,7 +105,7 @@ pub struct Daemon {
     observer: Observer,
     store: Arc<Store>,
     audit: AuditTrail,
-    catalog: Catalog,
+    catalog: Catalogue,
     hands: Hands,
     host: Option<HostFacts>,
     host_readings: Option<HostReadings>,
@@ -140,11 +137,17 @@ enum Flow {
 /// When the store or the catalogue cannot be read at start.
 pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let (inbox, mut events) = mpsc::unbounded_channel();
-    let Parts { mut hypervisor_events, mut agent_events, mut requests, mut signals, .. } = parts;
+    let Parts {
+        mut hypervisor_events,
+        mut agent_events,
+        mut requests,
+        mut signals,
+        ..
+    } = parts;
     let clock = Clock::start();
-    let audit =
-        AuditTrail::open(parts.store.clone(), parts.config.audit.records).map_err(DaemonError::Store)?;
-    let catalog = Catalog::open(parts.store.clone()).map_err(DaemonError::Catalogue)?;
+    let audit = AuditTrail::open(parts.store.clone(), parts.config.audit.records)
+        .map_err(DaemonError::Store)?;
+    let catalog = Catalogue::open(parts.store.clone(), clock.now()).map_err(DaemonError::Store)?;
     let hands = Hands {
         hypervisor: parts.hypervisor.clone(),
         guest: Arc::new(parts.registry.clone()),
@@ -220,7 +223,12 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
             Ok(None) | Err(_) => break,
         }
     }
-    daemon.record(AuditKind::Daemon, None, "the daemon stops", serde_json::Value::Null);
+    daemon.record(
+        AuditKind::Daemon,
+        None,
+        "the daemon stops",
+        serde_json::Value::Null,
+    );
     Ok(())
 }
 
@@ -228,10 +236,16 @@ impl Daemon {
     /// What is done before the first event.
     fn begin(&mut self) {
         if let Some(aside) = self.store.set_aside() {
-            self.problems.insert("store", aside.to_string());
+            let text = format!(
+                "the store could not be opened ({}) and was set aside at {}; personas and bindings in it are not in force",
+                aside.reason,
+                aside.path.display()
+            );
+            self.problems.insert("store", text);
         }
         let text = format!("the daemon {} starts", env!("CARGO_PKG_VERSION"));
         self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
+        self.forget_senders();
         self.publish();
     }
 
@@ -279,7 +293,11 @@ impl Daemon {
         text: &str,
         detail: serde_json::Value,
     ) -> Entry {
-        let name = |id| self.domains.get(&id).map_or_else(String::new, |domain| domain.description.name.clone());
+        let name = |id| {
+            self.domains
+                .get(&id)
+                .map_or_else(String::new, |domain| domain.description.name.clone())
+        };
         Entry {
             at: self.clock.now(),
             domain: domain.map(|id| (id, name(id))),
@@ -306,7 +324,8 @@ impl Daemon {
             Err(error) => {
                 let error = crate::act::sentence_of(&error);
                 tracing::error!(%error, "the audit could not be written");
-                self.problems.insert("audit", format!("the audit could not be written: {error}"));
+                self.problems
+                    .insert("audit", format!("the audit could not be written: {error}"));
             }
         }
     }

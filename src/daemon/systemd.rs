@@ -12,9 +12,14 @@ pub fn ready() {
 
 /// The configuration is being read again; systemd wants the moment with it.
 pub fn reloading() {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(Duration::from)
+        .unwrap_or_default();
     let microseconds = i128::try_from(now.as_micros()).unwrap_or(i128::MAX);
-    tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(microseconds)]);
+    tell(&[
+        NotifyState::Reloading,
+        NotifyState::MonotonicUsec(microseconds),
+    ]);
 }
 
 /// No more changes are begun.

@@ -71,7 +71,11 @@ impl Daemon {
             self.overruns += 1;
             tracing::warn!(took = ?began.elapsed(), domains = self.domains.len(), "a tick took longer than its interval");
         }
-        systemd::alive(&format!("{} domains, {} ticks", self.domains.len(), self.ticks));
+        systemd::alive(&format!(
+            "{} domains, {} ticks",
+            self.domains.len(),
+            self.ticks
+        ));
     }
 
     fn ask_for_slow_figures(&mut self, now: Moment) {
@@ -104,7 +108,10 @@ impl Daemon {
             domain.readings = sample.readings;
             domain.vcpu_basis = sample.vcpu_basis;
             // The guest may update more often than the bulk call looks; what is in hand is as old as the rarer of both.
-            let period = domain.description.balloon_period.map(|period| period.max(slow));
+            let period = domain
+                .description
+                .balloon_period
+                .map(|period| period.max(slow));
             let report = domain.agent.report.as_ref();
             guest::add_claims(&mut domain.readings, &domain.balloon, period, report, now);
             domain.readings.absorb(&host.readings, now);
@@ -116,8 +123,20 @@ impl Daemon {
         // A pinned vCPU keeps a host CPU to itself, so it weighs as much as the budget gives a CPU.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let pinned = self.config.budget.vcpus_per_core.ceil() as u32;
-        let domains = self.domains.values().map(|domain| domain.snapshot(now, pinned)).collect();
-        planner::plan(&Snapshot { host: budget, domains }, &mut self.state, &self.policy, now)
+        let domains = self
+            .domains
+            .values()
+            .map(|domain| domain.snapshot(now, pinned))
+            .collect();
+        planner::plan(
+            &Snapshot {
+                host: budget,
+                domains,
+            },
+            &mut self.state,
+            &self.policy,
+            now,
+        )
     }
 
     fn begin_plan(&mut self, plan: Plan, now: Moment) {
@@ -135,12 +154,20 @@ impl Daemon {
         }
         for notice in &plan.notices {
             let text = format!("rule {} says: {}", notice.rule, notice.text);
-            entries.push(self.entry(AuditKind::Decision, Some(notice.domain), &text, json(notice)));
+            entries.push(self.entry(
+                AuditKind::Decision,
+                Some(notice.domain),
+                &text,
+                json(notice),
+            ));
         }
         for step in &plan.steps {
             self.state.begin(step, now);
             touched.push(step.domain);
-            let line = plan.reports.iter().find(|report| report.domain == step.domain);
+            let line = plan
+                .reports
+                .iter()
+                .find(|report| report.domain == step.domain);
             let text = format!("{}: {}", resource_name(step.resource), step.sentence());
             entries.push(self.entry(AuditKind::Decision, Some(step.domain), &text, json(&line)));
         }
@@ -182,13 +209,25 @@ impl Daemon {
         self.acting = self.acting.saturating_sub(1);
         let now = self.clock.now();
         let (id, resource) = (outcome.step.domain, outcome.step.resource);
-        self.state.finish(id, resource, outcome.ending, outcome.asked, &self.policy, now);
+        self.state.finish(
+            id,
+            resource,
+            outcome.ending,
+            outcome.asked,
+            &self.policy,
+            now,
+        );
         self.keep_state(id);
         let text = outcome.sentence();
         self.record(AuditKind::Action, Some(id), &text, json(&outcome));
         self.observer.refresh(id);
         if let Some(domain) = self.domains.get_mut(&id) {
-            domain.decision = Some(decision(&outcome.step, now, Some(word(outcome.ending)), text));
+            domain.decision = Some(decision(
+                &outcome.step,
+                now,
+                Some(word(outcome.ending)),
+                text,
+            ));
             domain.outcomes[slot(resource)] = Some(outcome);
         }
         self.look(id);
@@ -210,13 +249,18 @@ impl Daemon {
 
     /// Puts the planner's state of a domain into the store.
     pub(super) fn keep_state(&mut self, id: DomainId) {
-        let Some(state) = self.state.domain(id) else { return };
+        let Some(state) = self.state.domain(id) else {
+            return;
+        };
         let carried = Carried(state.clone());
         let kept = tokio::task::block_in_place(|| self.store.put(id.0, &carried));
         if let Err(error) = kept {
             let error = act::sentence_of(&error);
             tracing::error!(domain = %id, %error, "cooldowns and holds could not be stored");
-            self.problems.insert("store-write", format!("the store could not be written: {error}"));
+            self.problems.insert(
+                "store-write",
+                format!("the store could not be written: {error}"),
+            );
         } else {
             self.problems.remove("store-write");
         }
@@ -228,7 +272,15 @@ fn decision(step: &Step, at: Moment, outcome: Option<OutcomeWord>, text: String)
         planner::report::Wish::Rule(name) | planner::report::Wish::Undo(name) => Some(name.clone()),
         _ => None,
     };
-    DecisionView { at, resource: super::show::resource(step.resource), rule, from: Some(step.from), to: step.to, outcome, text }
+    DecisionView {
+        at,
+        resource: super::show::resource(step.resource),
+        rule,
+        from: Some(step.from),
+        to: step.to,
+        outcome,
+        text,
+    }
 }
 
 /// The word of an ending.

@@ -67,13 +67,23 @@ pub(super) struct PersonaSide {
     pub(super) state: ActivationState,
     pub(super) detail: Option<String>,
     pub(super) since: Option<Moment>,
+    /// What the daemon last wrote into the domain's metadata; `Some(None)` is its removal.
+    pub(super) status: Option<Option<String>>,
     /// What is wrong with tags and mappings, as a sentence.
     pub(super) problem: Option<String>,
 }
 
 impl Default for PersonaSide {
     fn default() -> Self {
-        Self { bound: None, in_force: None, state: ActivationState::None, detail: None, since: None, problem: None }
+        Self {
+            bound: None,
+            in_force: None,
+            state: ActivationState::None,
+            detail: None,
+            since: None,
+            status: None,
+            problem: None,
+        }
     }
 }
 
@@ -110,10 +120,12 @@ impl Tracked {
 
     /// Takes over the latest telemetry, when there is any.
     pub(super) fn take_report(&mut self, period: Duration, now: Moment) {
-        let Some(report) = self.agent.latest.as_ref().and_then(LatestReport::take) else { return };
+        let Some(report) = self.agent.latest.as_ref().and_then(LatestReport::take) else {
+            return;
+        };
         self.agent.heard = Some(now);
         self.agent.report = Some(GuestReport {
-            online_count: u32::try_from(report.online.len()).ok(),
+            online_count: Some(report.online.count()),
             present_count: Some(report.present_count),
             memory_total: Some(Bytes::from_kib(report.memory_total_kib)),
             memory_available: Some(Bytes::from_kib(report.memory_available_kib)),
@@ -125,9 +137,9 @@ impl Tracked {
     }
 
     /// The domain as the planner sees it.
-    pub(super) fn snapshot(&self, now: Moment, vcpu_weight: u32) -> snapshot::Domain<'_> {
+    /// `pinned_weight` is what a pinned vCPU counts for.
+    pub(super) fn snapshot(&self, now: Moment, pinned_weight: u32) -> snapshot::Domain<'_> {
         let description = &self.description;
-        let _ = vcpu_weight;
         snapshot::Domain {
             id: description.id,
             name: &description.name,
@@ -139,6 +151,11 @@ impl Tracked {
                 fixed: description.vcpus_fixed,
                 plugged: description.vcpus_plugged,
                 online: self.online(now),
+                weight: if description.vcpus_pinned {
+                    pinned_weight
+                } else {
+                    1
+                },
                 ability: self.vcpu_ability(),
             },
             memory: self.memory(),
@@ -161,7 +178,14 @@ impl Tracked {
         let boot = description.memory_boot;
         if !description.virtio_mem.is_empty() {
             let sum = |size: fn(&crate::hypervisor::VirtioMem) -> Bytes| {
-                Bytes(boot.0 + description.virtio_mem.iter().map(|device| size(device).0).sum::<u64>())
+                Bytes(
+                    boot.0
+                        + description
+                            .virtio_mem
+                            .iter()
+                            .map(|device| size(device).0)
+                            .sum::<u64>(),
+                )
             };
             return snapshot::Memory {
                 boot,
@@ -169,7 +193,12 @@ impl Tracked {
                 plugged: sum(|device| device.current),
                 maximum: sum(|device| device.size),
                 minimum: boot,
-                block: description.virtio_mem.iter().map(|device| device.block).max().unwrap_or_default(),
+                block: description
+                    .virtio_mem
+                    .iter()
+                    .map(|device| device.block)
+                    .max()
+                    .unwrap_or_default(),
                 ability: Ability::Both,
             };
         }
@@ -181,7 +210,11 @@ impl Tracked {
             maximum: boot,
             minimum: BALLOON_FLOOR.min(boot),
             block: BALLOON_BLOCK,
-            ability: if current.is_some() { Ability::Both } else { Ability::NoMemoryDevice },
+            ability: if current.is_some() {
+                Ability::Both
+            } else {
+                Ability::NoMemoryDevice
+            },
         }
     }
 

@@ -16,34 +16,15 @@ use super::cgroup::{self, GroupFiles, GroupSample, ThrottlingChange, ThrottlingF
 use super::descriptor::{Buffer, Descriptor};
 use super::procfs::{self, Process, ThreadTimes, VcpuName};
 use super::reading::{Figure, Missing, Readings, Stamp};
+use super::vcpu::{VcpuBasis, VcpuWork, percent_of};
 use super::{Emulator, Roots};
 
 /// How long a list of threads and groups is believed when nothing says that it changed.
 const RESCAN: Duration = Duration::from_secs(30);
 
-/// A vCPU thread that ran for this share of a sample was not that of an offline vCPU, whatever the guest says.
-const ACTIVE_SHARE: f64 = 0.05;
-
-/// What a domain's CPU figures were divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VcpuBasis {
-    /// The vCPUs that the guest says are online.
-    Guest(u32),
-    /// The vCPUs plugged on the host: the guest said nothing.
-    Plugged(u32),
-    /// The vCPUs that ran on the host: the guest claims fewer online than did, and is not believed, because the
-    /// fewer it claims the busier it would seem.
-    Contradicted(u32),
-}
-
-impl VcpuBasis {
-    /// The number itself.
-    pub const fn vcpus(self) -> u32 {
-        match self {
-            Self::Guest(vcpus) | Self::Plugged(vcpus) | Self::Contradicted(vcpus) => vcpus,
-        }
-    }
-}
+/// How many samples in a row look again because fewer threads than plugged vCPUs were found: QEMU names a thread a
+/// little after it made it. Not for ever, because the hypervisor may count a vCPU that the guest gave back long ago.
+const EARLY_SCANS: u8 = 5;
 
 /// What one tick says of one domain.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,68 +57,6 @@ struct VcpuThread {
     throttling: Option<ThrottlingFile>,
 }
 
-/// Work of all vCPU threads between two samples, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VcpuWork {
-    /// Time on host CPUs.
-    pub run: u64,
-    /// Time of waiting for one.
-    pub wait: u64,
-    /// Threads that are known at both ends of the sample.
-    pub threads: u32,
-    /// Those that ran enough for their vCPU to be online.
-    pub active: u32,
-}
-
-impl VcpuWork {
-    /// Adds one thread's work.
-    ///
-    /// # Errors
-    /// [`Missing::CounterWentBack`] when a counter is lower than before.
-    pub fn add(
-        &mut self,
-        before: ThreadTimes,
-        after: ThreadTimes,
-        elapsed: Duration,
-    ) -> Result<(), Missing> {
-        let change = |before: u64, after: u64| {
-            after
-                .checked_sub(before)
-                .ok_or(Missing::CounterWentBack(Figure::ThreadTimes))
-        };
-        let run = change(before.run, after.run)?;
-        self.wait = self.wait.saturating_add(change(before.wait, after.wait)?);
-        self.run = self.run.saturating_add(run);
-        self.threads += 1;
-        if Duration::from_nanos(run).as_secs_f64() > elapsed.as_secs_f64() * ACTIVE_SHARE {
-            self.active += 1;
-        }
-        Ok(())
-    }
-
-    /// By how many vCPUs to divide. Only threads that were measured count, because the work of a vCPU plugged
-    /// during the sample is not in the sum, and because emulation in one thread has no more than that to give.
-    pub fn basis(&self, online: Option<u32>) -> VcpuBasis {
-        match online {
-            None => VcpuBasis::Plugged(self.threads),
-            Some(claimed) if claimed < self.active => VcpuBasis::Contradicted(self.active),
-            Some(claimed) => VcpuBasis::Guest(claimed.clamp(1, self.threads.max(1))),
-        }
-    }
-}
-
-/// `time` as a share of what `vcpus` could have had in `elapsed`, in percent from 0 to 100; `None` without either.
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "nanoseconds of one sample are far below 2^53"
-)]
-pub fn percent_of(time: u64, elapsed: Duration, vcpus: u32) -> Option<f64> {
-    let capacity = elapsed.as_nanos() as f64 * f64::from(vcpus);
-    // The counters are read a little before or after the moment that the caller names, so a busy vCPU may seem to
-    // have run for longer than there was.
-    (capacity > 0.0).then(|| (time as f64 / capacity * 100.0).clamp(0.0, 100.0))
-}
-
 /// One domain's open files and last counters.
 #[derive(Debug)]
 pub(super) struct DomainObserver {
@@ -148,6 +67,7 @@ pub(super) struct DomainObserver {
     groups: Result<GroupFiles, Missing>,
     throttling: Result<ThrottlingFile, Missing>,
     scanned: Option<Moment>,
+    early_scans: u8,
     previous: Option<Moment>,
 }
 
@@ -162,6 +82,7 @@ impl DomainObserver {
             groups: Err(Missing::NotMeasured),
             throttling: Err(Missing::NotMeasured),
             scanned: None,
+            early_scans: EARLY_SCANS,
             previous: None,
         }
     }
@@ -175,7 +96,7 @@ impl DomainObserver {
             return Followed::Another;
         }
         if emulator.vcpus_plugged != self.emulator.vcpus_plugged {
-            self.scanned = None;
+            self.refresh();
         }
         self.emulator = emulator;
         Followed::Same
@@ -184,6 +105,7 @@ impl DomainObserver {
     /// Makes the next sample look for threads and groups again.
     pub(super) fn refresh(&mut self) {
         self.scanned = None;
+        self.early_scans = EARLY_SCANS;
     }
 
     /// Reads everything once.
@@ -308,7 +230,7 @@ impl DomainObserver {
             let groups = self.groups.as_ref().ok();
             let adopt =
                 |(name, tid)| adopt_thread(process, groups, roots, &mut known, name, tid, buffer);
-            listed.into_iter().filter_map(adopt).collect()
+            listed.into_iter().filter_map(adopt).collect::<Vec<_>>()
         });
         // All that was opened by path above is this process's only if it is still there.
         if let Err(reason) = process.verify(buffer) {
@@ -316,9 +238,22 @@ impl DomainObserver {
             return Err(reason);
         }
         // Without vCPU threads (the emulator has just begun) the next sample looks again.
-        self.scanned = threads.is_ok().then_some(now);
+        self.scanned = match &threads {
+            Err(_) => None,
+            Ok(threads) if self.early_scans > 0 && self.is_short(threads) => {
+                self.early_scans -= 1;
+                None
+            }
+            Ok(_) => Some(now),
+        };
         self.threads = threads;
         Ok(())
+    }
+
+    /// Whether there are fewer vCPU threads than plugged vCPUs.
+    fn is_short(&self, threads: &[VcpuThread]) -> bool {
+        let plugged = usize::try_from(self.emulator.vcpus_plugged).unwrap_or(usize::MAX);
+        threads.len() < plugged && threads.iter().all(|thread| thread.name != VcpuName::All)
     }
 
     fn read_resident(&mut self, page: u64, buffer: &mut Buffer) -> Result<f64, Missing> {

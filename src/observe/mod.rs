@@ -15,6 +15,7 @@ pub mod host;
 pub mod parse;
 pub mod procfs;
 pub mod reading;
+pub mod vcpu;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,10 +25,11 @@ use nix::unistd::{SysconfVar, sysconf};
 use persona::units::Moment;
 
 pub use self::cgroup::GroupSample;
-pub use self::domain::{DomainSample, VcpuBasis};
+pub use self::domain::DomainSample;
 pub use self::guest::GuestReport;
 pub use self::host::HostReadings;
 pub use self::reading::{Figure, Missing, Readings};
+pub use self::vcpu::VcpuBasis;
 
 use self::descriptor::Buffer;
 use self::domain::{DomainObserver, Followed};

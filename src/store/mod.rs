@@ -218,24 +218,22 @@ impl Store {
         Ok(())
     }
 
-    /// The lowest and the highest key of a kind.
+    /// The lowest key of a kind.
     ///
     /// # Errors
     ///
     /// [`StoreError::Read`].
-    pub fn key_range<T: Stored>(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let mut scan = self.database.scan_prefix([T::TREE.byte()]);
-        let end = |entry: Option<sled::Result<(sled::IVec, sled::IVec)>>| {
-            entry
-                .transpose()
-                .map_err(|error| read_error(T::TREE, error))
-        };
-        let Some((first, _)) = end(scan.next())? else {
-            return Ok(None);
-        };
-        let last = end(scan.next_back())?
-            .map_or_else(|| first[1..].to_vec(), |(last, _)| last[1..].to_vec());
-        Ok(Some((first[1..].to_vec(), last)))
+    pub fn first_key<T: Stored>(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        callers_key::<T>(self.database.scan_prefix([T::TREE.byte()]).next())
+    }
+
+    /// The highest key of a kind.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Read`].
+    pub fn last_key<T: Stored>(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        callers_key::<T>(self.database.scan_prefix([T::TREE.byte()]).next_back())
     }
 
     fn decode<T: Stored>(&self, key: &[u8], head: &[u8]) -> Result<T, StoreError> {
@@ -321,6 +319,16 @@ impl Store {
     fn next_body_id(&self) -> u64 {
         self.next_body.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// The caller's part of the key of an entry.
+fn callers_key<T: Stored>(
+    entry: Option<sled::Result<(sled::IVec, sled::IVec)>>,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let entry = entry
+        .transpose()
+        .map_err(|error| read_error(T::TREE, error))?;
+    Ok(entry.map(|(key, _)| key[1..].to_vec()))
 }
 
 /// Takes a head apart and refuses what only a newer version can read.

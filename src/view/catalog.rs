@@ -67,6 +67,26 @@ pub enum DocumentFormat {
     Json,
 }
 
+impl DocumentFormat {
+    /// How a text is written whose file name does not say: JSON where it begins with a brace, else YAML. A YAML flow
+    /// mapping begins so too, but then YAML's own way to write it is one key to the line.
+    pub fn of_text(text: &[u8]) -> Self {
+        match text.trim_ascii_start().first() {
+            Some(b'{') => Self::Json,
+            _ => Self::Yaml,
+        }
+    }
+}
+
+impl From<DocumentFormat> for persona::Format {
+    fn from(format: DocumentFormat) -> Self {
+        match format {
+            DocumentFormat::Yaml => Self::Yaml,
+            DocumentFormat::Json => Self::Json,
+        }
+    }
+}
+
 /// What became of a document that was to be stored, or of a version that was to be made current.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredView {
@@ -111,6 +131,28 @@ pub struct ProblemView {
     /// What to do about it.
     #[serde(default)]
     pub help: Option<String>,
+}
+
+impl From<&persona::Problem> for ProblemView {
+    fn from(problem: &persona::Problem) -> Self {
+        let kind = match serde_json::to_value(problem.kind) {
+            Ok(serde_json::Value::String(word)) => word,
+            // Every kind serialises as a word.
+            _ => String::new(),
+        };
+        Self {
+            severity: match problem.severity {
+                persona::Severity::Error => Severity::Error,
+                persona::Severity::Warning => Severity::Warning,
+            },
+            kind,
+            message: problem.message.clone(),
+            line: problem.span.line,
+            column: problem.span.column,
+            length: problem.span.length,
+            help: problem.help.clone(),
+        }
+    }
 }
 
 /// How bad a problem is.

@@ -4,8 +4,8 @@ use std::fs;
 
 use persona::signal::{Metric, Signals, Source};
 use proptest::prelude::*;
-use virt_persona::observe::domain::{VcpuWork, percent_of};
 use virt_persona::observe::procfs::ThreadTimes;
+use virt_persona::observe::vcpu::{VcpuWork, percent_of};
 use virt_persona::observe::{Emulator, Figure, Missing, VcpuBasis};
 
 use super::tree::{DOMAIN, PID, Tree, V1_GROUP, V2_GROUP, at, emulator, outcome, tid};
@@ -149,6 +149,22 @@ fn threads_are_looked_for_again_when_told_and_after_thirty_seconds() {
             Some(VcpuBasis::Plugged(basis)),
             "{told} {second}"
         );
+    }
+}
+
+#[test]
+fn a_thread_that_gets_its_name_late_is_found_soon_but_not_waited_for_without_end() {
+    for (named_at, seen) in [(1, 2), (20, 1)] {
+        let tree = Tree::v2(1);
+        let mut observer = tree.attached(2);
+        for second in 0..named_at {
+            observer.sample_domain(DOMAIN, None, at(second));
+        }
+        tree.add_vcpu(1);
+        observer.sample_domain(DOMAIN, None, at(named_at));
+        let sample = observer.sample_domain(DOMAIN, None, at(named_at + 1));
+        let basis = Some(VcpuBasis::Plugged(seen));
+        assert_eq!(sample.vcpu_basis, basis, "named at {named_at}");
     }
 }
 

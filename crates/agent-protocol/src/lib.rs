@@ -13,6 +13,7 @@ pub mod identity;
 
 pub mod envelope;
 pub mod message;
+pub mod reply;
 
 pub mod activation;
 pub mod cpu_list;

@@ -45,6 +45,9 @@ pub const SCRIPT_KILL_GRACE_MS: u64 = 5_000;
 /// Requests that may wait for their reply at the same time; the next one is refused as `busy`.
 pub const IN_FLIGHT_MAX: usize = 64;
 
+/// Activations among them that may wait: each can be as long as [`BODY_MAX`].
+pub const ACTIVATIONS_WAITING_MAX: usize = 4;
+
 /// Bytes of a persona's name, a digest, a version text or an identifier that comes from the other side.
 pub const NAME_MAX: usize = 128;
 

@@ -122,6 +122,12 @@ fn render_environment_d(variables: &Variables) -> String {
     render(variables, |text, name, value| {
         text.push_str(name);
         text.push_str("=\"");
+        if value.is_empty() {
+            // The parser takes an empty value for an error, but not one that expands to nothing.
+            text.push_str("${");
+            text.push_str(name);
+            text.push_str(":+}");
+        }
         for character in value.chars() {
             match character {
                 '"' | '\\' | '`' => text.extend(['\\', character]),
@@ -193,10 +199,11 @@ mod tests {
 
     #[test]
     fn the_form_for_systemd_escapes_what_it_would_expand() {
-        let variables = [("A".to_owned(), "\"$x\" `y` \\".to_owned())].into();
+        let value = "\"$x\" `y` \\".to_owned();
+        let variables = [("A".to_owned(), value), ("B".to_owned(), String::new())].into();
         assert_eq!(
             render_environment_d(&variables),
-            format!("{MARK}\nA=\"\\\"$$x\\\" \\`y\\` \\\\\"\n")
+            format!("{MARK}\nA=\"\\\"$$x\\\" \\`y\\` \\\\\"\nB=\"${{B:+}}\"\n")
         );
     }
 
