@@ -2,7 +2,7 @@
 //! bus and `doctor` show the states. Everything of a guest in here is checked or cleaned.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_protocol::CheckedReport;
@@ -16,7 +16,7 @@ use super::budget::Overflow;
 use super::words::GuestWords;
 
 /// What a link tells without being asked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum AgentEvent {
     /// An agent answered the hello: there is a session.
     Connected {
@@ -28,7 +28,7 @@ pub enum AgentEvent {
         /// Why.
         reason: LostReason,
     },
-    /// A report waits in the slot. There is never more than one of these unread for a link.
+    /// A report waits to be taken. There is never more than one of these under way for a link.
     Telemetry(LatestReport),
     /// The agent had a session on this channel and has not answered over several connections since.
     Unresponsive,
@@ -138,38 +138,57 @@ impl Misconduct {
     }
 }
 
-/// A slot that holds the latest report. A report that comes before the last one was taken replaces it.
-#[derive(Clone, Debug, Default)]
+/// Leave to take the latest report of a link. Reports that come before it is taken replace one another; dropping it without
+/// taking lets the next report make an event again.
+#[derive(Debug)]
 pub struct LatestReport {
-    slot: Arc<Mutex<Option<CheckedReport>>>,
+    slot: Option<ReportSlot>,
 }
 
-/// What was in the slot when a report was put there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
-    Empty,
-    Unread,
+/// Where a link puts its reports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReportSlot {
+    inner: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    report: Option<CheckedReport>,
+    /// An event about the slot is under way.
+    announced: bool,
 }
 
 impl LatestReport {
-    /// Takes the report; `None` when it was taken already.
-    pub fn take(&self) -> Option<CheckedReport> {
-        self.slot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Takes the report. Only a leave that was not given by a link has none.
+    pub fn take(mut self) -> Option<CheckedReport> {
+        let slot = self.slot.take()?;
+        let mut waiting = slot.lock();
+        waiting.announced = false;
+        waiting.report.take()
+    }
+}
+
+impl Drop for LatestReport {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.lock().announced = false;
+        }
+    }
+}
+
+impl ReportSlot {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn put(&self, report: CheckedReport) -> Slot {
-        match self
-            .slot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(report)
-        {
-            Some(_) => Slot::Unread,
-            None => Slot::Empty,
-        }
+    /// Puts a report there; gives the leave to take it unless one is under way.
+    pub(super) fn put(&self, report: CheckedReport) -> Option<LatestReport> {
+        let mut waiting = self.lock();
+        waiting.report = Some(report);
+        let announced = std::mem::replace(&mut waiting.announced, true);
+        (!announced).then(|| LatestReport {
+            slot: Some(self.clone()),
+        })
     }
 }
 

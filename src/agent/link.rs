@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use super::LinkConfig;
 use super::budget::{Backoff, Budget, Overflow};
 use super::error::AgentError;
-use super::event::{AgentEvent, LatestReport, LinkState, LostReason, Misconduct, Running, Slot};
+use super::event::{AgentEvent, LinkState, LostReason, Misconduct, ReportSlot, Running};
 use super::ownership::{Ownership, OwnershipError, try_own};
 use super::requests::{Answer, Requests};
 use super::session::{Ending, Happening, PingAnswer, Session};
@@ -124,7 +124,7 @@ struct Link {
     domain: DomainId,
     config: Arc<LinkConfig>,
     ends: Ends,
-    report: LatestReport,
+    reports: ReportSlot,
     requests: Requests,
     budget: Budget,
     reconnect: Backoff,
@@ -145,7 +145,7 @@ pub(super) fn spawn(domain: DomainId, config: Arc<LinkConfig>, ends: Ends) {
         let now = Instant::now();
         let mut link = Link {
             domain,
-            report: LatestReport::default(),
+            reports: ReportSlot::default(),
             requests: Requests::new(domain),
             budget: Budget::new(config.rates, now),
             reconnect: Backoff::new(config.reconnect.0, config.reconnect.1),
@@ -485,8 +485,8 @@ impl Link {
                     self.tell(AgentEvent::Connected { facts });
                 }
                 Ok(Happening::Reported(report)) => {
-                    if self.report.put(*report) == Slot::Empty {
-                        self.tell(AgentEvent::Telemetry(self.report.clone()));
+                    if let Some(latest) = self.reports.put(*report) {
+                        self.tell(AgentEvent::Telemetry(latest));
                     }
                 }
                 Err(ending) => return ControlFlow::Break(Verdict::Ended(ending)),

@@ -3,6 +3,7 @@
 
 #![allow(clippy::panic, clippy::print_stderr, clippy::unwrap_used)]
 
+mod agent_binary;
 mod peer;
 
 use agent_protocol::message::{HelloReason, HelloRefused, Ping};
@@ -500,6 +501,18 @@ async fn telemetry_beyond_credit_is_dropped_and_the_latest_report_holds() {
     assert_eq!(slot.take().unwrap().online.count(), 8);
     advance(seconds(5)).await;
     assert_eq!(peer.credit().await, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_nobody_takes_does_not_silence_the_next() {
+    let mut host = Host::new();
+    let guest = host.guest(DOMAIN, "a");
+    let mut peer = guest.connect().await;
+    assert!(connected(&host.event().await));
+    for online in 1..=3 {
+        peer.telemetry(online).await;
+        assert!(matches!(host.event().await, AgentEvent::Telemetry(_)));
+    }
 }
 
 #[tokio::test(start_paused = true)]

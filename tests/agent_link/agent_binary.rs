@@ -1,0 +1,287 @@
+//! The host end against the real agent: the program that runs in guests, on a unix socket, behind a proxy that can cut
+//! the line at a chosen moment. Real time passes here; nothing depends on how much.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use agent_protocol::activation::Change;
+use agent_protocol::{Activation, OnFailure, Operation, RequestId, Script};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use virt_persona::agent::{AgentEvent, AgentReply, LostReason, Running};
+
+use super::peer::{DOMAIN, Host, seconds};
+
+/// The agent of this workspace. Another package's program is not built for this package's tests, so cargo is asked for it.
+static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--message-format=json",
+            "--package",
+            "virt-persona-agent",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "the agent does not build");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the program that it built")
+});
+
+/// A running agent with a guest's tree of its own. It is killed at the end of the test.
+struct Agent {
+    root: PathBuf,
+    child: Child,
+}
+
+impl Agent {
+    fn start(root: &Path) -> Self {
+        for (path, text) in [
+            ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+            ("etc/group", "root:x:0:\n"),
+            (
+                "proc/meminfo",
+                "MemTotal: 1000 kB\nMemAvailable: 400 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+            ),
+            ("proc/loadavg", "0.50 0.40 0.30 2/77 1234\n"),
+            ("sys/devices/system/cpu/online", "0-1\n"),
+            ("sys/devices/system/cpu/present", "0-2\n"),
+            ("sys/devices/system/cpu/cpu0/topology/core_id", "0\n"),
+            ("sys/devices/system/cpu/cpu1/online", "1"),
+            ("sys/devices/system/cpu/cpu2/online", "0"),
+        ] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let child = Command::new(&*AGENT)
+            .arg("--transport")
+            .arg(format!("unix:{}", root.join("agent.sock").display()))
+            .arg("--state")
+            .arg(root.join("state"))
+            .arg("--root")
+            .arg(root)
+            .arg("--config")
+            .arg(root.join("etc/virt-persona/agent.toml"))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            root: root.to_owned(),
+            child,
+        }
+    }
+
+    /// As a power cut would.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Connects as soon as it listens.
+    async fn connect(&self) -> UnixStream {
+        loop {
+            match UnixStream::connect(self.root.join("agent.sock")).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Both directions of a line between the host and the agent.
+struct Line {
+    host: (OwnedReadHalf, OwnedWriteHalf),
+    guest: (OwnedReadHalf, OwnedWriteHalf),
+}
+
+impl Line {
+    async fn accept(listener: &UnixListener, agent: &Agent) -> Self {
+        let (host, _) = listener.accept().await.unwrap();
+        Self {
+            host: host.into_split(),
+            guest: agent.connect().await.into_split(),
+        }
+    }
+
+    /// Carries both directions until one end goes.
+    async fn carry(&mut self) {
+        tokio::select! {
+            () = copy(&mut self.host.0, &mut self.guest.1) => {}
+            () = copy(&mut self.guest.0, &mut self.host.1) => {}
+        }
+    }
+
+    /// Carries what the host says and loses what the guest says.
+    async fn deafen(&mut self) {
+        let mut lost = tokio::io::sink();
+        tokio::select! {
+            () = copy(&mut self.host.0, &mut self.guest.1) => {}
+            _ = tokio::io::copy(&mut self.guest.0, &mut lost) => {}
+        }
+    }
+}
+
+async fn copy(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) {
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if to.write_all(&buffer[..length]).await.is_err() {
+            break;
+        }
+    }
+}
+
+/// An activation whose script leaves a line in `witness` each time it runs.
+fn activation(witness: &Path) -> Operation {
+    let script = Script {
+        interpreter: "/bin/sh".to_owned(),
+        text: format!("echo ran >> '{}'\n", witness.display()),
+        timeout_ms: 60_000,
+        user: "root".to_owned(),
+        on_failure: OnFailure::Rollback,
+    };
+    Operation::Activate {
+        activation: Box::new(Activation {
+            generation: 7,
+            persona: "builder".to_owned(),
+            version: 3,
+            digest: "sha256:0".to_owned(),
+            environment: BTreeMap::from([("ROLE".to_owned(), "builder".to_owned())]),
+            pre: Some(script),
+            post: None,
+        }),
+    }
+}
+
+async fn connected(host: &mut Host) -> virt_persona::agent::AgentFacts {
+    loop {
+        if let AgentEvent::Connected { facts } = host.event().await {
+            return facts;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and_executed_once() {
+    let mut host = Host::in_real_time(|_| {});
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::start(root.path());
+    let listener = UnixListener::bind(host.socket("line")).unwrap();
+    host.registry
+        .attach(DOMAIN, host.socket("line"), Running::Yes);
+    let mut line = Line::accept(&listener, &agent).await;
+    tokio::select! {
+        () = line.carry() => panic!("the line broke"),
+        facts = connected(&mut host) => assert_eq!(facts.active, None),
+    }
+    let witness = root.path().join("witness");
+    let (registry, operation) = (host.registry.clone(), activation(&witness));
+    let answer = tokio::spawn(async move {
+        registry
+            .request(
+                DOMAIN,
+                Some(RequestId::new("once").unwrap()),
+                operation,
+                seconds(120),
+            )
+            .await
+    });
+    let ran = async {
+        while fs::read_to_string(&witness).is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = line.deafen() => panic!("the line broke"),
+        () = ran => {}
+    }
+    drop(line);
+
+    let mut line = Line::accept(&listener, &agent).await;
+    let reply = tokio::select! {
+        () = line.carry() => panic!("the line broke"),
+        reply = answer => reply.unwrap(),
+    };
+    let Ok(AgentReply::Activated(activated)) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(
+        (activated.generation, activated.outcome),
+        (7, Change::Changed)
+    );
+    assert_eq!(activated.pre.unwrap().exit, Some(0));
+    assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\n");
+
+    // The same request under the same id again gives what is stored.
+    let request = host.registry.request(
+        DOMAIN,
+        Some(RequestId::new("once").unwrap()),
+        activation(&witness),
+        seconds(120),
+    );
+    let reply = tokio::select! {
+        () = line.carry() => panic!("the line broke"),
+        reply = request => reply,
+    };
+    assert!(matches!(reply, Ok(AgentReply::Activated(_))), "{reply:?}");
+    assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\n");
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_comes_back_with_its_persona_and_reports_again() {
+    let mut host = Host::in_real_time(|_| {});
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::start(root.path());
+    // The agent's own socket is the channel here: QEMU's end and the guest's are one.
+    agent.connect().await;
+    host.registry
+        .attach(DOMAIN, root.path().join("agent.sock"), Running::Yes);
+    let first = connected(&mut host).await;
+    let witness = root.path().join("witness");
+    let reply = host
+        .registry
+        .request(DOMAIN, None, activation(&witness), seconds(120))
+        .await;
+    assert!(matches!(reply, Ok(AgentReply::Activated(_))), "{reply:?}");
+    assert!(host.registry.ping(DOMAIN).await.is_ok());
+    agent.kill();
+    loop {
+        if let AgentEvent::Lost { reason } = host.event().await {
+            assert_eq!(reason, LostReason::Closed);
+            break;
+        }
+    }
+    let _agent = Agent::start(root.path());
+    let facts = connected(&mut host).await;
+    assert_ne!(facts.instance, first.instance);
+    let active = facts.active.expect("the persona outlived the agent");
+    assert_eq!(
+        (active.generation, active.persona.as_str(), active.version),
+        (7, "builder", 3)
+    );
+    loop {
+        if let AgentEvent::Telemetry(slot) = host.event().await {
+            assert_eq!(slot.take().unwrap().memory_total_kib, 1000);
+            break;
+        }
+    }
+}
