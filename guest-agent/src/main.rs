@@ -1,2 +1,178 @@
-//! Skeleton.
-fn main() {}
+//! `virt-persona-agent`: the agent of virt-persona in the guest. It waits for the host on a virtio-serial port, makes personas
+//! active, switches CPUs and reports what the guest sees.
+//!
+//! Three threads, so that none waits for another's slow thing:
+//! ```text
+//!           frames            requests              scripts
+//!  host <----------> channel ----------> disk --------------> commands
+//!                      ^    \             |  ^                  |   |
+//!                      |     \ CPUs       |  +--- their ends ---+   |
+//!                      |      +-----------|------------------------>|
+//!                      +------ results ---+-------------------------+
+//! ```
+//! `channel` never touches a disk, `disk` alone writes state and environment, `commands` alone starts programs and switches
+//! CPUs. This file starts them and knows the command line; it holds no rule of its own.
+
+mod args;
+mod log;
+mod policy;
+
+mod channel;
+mod conversation;
+mod uevent;
+
+mod telemetry;
+
+mod disk;
+mod durable;
+mod store;
+
+mod activate;
+
+mod commands;
+mod cpu;
+mod script;
+mod users;
+
+mod status;
+mod sys;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use args::{Args, Invocation};
+use log::log;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os().skip(1)) {
+        Ok(Invocation::Help) => print(args::HELP),
+        Ok(Invocation::Version) => print(concat!(
+            "virt-persona-agent ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )),
+        Ok(Invocation::Status { state }) => match status::describe(&state) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&error),
+        },
+        Ok(Invocation::Run(args)) => match run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error.as_ref()),
+        },
+        Err(error) => {
+            log!("{error}; see virt-persona-agent --help");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let policy = policy::read_policy(&args.config)?;
+    let identity = read_identity(&args.root)?;
+    let gauge = Arc::new(durable::Gauge::default());
+    let store = store::Store::open(&args.state, Arc::clone(&gauge))?;
+
+    let (events, from_workers) = channel::events()?;
+    let (to_disk, disk_jobs) = mpsc::channel();
+    let (to_commands, command_jobs) = commands::queue()?;
+
+    let cpus = cpu::Cpus::new(&args.root, store.held_cpus(&identity.boot_id));
+    let results = store.results();
+    let state = disk::state_of(&store);
+    let commands = commands::Commands::new(
+        command_jobs,
+        to_disk.clone(),
+        events.clone(),
+        cpus,
+        results,
+        &args.root,
+    );
+    let disk = disk::Disk::new(
+        disk_jobs,
+        to_commands.clone(),
+        events,
+        store,
+        &args.root,
+        identity.boot_id.clone(),
+    );
+    let conversation = conversation::Conversation::new(identity, policy, state, gauge);
+    let telemetry = telemetry::Telemetry::new(&args.root);
+    let mut channel = channel::Channel::open(
+        &args,
+        conversation,
+        telemetry,
+        from_workers,
+        to_disk,
+        to_commands,
+    )?;
+
+    thread::Builder::new()
+        .name("disk".to_owned())
+        .spawn(move || disk.run())?;
+    thread::Builder::new()
+        .name("commands".to_owned())
+        .spawn(move || commands.run())?;
+    tell_service_manager();
+    channel.run()?;
+    Ok(())
+}
+
+/// Who this agent is, for as long as it runs.
+fn read_identity(root: &Path) -> io::Result<conversation::Identity> {
+    // Instance and boot come from the kernel itself, whatever `--root` says: no test tree can forge a boot.
+    let inst = fs::read_to_string("/proc/sys/kernel/random/uuid")?
+        .trim()
+        .to_owned();
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned();
+    let machine_id = fs::read_to_string(root.join("etc/machine-id"))
+        .ok()
+        .map(|id| id.trim().to_owned());
+    Ok(conversation::Identity {
+        inst,
+        boot_id,
+        machine_id: machine_id.filter(|id| !id.is_empty()),
+    })
+}
+
+/// Says "ready" to a service manager that asked for it (sd_notify(3)); it never hears more, since an idle agent shall not wake.
+fn tell_service_manager() {
+    use std::os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram},
+    };
+    let Some(name) = std::env::var("NOTIFY_SOCKET")
+        .ok()
+        .filter(|name| !name.is_empty())
+    else {
+        return;
+    };
+    let address = match name.strip_prefix('@') {
+        Some(hidden) => SocketAddr::from_abstract_name(hidden),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let sent =
+        address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
+    if let Err(error) = sent {
+        log!("cannot tell the service manager at {name} that the agent is ready: {error}");
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    log!("{}", log::chain(error));
+    ExitCode::FAILURE
+}

@@ -4,6 +4,12 @@
 //! Every call has a deadline and may be slow; calls that change one domain run one after another, calls for
 //! different domains do not wait for each other. Nothing here decides anything.
 
+pub mod libvirt;
+pub mod simulated;
+
+mod queue;
+mod tree;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -327,6 +333,41 @@ pub enum HypervisorError {
         /// The library's own words.
         #[source]
         source: LibraryError,
+    },
+    /// The connection broke while the call ran; whether it took effect is not known.
+    #[error(
+        "the connection broke during `{operation}` of domain {domain}; whether it took effect is not known"
+    )]
+    Lost {
+        /// The call.
+        operation: &'static str,
+        /// Which domain, or `-` for the host.
+        domain: String,
+        /// The library's own words.
+        #[source]
+        source: LibraryError,
+    },
+    /// No thread is free for the call, so it was not started.
+    #[error(
+        "`{operation}` of domain {domain} was not tried because {calls} earlier calls still hang; is libvirtd stuck?"
+    )]
+    Overloaded {
+        /// The call.
+        operation: &'static str,
+        /// Which domain, or `-` for the host.
+        domain: String,
+        /// How many calls may run at once.
+        calls: usize,
+    },
+    /// The domain has no such device (any more).
+    #[error("`{operation}` of domain {domain} was not tried because it has no device `{alias}`")]
+    NoDevice {
+        /// The call.
+        operation: &'static str,
+        /// Which domain.
+        domain: String,
+        /// The alias that was asked for.
+        alias: String,
     },
     /// The hypervisor answered something that cannot be understood.
     #[error("`{operation}` of domain {domain} gave an answer that cannot be read: {detail}")]

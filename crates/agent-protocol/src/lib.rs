@@ -1,1 +1,39 @@
-//! Skeleton.
+//! What the virt-persona daemon and its agent in the guest say to each other, and nothing that does it.
+//!
+//! Bytes become frames ([`frame`]), frames become stamped messages ([`envelope`], [`message`]), and a [`session`] says which of
+//! them count. Bodies that are longer than a frame travel in pieces ([`chunk`]). No file, socket, clock or random number is
+//! touched here: both ends own those and pass in what is needed. The daemon (`src/agent`) and `guest-agent` call this crate.
+#![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod version;
+
+pub mod frame;
+pub mod identity;
+
+pub mod envelope;
+pub mod message;
+pub mod reply;
+
+pub mod activation;
+pub mod cpu_list;
+pub mod report;
+
+pub mod chunk;
+pub mod session;
+
+pub mod fuzz;
+
+pub use activation::{Activation, ActivationReply, OnFailure, Script, ScriptResult};
+pub use chunk::{Assembler, ChunkRefusal};
+pub use cpu_list::CpuList;
+pub use envelope::{
+    DecodeError, EncodeError, Stamp, decode_guest, decode_host, encode_guest, encode_host,
+    encode_request,
+};
+pub use frame::{Decoder, FrameCounters};
+pub use identity::{RequestId, SessionId};
+pub use message::{GuestMessage, HostMessage, Operation, Reply, ReplyError, Request};
+pub use report::{CheckedReport, Report, ReportRefusal};
+pub use session::{Dropped, Session};
+pub use version::{PROTOCOL, SUPPORTED, VersionRange};

@@ -19,6 +19,7 @@ mod validate;
 
 pub use digest::Digest;
 pub use document::{Format, SourceText};
+pub use domain::DomainId;
 pub use model::{
     BaseConfiguration, Class, CpuBounds, Level, MemoryBounds, OnFailure, Persona, PersonaName,
     PersonaNameError, Script, TrustLevels,

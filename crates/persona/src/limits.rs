@@ -13,6 +13,9 @@ pub(crate) const DEEPEST_DOCUMENT: usize = 32;
 pub(crate) const MOST_VALUES: usize = 20_000;
 /// Most rules; each is evaluated at every tick.
 pub(crate) const MOST_RULES: usize = 256;
+/// Rules are read no further behind this many problems: placing and explaining each takes time, and nobody mends a
+/// thousand at once.
+pub(crate) const MOST_FOUND: usize = 1000;
 /// Most actions of one rule.
 pub(crate) const MOST_ACTIONS: usize = 16;
 /// Longest notice of a rule, in bytes: it is a line in a log.

@@ -82,8 +82,10 @@ pub struct Problem {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// The source line at [`Span::line`].
+    /// The source line at [`Span::line`]; of a very long one, the part around the place.
     pub source_line: String,
+    /// The column of the first character of `source_line`: 1, but for a part of a very long line.
+    pub source_column: u32,
 }
 
 impl Problem {
@@ -97,6 +99,7 @@ impl Problem {
             label: None,
             help: None,
             source_line: String::new(),
+            source_column: 1,
         }
     }
 
@@ -204,9 +207,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Characters of a source line that are shown; a document may be one line of 256 KiB.
-const SHOWN: usize = 160;
-
 fn render_problem(out: &mut String, source: &str, problem: &Problem, style: Style) {
     let (strong, dim, reset) = match (style, problem.severity) {
         (Style::Plain, _) => ("", "", ""),
@@ -217,13 +217,9 @@ fn render_problem(out: &mut String, source: &str, problem: &Problem, style: Styl
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
-    let Span {
-        line,
-        column,
-        length,
-    } = problem.span;
+    let Span { line, column, .. } = problem.span;
     let gutter = " ".repeat(line.to_string().len());
-    let (shown, marked) = window(&problem.source_line, column, length);
+    let (shown, marked) = (printable(&problem.source_line), marks(problem));
     let label = problem
         .label
         .as_deref()
@@ -250,24 +246,16 @@ fn render_problem(out: &mut String, source: &str, problem: &Problem, style: Styl
     }
 }
 
-/// The part of a line around the marked columns, and the marks under it.
-fn window(line: &str, column: u32, length: u32) -> (String, String) {
-    let column = usize::try_from(column)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(1);
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let total = line.chars().count();
-    let column = column.min(total);
-    let start = if total <= SHOWN {
-        0
-    } else {
-        column.saturating_sub(SHOWN / 4)
-    };
-    let shown: String = line.chars().skip(start).take(SHOWN).collect();
-    let left = column - start;
-    let room = shown.chars().count().saturating_sub(left).max(1);
-    let marks = format!("{}{}", " ".repeat(left), "^".repeat(length.clamp(1, room)));
-    (printable(&shown), marks)
+/// The marks under the source line of a problem.
+fn marks(problem: &Problem) -> String {
+    let left = problem.span.column.saturating_sub(problem.source_column);
+    let shown = u32::try_from(problem.source_line.chars().count()).unwrap_or(u32::MAX);
+    let length = problem
+        .span
+        .length
+        .clamp(1, shown.saturating_sub(left).max(1));
+    let times = |count: u32, mark: &str| mark.repeat(usize::try_from(count).unwrap_or_default());
+    format!("{}{}", times(left.min(shown), " "), times(length, "^"))
 }
 
 /// Control characters would move the terminal's cursor or change its state; each is shown as one visible character,

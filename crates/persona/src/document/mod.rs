@@ -177,8 +177,8 @@ fn char_start(text: &str, at: usize) -> usize {
     start
 }
 
-/// Source lines in problems are for showing; one may be the whole document.
-const LONGEST_SOURCE_LINE: usize = 1000;
+/// Characters of a source line that problems show; a document may be one line.
+const SHOWN: usize = 160;
 
 /// Problems in the order of the text, with the source lines that they show, each once.
 pub(crate) fn collect(name: &str, text: &Text, mut found: Vec<Problem>) -> Problems {
@@ -192,7 +192,16 @@ pub(crate) fn collect(name: &str, text: &Text, mut found: Vec<Problem>) -> Probl
     found.truncate(Problems::MOST);
     for problem in &mut found {
         let line = text.source_line(problem.span);
-        problem.source_line = line[..char_start(line, LONGEST_SOURCE_LINE)].to_owned();
+        let column = usize::try_from(problem.span.column).unwrap_or(usize::MAX);
+        let long = line.chars().nth(SHOWN).is_some();
+        // A quarter of what is shown stands before the place.
+        let skip = if long {
+            column.saturating_sub(SHOWN / 4)
+        } else {
+            0
+        };
+        problem.source_line = line.chars().skip(skip).take(SHOWN).collect();
+        problem.source_column = u32::try_from(skip + 1).unwrap_or(u32::MAX);
     }
     Problems {
         source: name.to_owned(),

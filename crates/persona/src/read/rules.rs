@@ -31,6 +31,9 @@ impl Reader<'_> {
                 self.report(Kind::TooLarge, item, message, None);
                 return;
             }
+            if self.problems.len() >= limits::MOST_FOUND {
+                return;
+            }
             let default_name = format!("{prefix}-{}", index + 1);
             let placed = match &item.value {
                 Value::Map(_) => self.structured(item, default_name),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Reader;
 use crate::document::{Entry, Node, Value};
 use crate::limits;
-use crate::problem::{self, Kind, Problem};
+use crate::problem::{self, Kind, Problem, Problems};
 use crate::quantity::{Quantity, whole_millis};
 use crate::rule::parse::TextProblem;
 use crate::signal::Unit;
@@ -107,7 +107,11 @@ impl Reader<'_> {
                 .map(|key| key.name)
         };
         let lowered = entry.key.to_ascii_lowercase();
-        let help = if entry.key == "<<" {
+        // Nobody reads advice beyond the problems that are kept, and finding it for each of thousands takes long.
+        let advised = self.problems.len() < Problems::MOST;
+        let help = if !advised {
+            String::new()
+        } else if entry.key == "<<" {
             "merge keys are not part of YAML 1.2; write the keys out".to_owned()
         } else if lowered.starts_with("if ") {
             "a rule text that contains `: ` has to stand in quotes".to_owned()

@@ -4,17 +4,19 @@
 mod action;
 mod ast;
 mod check;
+mod condition;
 mod eval;
 mod lex;
 pub(crate) mod parse;
 mod print;
+mod value;
+
+use crate::document::{self, Text};
+use crate::problem::{Problem, Problems};
 
 pub use ast::{Action, Condition, Direction, MemoryAmount, Resource, Rule};
 pub(crate) use ast::{Comparison, Expr, Value};
 pub use eval::{Holds, Looked, Trail, Truth};
-
-use crate::document::{self, Text};
-use crate::problem::{Problem, Problems};
 
 impl Rule {
     /// Reads a rule in text form, apart from any document.

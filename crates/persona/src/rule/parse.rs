@@ -1,21 +1,18 @@
-//! Rule text into rules: the grammar, and the kinds of quantities while it is read. Each problem has its place in the
-//! text; the document reader turns that into a place in the file. Actions are in `action`.
+//! Rule text into rules: the clauses of a rule, and the cursor that the rest of the grammar shares (`condition`,
+//! `value`, `action`). Each problem has its place in the text; the document reader turns that into one in the file.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use super::ast::{Action, Arithmetic, Comparison, Condition, Expr, Value};
-use super::check;
-use super::lex::{Measured, Token, What, tokens};
+use super::ast::{Action, Condition};
+use super::lex::{Token, What, tokens};
 use crate::problem::Kind;
-use crate::signal::{Metric, MetricError, Unit};
+use crate::signal::Unit;
 
 /// Longest rule text, in bytes. A person reads rules; this is far beyond what one reads.
 pub(crate) const LONGEST_TEXT: usize = 4096;
 /// Deepest nesting of parentheses, so that recursion is bounded.
 const DEEPEST: usize = 32;
-/// Most arithmetic operations in one text, so that trees of them are bounded, too.
-const MOST_OPERATIONS: usize = 64;
 /// Longest `FOR` window and cooldown.
 const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 
@@ -120,48 +117,16 @@ const KEYWORDS: [&str; 10] = [
     "if", "then", "until", "cooldown", "priority", "and", "or", "not", "between", "for",
 ];
 
-/// Functions of the language that this version does not compute.
-const FUNCTIONS: [&str; 11] = [
-    "avg",
-    "min",
-    "max",
-    "p50",
-    "p90",
-    "p95",
-    "p99",
-    "rate",
-    "delta",
-    "anomaly",
-    "predicted",
-];
-
-/// Events of the language to which this version does not listen.
-const EVENTS: [&str; 8] = [
-    "domain.started",
-    "domain.rebooted",
-    "agent.lost",
-    "migration.finished",
-    "guest.oom",
-    "login.failed",
-    "feed.changed",
-    "event",
-];
-
-/// A value with its kind and place.
-struct Typed {
-    value: Value,
-    kind: check::Kind,
-    at: Range<usize>,
-}
-
+/// Where the reading of one text stands. Its grammar is here for clauses, in `condition` for conditions, in `value`
+/// for sums and in `action` for actions.
 pub(crate) struct Parser<'a> {
-    text: &'a str,
-    tokens: &'a [Token],
-    next: usize,
+    pub(super) text: &'a str,
+    pub(super) tokens: &'a [Token],
+    pub(super) next: usize,
     depth: usize,
-    operations: usize,
-    slot: usize,
-    problems: &'a mut Vec<TextProblem>,
+    pub(super) operations: usize,
+    pub(super) slot: usize,
+    pub(super) problems: &'a mut Vec<TextProblem>,
 }
 
 impl<'a> Parser<'a> {
@@ -294,98 +259,8 @@ impl<'a> Parser<'a> {
         Ok(parts)
     }
 
-    fn condition(&mut self) -> Parsed<Condition> {
-        let start = self.here().start;
-        let before = self.problems.len();
-        let expr = self.or()?;
-        let condition = Condition { expr };
-        if self.problems.len() == before && condition.metrics().next().is_none() {
-            let at = self.since(start);
-            self.report(
-                Kind::RuleSyntax,
-                at,
-                "this compares numbers with numbers and measures nothing",
-            )
-            .help = Some("name a metric, such as `cpu.utilization`".to_owned());
-        }
-        Ok(condition)
-    }
-
-    fn or(&mut self) -> Parsed<Expr> {
-        let mut parts = vec![self.and()?];
-        while self.take_word("or") {
-            parts.push(self.and()?);
-        }
-        Ok(one_or(parts, Expr::Or))
-    }
-
-    fn and(&mut self) -> Parsed<Expr> {
-        let mut parts = vec![self.not()?];
-        while self.take_word("and") {
-            parts.push(self.not()?);
-        }
-        Ok(one_or(parts, Expr::And))
-    }
-
-    fn not(&mut self) -> Parsed<Expr> {
-        if self.take_word("not") {
-            return Ok(Expr::Not(Box::new(self.held()?)));
-        }
-        self.held()
-    }
-
-    fn held(&mut self) -> Parsed<Expr> {
-        let opens = self.peek().is_some_and(|token| token.is_symbol("("));
-        let inner = if opens && self.is_condition_group() {
-            self.nested(|parser| {
-                let inner = parser.or()?;
-                if parser.take_symbol(")") {
-                    Ok(inner)
-                } else {
-                    parser.expected("`)`, AND, OR or FOR")
-                }
-            })?
-        } else {
-            self.comparison()?
-        };
-        if !self.take_word("for") {
-            return Ok(inner);
-        }
-        let window = self.duration("a FOR window", Duration::from_millis(1))?;
-        let slot = self.slot;
-        self.slot += 1;
-        Ok(Expr::Held {
-            inner: Box::new(inner),
-            window,
-            slot,
-        })
-    }
-
-    /// Whether the parenthesis that opens here holds a condition and not a sum: a comparison stands in it.
-    fn is_condition_group(&self) -> bool {
-        let mut open = 0_usize;
-        for token in &self.tokens[self.next..] {
-            match token.what {
-                What::Symbol("(") => open += 1,
-                What::Symbol(")") if open <= 1 => return false,
-                What::Symbol(")") => open -= 1,
-                What::Symbol("<" | "<=" | ">" | ">=" | "==" | "!=" | "=" | "&&" | "||" | "!") => {
-                    return true;
-                }
-                _ if ["between", "and", "or", "not", "for"]
-                    .iter()
-                    .any(|word| token.is_word(word)) =>
-                {
-                    return true;
-                }
-                _ => {}
-            }
-        }
-        true
-    }
-
     /// Steps over the opening parenthesis and reads what is in it, one level deeper.
-    fn nested<T>(&mut self, part: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+    pub(super) fn nested<T>(&mut self, part: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         let at = self.here();
         self.depth += 1;
         if self.depth > DEEPEST {
@@ -402,328 +277,8 @@ impl<'a> Parser<'a> {
         Ok(inner)
     }
 
-    fn comparison(&mut self) -> Parsed<Expr> {
-        if let Some(event) = self.event() {
-            return Ok(event);
-        }
-        let left = self.sum()?;
-        if self.take_word("between") {
-            let low = self.sum()?;
-            if !self.take_word("and") {
-                return self.expected("AND and the upper end of BETWEEN");
-            }
-            let high = self.sum()?;
-            self.comparable(&left, &low);
-            self.comparable(&left, &high);
-            if let (Value::Number { value: from, .. }, Value::Number { value: to, .. }) =
-                (&low.value, &high.value)
-                && from > to
-                && low.kind == high.kind
-            {
-                let (from, to) = (&self.text[low.at.clone()], &self.text[high.at.clone()]);
-                let message =
-                    format!("nothing is BETWEEN {from} and {to}: the lower end comes first");
-                self.report(Kind::Contradiction, low.at.start..high.at.end, message);
-            }
-            return Ok(Expr::Between {
-                value: left.value,
-                low: low.value,
-                high: high.value,
-            });
-        }
-        let op = match self.peek().map(|token| &token.what) {
-            Some(What::Symbol("<")) => Comparison::Less,
-            Some(What::Symbol("<=")) => Comparison::LessOrEqual,
-            Some(What::Symbol(">")) => Comparison::Greater,
-            Some(What::Symbol(">=")) => Comparison::GreaterOrEqual,
-            Some(What::Symbol("==")) => Comparison::Equal,
-            Some(What::Symbol("!=")) => Comparison::NotEqual,
-            _ => return self.expected("a comparison (<, <=, >, >=, ==, != or BETWEEN)"),
-        };
-        self.advance();
-        let right = self.sum()?;
-        self.comparable(&left, &right);
-        Ok(Expr::Compare {
-            left: left.value,
-            op,
-            right: right.value,
-        })
-    }
-
-    /// An event, which stands without a comparison. It is reported, and the rest of the rule is read on.
-    fn event(&mut self) -> Option<Expr> {
-        let What::Word(word) = &self.peek()?.what else {
-            return None;
-        };
-        let lowered = word.to_ascii_lowercase();
-        if !EVENTS.contains(&lowered.as_str()) {
-            return None;
-        }
-        let start = self.here().start;
-        self.advance();
-        self.skip_arguments();
-        let at = self.since(start);
-        self.report(
-            Kind::NotYetSupported,
-            at,
-            format!("this version does not react to the event `{word}`"),
-        )
-        .help = Some("compare a metric, such as `cpu.utilization > 80%`".to_owned());
-        let nothing = || Value::Number {
-            value: 0.0,
-            unit: Unit::Count,
-        };
-        Some(Expr::Compare {
-            left: nothing(),
-            op: Comparison::Equal,
-            right: nothing(),
-        })
-    }
-
-    fn comparable(&mut self, left: &Typed, right: &Typed) {
-        let (Some(one), Some(other)) = (left.kind, right.kind) else {
-            return;
-        };
-        if one == other {
-            return;
-        }
-        let (left_text, right_text) = (&self.text[left.at.clone()], &self.text[right.at.clone()]);
-        let message =
-            format!("`{left_text}` is {one} and `{right_text}` is {other}; they do not compare");
-        // A number without a unit is the one that was forgotten; else the right one is shown.
-        let bare = |typed: &Typed, text: &str| {
-            typed.kind == Some(Unit::Count) && text.parse::<f64>().is_ok()
-        };
-        let (at, kind, help) = if bare(right, right_text) {
-            (
-                right.at.clone(),
-                other,
-                Some(check::example(right_text, one)),
-            )
-        } else if bare(left, left_text) {
-            (left.at.clone(), one, Some(check::example(left_text, other)))
-        } else {
-            (right.at.clone(), other, None)
-        };
-        let problem = self.report(Kind::UnitMismatch, at, message);
-        problem.label = Some(kind.to_string());
-        problem.help = help.map(|example| format!("write the unit, such as `{example}`"));
-    }
-
-    fn sum(&mut self) -> Parsed<Typed> {
-        self.joined(
-            &[("+", Arithmetic::Add), ("-", Arithmetic::Subtract)],
-            Self::term,
-        )
-    }
-
-    fn term(&mut self) -> Parsed<Typed> {
-        self.joined(
-            &[("*", Arithmetic::Multiply), ("/", Arithmetic::Divide)],
-            Self::factor,
-        )
-    }
-
-    fn joined(
-        &mut self,
-        symbols: &[(&str, Arithmetic)],
-        part: impl Fn(&mut Self) -> Parsed<Typed>,
-    ) -> Parsed<Typed> {
-        let mut left = part(self)?;
-        while let Some(op) = symbols
-            .iter()
-            .find(|(symbol, _)| self.take_symbol(symbol))
-            .map(|(_, op)| *op)
-        {
-            let right = part(self)?;
-            let at = left.at.start..right.at.end;
-            self.operations += 1;
-            if self.operations > MOST_OPERATIONS {
-                self.report(
-                    Kind::TooLarge,
-                    at,
-                    format!("more than {MOST_OPERATIONS} operations in one rule"),
-                );
-                return Err(Stop);
-            }
-            let kind = match check::combine(left.kind, op, right.kind) {
-                Ok(kind) => kind,
-                Err(message) => {
-                    self.report(Kind::UnitMismatch, at.clone(), message);
-                    None
-                }
-            };
-            let value = Value::Binary {
-                left: Box::new(left.value),
-                op,
-                right: Box::new(right.value),
-            };
-            left = Typed { value, kind, at };
-        }
-        Ok(left)
-    }
-
-    fn factor(&mut self) -> Parsed<Typed> {
-        let start = self.here().start;
-        let negative = self.take_symbol("-");
-        let inner = if self.peek().is_some_and(|token| token.is_symbol("(")) {
-            self.nested(|parser| {
-                let inner = parser.sum()?;
-                if parser.take_symbol(")") {
-                    Ok(inner)
-                } else {
-                    parser.expected("`)`")
-                }
-            })?
-        } else {
-            self.value()?
-        };
-        let value = if negative {
-            Value::Negate(Box::new(inner.value))
-        } else {
-            inner.value
-        };
-        Ok(Typed {
-            value,
-            kind: inner.kind,
-            at: self.since(start),
-        })
-    }
-
-    fn value(&mut self) -> Parsed<Typed> {
-        let Some(token) = self.peek() else {
-            return self.expected("a metric or a number");
-        };
-        match &token.what {
-            What::Quantity(measured) => {
-                self.advance();
-                Ok(self.measured(measured, token.at.clone()))
-            }
-            What::Word(word) if !is_keyword(word) => Ok(self.name(word, token.at.start)),
-            _ => self.expected("a metric or a number"),
-        }
-    }
-
-    fn measured(&mut self, measured: &Measured, at: Range<usize>) -> Typed {
-        match &measured.quantity {
-            Ok(quantity) => {
-                let value = Value::Number {
-                    value: quantity.value,
-                    unit: quantity.unit,
-                };
-                Typed {
-                    value,
-                    kind: Some(quantity.unit),
-                    at,
-                }
-            }
-            Err(error) => {
-                self.report(Kind::BadQuantity, at.clone(), error.to_string());
-                unknown(at)
-            }
-        }
-    }
-
-    /// A metric, of one word or several, or something of the language that has no value in this version.
-    fn name(&mut self, word: &str, start: usize) -> Typed {
-        let lowered = word.to_ascii_lowercase();
-        let second = self.peek_second();
-        let called = second.is_some_and(|token| token.is_symbol("("));
-        let indexed = second.is_some_and(|token| token.is_symbol("["));
-        let looked_up = indexed && ["priority_metrics", "trust_levels"].contains(&lowered.as_str());
-        if called || looked_up {
-            self.advance();
-            self.skip_arguments();
-            let at = self.since(start);
-            if looked_up {
-                self.report(
-                    Kind::NotYetSupported,
-                    at.clone(),
-                    format!("this version does not read `{lowered}` in rules"),
-                );
-            } else if FUNCTIONS.contains(&lowered.as_str()) {
-                let message = format!("this version does not compute the function `{lowered}`");
-                self.report(Kind::NotYetSupported, at.clone(), message).help = Some(
-                    "compare the metric itself and let a FOR window ride out short peaks"
-                        .to_owned(),
-                );
-            } else {
-                let near = crate::problem::nearest(&lowered, FUNCTIONS);
-                let help = near.map(|near| format!("did you mean `{near}`?"));
-                self.report(
-                    Kind::UnknownMetric,
-                    at.clone(),
-                    format!("there is no function `{word}`"),
-                )
-                .help = help;
-            }
-            return unknown(at);
-        }
-        self.metric(start)
-    }
-
-    /// The longest run of words that names a metric; where none does, all of them are the unknown name.
-    fn metric(&mut self, start: usize) -> Typed {
-        let words = self.tokens[self.next..]
-            .iter()
-            .map_while(|token| match &token.what {
-                What::Word(word) if !is_keyword(word) => Some(word.as_str()),
-                _ => None,
-            })
-            .take(8)
-            .collect::<Vec<_>>();
-        for count in (1..=words.len()).rev() {
-            let error = match words[..count].join(" ").parse::<Metric>() {
-                Ok(metric) => {
-                    self.next += count;
-                    return Typed {
-                        value: Value::Metric(metric),
-                        kind: Some(metric.unit()),
-                        at: self.since(start),
-                    };
-                }
-                Err(MetricError::Unknown { .. }) if count > 1 => continue,
-                Err(error @ MetricError::NotMeasured(_)) => {
-                    self.next += count;
-                    error
-                }
-                Err(_) => {
-                    self.next += words.len();
-                    match words.join(" ").parse::<Metric>() {
-                        Err(error) => error,
-                        Ok(_) => continue,
-                    }
-                }
-            };
-            let at = self.since(start);
-            self.report_metric(&error, at.clone());
-            return unknown(at);
-        }
-        unknown(self.since(start))
-    }
-
-    fn report_metric(&mut self, error: &MetricError, at: Range<usize>) {
-        let names = || Metric::ALL.map(Metric::name).join(", ");
-        let (kind, message, help) = match error {
-            MetricError::NotMeasured(_) => (
-                Kind::NotYetSupported,
-                error.to_string(),
-                format!("it measures {}", names()),
-            ),
-            MetricError::Unknown { name, nearest } => {
-                let message = format!("there is no metric `{name}`");
-                let help = match nearest {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("metrics are {}", names()),
-                };
-                (Kind::UnknownMetric, message, help)
-            }
-        };
-        self.report(kind, at, message).help = Some(help);
-    }
-
     /// Steps over `(…)` or `[…]`, if one stands here.
-    fn skip_arguments(&mut self) {
+    pub(super) fn skip_arguments(&mut self) {
         let Some(close) = self.peek().and_then(|token| match token.what {
             What::Symbol("(") => Some(("(", ")")),
             What::Symbol("[") => Some(("[", "]")),
@@ -745,7 +300,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A duration from `least` up to the longest window.
-    fn duration(&mut self, what: &str, least: Duration) -> Parsed<Duration> {
+    pub(super) fn duration(&mut self, what: &str, least: Duration) -> Parsed<Duration> {
         let Some(Token {
             what: What::Quantity(measured),
             at,
@@ -824,26 +379,4 @@ pub(crate) fn is_keyword(word: &str) -> bool {
     KEYWORDS
         .iter()
         .any(|keyword| word.eq_ignore_ascii_case(keyword))
-}
-
-fn one_or(mut parts: Vec<Expr>, join: impl FnOnce(Vec<Expr>) -> Expr) -> Expr {
-    match (parts.len(), parts.pop()) {
-        (1, Some(only)) => only,
-        (_, last) => {
-            parts.extend(last);
-            join(parts)
-        }
-    }
-}
-
-/// Stands for what was reported; the rule never comes out.
-fn unknown(at: Range<usize>) -> Typed {
-    Typed {
-        value: Value::Number {
-            value: 0.0,
-            unit: Unit::Count,
-        },
-        kind: None,
-        at,
-    }
 }

@@ -1,0 +1,43 @@
+# Tasks of this repository. `make` alone lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench evaluate build clean
+
+CARGO ?= cargo
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing and, without systemd, start the services that libvirt needs (root)
+	@packaging/setup-development
+
+demo: setup ## show the main job on a real domain: grow under load, shrink after it
+	@tests/demo
+
+test: setup ## unit, property and live tests (real libvirt and QEMU)
+	@tests/guest/build >/dev/null
+	$(CARGO) test --workspace
+
+test-all: lint test ## everything that a change must pass
+
+lint: ## format, clippy, documentation, shell scripts, XML and the house's rules; changes nothing
+	@packaging/lint
+
+bench: setup ## measure the tick, the agent's round trip and sizes; DATA=path adds recorded traces
+	@tests/guest/build >/dev/null
+	@if [ -z "$(DATA)" ]; then echo "bench: DATA is not set, so what needs recorded traces is left out"; fi
+	DATA="$(DATA)" $(CARGO) bench --workspace
+
+evaluate: ## compare rules on recorded traces; DATA=path is needed
+	@if [ -z "$(DATA)" ]; then echo "evaluate: give the directory of recorded traces: make evaluate DATA=path" >&2; exit 1; fi
+	@if [ ! -d "$(DATA)" ]; then echo "evaluate: $(DATA) is not a directory" >&2; exit 1; fi
+	@tests/evaluate "$(DATA)"
+
+build: ## build the daemon, the command line and the static guest agent
+	$(CARGO) build --release --workspace --exclude virt-persona-agent --exclude guest-load
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile guest --target x86_64-unknown-linux-gnu -p virt-persona-agent
+
+clean: ## remove what was built, also this checkout's test guest
+	$(CARGO) clean
+	@rm -rf -- "$$(tests/guest/build --print-output)"

@@ -1,0 +1,327 @@
+//! What a tick costs: sampling many domains beside the bare reads of the same files, and the parsers of the tick
+//! beside those of the `procfs` crate. The domains are processes of its own with threads named like vCPUs, in
+//! control groups named like libvirt's where it may make them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark reports on its terminal and may fail"
+)]
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use divan::Bencher;
+use nix::time::{ClockId, clock_gettime};
+use persona::units::Moment;
+use procfs::prelude::*;
+use virt_persona::hypervisor::DomainId;
+use virt_persona::observe::host::{parse_cpu_times, parse_memory};
+use virt_persona::observe::parse::parse_pressure;
+use virt_persona::observe::procfs::{parse_resident_pages, parse_schedstat};
+use virt_persona::observe::{Emulator, Observer, Roots};
+
+const DOMAINS: u32 = 50;
+const VCPUS: u32 = 4;
+const CHILD: &str = "--be-an-emulator";
+
+fn main() {
+    if std::env::args().any(|argument| argument == CHILD) {
+        be_an_emulator();
+        return;
+    }
+    divan::main();
+    if std::env::args().any(|argument| argument == "--bench") {
+        print_ratio();
+    }
+    fleet().stop();
+}
+
+/// Threads that sleep until the parent ends.
+fn be_an_emulator() {
+    // A thread gets its name when it begins, not when it is made.
+    let named = Arc::new(Barrier::new(VCPUS as usize + 1));
+    for index in 0..VCPUS {
+        let named = Arc::clone(&named);
+        let sleep = move || {
+            named.wait();
+            loop {
+                std::thread::park();
+            }
+        };
+        std::thread::Builder::new()
+            .name(format!("CPU {index}/TCG"))
+            .spawn(sleep)
+            .unwrap();
+    }
+    named.wait();
+    std::io::stdout().write_all(b"ready\n").unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+struct Fleet {
+    observer: Observer,
+    domains: Vec<DomainId>,
+    bare: Vec<File>,
+    children: Vec<Child>,
+    groups: Vec<PathBuf>,
+    now: Moment,
+}
+
+fn fleet() -> MutexGuard<'static, Fleet> {
+    static FLEET: OnceLock<Mutex<Fleet>> = OnceLock::new();
+    FLEET
+        .get_or_init(|| Mutex::new(Fleet::start()))
+        .lock()
+        .unwrap()
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let mut fleet = Self {
+            observer: Observer::new(Roots::default(), Duration::from_secs(1)),
+            domains: Vec::new(),
+            bare: Vec::new(),
+            children: Vec::new(),
+            groups: Vec::new(),
+            now: Moment(1_000),
+        };
+        for number in 0..DOMAINS {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .arg(CHILD)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut [0; 6])
+                .unwrap();
+            let pid = child.id();
+            fleet.children.push(child);
+            let cpu_group = fleet.make_groups(number, pid);
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            fleet.domains.push(DomainId(id));
+            let emulator = Emulator {
+                pid,
+                instance: None,
+                vcpus_plugged: VCPUS,
+            };
+            fleet.observer.attach(DomainId(id), emulator);
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            for task in fs::read_dir(process.join("task")).unwrap() {
+                let task = task.unwrap().path();
+                if fs::read_to_string(task.join("comm"))
+                    .unwrap()
+                    .starts_with("CPU ")
+                {
+                    fleet.bare.push(File::open(task.join("schedstat")).unwrap());
+                }
+            }
+            fleet.bare.push(File::open(process.join("statm")).unwrap());
+            fleet
+                .bare
+                .extend(cpu_group.and_then(|group| File::open(group.join("cpu.stat")).ok()));
+        }
+        if fleet.groups.is_empty() {
+            println!("no control group could be made (not root?): measured without");
+        }
+        fleet
+    }
+
+    /// Puts the process into groups of its own; gives the one with quota and throttling.
+    fn make_groups(&mut self, number: u32, pid: u32) -> Option<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        let bases = if root.join("cgroup.controllers").exists() {
+            vec![root.to_owned()]
+        } else {
+            vec![root.join("cpu"), root.join("unified")]
+        };
+        let mut cpu = None;
+        for base in bases {
+            let parent = base.join(format!("virt-persona-bench-{}", std::process::id()));
+            let group = parent.join(format!("qemu-{number}-bench.libvirt-qemu"));
+            if fs::create_dir_all(&group).is_ok() {
+                self.groups.push(group.clone());
+                if fs::write(group.join("cgroup.procs"), pid.to_string()).is_ok() && cpu.is_none() {
+                    cpu = Some(group);
+                }
+            }
+        }
+        cpu
+    }
+
+    fn tick(&mut self) -> usize {
+        // Short of the interval at which threads are looked for again, which is no part of a tick.
+        self.now = Moment(self.now.0 + 1);
+        let known = |domain| {
+            self.observer
+                .sample_domain(domain, Some(VCPUS), self.now)
+                .vcpu_basis
+                .is_some()
+        };
+        self.domains
+            .iter()
+            .copied()
+            .map(known)
+            .filter(|known| *known)
+            .count()
+    }
+
+    fn read_bare(&self, buffer: &mut [u8]) -> usize {
+        self.bare
+            .iter()
+            .map(|file| file.read_at(buffer, 0).unwrap())
+            .sum()
+    }
+
+    fn stop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for group in &self.groups {
+            let _ = fs::remove_dir(group);
+        }
+        for group in &self.groups {
+            if let Some(parent) = group.parent() {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+    }
+}
+
+/// CPU time of the process, in seconds.
+fn cpu_time() -> f64 {
+    Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap()).as_secs_f64()
+}
+
+/// CPU time of ticks over that of the bare reads, taken by turns so that both see the same machine.
+fn print_ratio() {
+    const ROUNDS: usize = 200;
+    let mut fleet = fleet();
+    let mut buffer = vec![0; 8 << 10];
+    fleet.tick();
+    let (mut ticks, mut reads) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let start = cpu_time();
+        assert_eq!(fleet.tick(), fleet.domains.len());
+        let middle = cpu_time();
+        black_box(fleet.read_bare(&mut buffer));
+        ticks.push(middle - start);
+        reads.push(cpu_time() - middle);
+    }
+    let median = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2] * 1e6
+    };
+    let (tick, read) = (median(&mut ticks), median(&mut reads));
+    println!(
+        "tick of {DOMAINS} domains with {VCPUS} vCPUs: {tick:.0} us of CPU time, {:.1} us a domain; the same {} reads \
+         alone: {read:.0} us; ratio {:.2}",
+        tick / f64::from(DOMAINS),
+        fleet.bare.len(),
+        tick / read
+    );
+}
+
+#[divan::bench]
+fn tick_of_50_domains(bencher: Bencher<'_, '_>) {
+    let mut fleet = fleet();
+    fleet.tick();
+    bencher.bench_local(|| fleet.tick());
+}
+
+#[divan::bench]
+fn bare_reads_of_50_domains(bencher: Bencher<'_, '_>) {
+    let fleet = fleet();
+    let mut buffer = vec![0; 8 << 10];
+    bencher.bench_local(|| fleet.read_bare(&mut buffer));
+}
+
+#[divan::bench]
+fn host(bencher: Bencher<'_, '_>) {
+    let mut observer = Observer::new(Roots::default(), Duration::from_secs(1));
+    let mut now = 0;
+    bencher.bench_local(|| {
+        now += 1_000;
+        observer.sample_host(Moment(now))
+    });
+}
+
+/// By hand, and by the `procfs` crate.
+mod parsers {
+    use super::*;
+
+    const SCHEDSTAT: &[u8] = b"210851270 10518785 136\n";
+    const STATM: &[u8] = include_bytes!("../tests/fixtures/procfs/statm");
+    const PRESSURE: &[u8] = include_bytes!("../tests/fixtures/cgroup-v2/cpu.pressure");
+
+    #[divan::bench]
+    fn schedstat_here() -> u64 {
+        parse_schedstat(black_box(SCHEDSTAT)).unwrap().run
+    }
+
+    #[divan::bench]
+    fn schedstat_procfs() -> u64 {
+        procfs::process::Schedstat::from_read(black_box(SCHEDSTAT))
+            .unwrap()
+            .sum_exec_runtime
+    }
+
+    #[divan::bench]
+    fn statm_here() -> Option<u64> {
+        parse_resident_pages(black_box(STATM)).unwrap()
+    }
+
+    #[divan::bench]
+    fn statm_procfs() -> u64 {
+        procfs::process::StatM::from_read(black_box(STATM))
+            .unwrap()
+            .resident
+    }
+
+    #[divan::bench]
+    fn pressure_here() -> f64 {
+        parse_pressure(black_box(PRESSURE)).unwrap()
+    }
+
+    #[divan::bench]
+    fn pressure_procfs() -> f32 {
+        procfs::CpuPressure::from_buf_read(black_box(PRESSURE))
+            .unwrap()
+            .some
+            .avg10
+    }
+
+    #[divan::bench]
+    fn meminfo_here(bencher: Bencher<'_, '_>) {
+        let text = fs::read("/proc/meminfo").unwrap();
+        bencher.bench(|| parse_memory(black_box(&text)).unwrap());
+    }
+
+    #[divan::bench]
+    fn meminfo_procfs(bencher: Bencher<'_, '_>) {
+        let text = fs::read("/proc/meminfo").unwrap();
+        bencher.bench(|| {
+            procfs::Meminfo::from_buf_read(black_box(text.as_slice()))
+                .unwrap()
+                .mem_total
+        });
+    }
+
+    #[divan::bench]
+    fn host_cpu_times_here(bencher: Bencher<'_, '_>) {
+        let text = fs::read("/proc/stat").unwrap();
+        bencher.bench(|| parse_cpu_times(black_box(&text)).unwrap());
+    }
+}

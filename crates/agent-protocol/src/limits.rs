@@ -1,0 +1,80 @@
+//! Every bound of the protocol, in one place, with the reason for its value. Both ends take them from here, so that no side
+//! can send what the other refuses.
+
+/// Longest frame in bytes, with its record separator and line feed. A virtio-serial port takes at most 32 768 bytes in one
+/// `write(2)`, so a frame of this size is queued whole or not at all; a longer one could be cut in half by a lost client.
+pub const MAX_FRAME: usize = 32_768;
+
+/// Longest frame that is accepted before a hello: enough for every greeting, too little to make a stranger costly.
+pub const MAX_FRAME_BEFORE_HELLO: usize = 4_096;
+
+/// Smallest `max_frame` that a peer may offer: below it a reply with script output might not fit.
+pub const MIN_FRAME: usize = MAX_FRAME_BEFORE_HELLO;
+
+/// Raw bytes in one chunk: its base64 (four thirds) and its envelope stay below [`MAX_FRAME`].
+pub const CHUNK_RAW_MAX: usize = 22 * 1_024;
+
+/// Longest reassembled body in bytes: [`ACTIVATION_TEXT_MAX`] with every character escaped, and the fields around it.
+pub const BODY_MAX: usize = 2 * ACTIVATION_TEXT_MAX + 32 * 1_024;
+
+/// Bodies that may be under way in pieces at the same time; together with [`BODY_MAX`] it bounds the agent's memory.
+pub const TRANSFERS_MAX: usize = 2;
+
+/// Bytes of environment and scripts together in one activation.
+pub const ACTIVATION_TEXT_MAX: usize = 256 * 1_024;
+
+/// Variables in one activation's environment.
+pub const ENVIRONMENT_VARIABLES_MAX: usize = 1_024;
+
+/// Bytes of one environment value: the kernel's limit for a single string of a new program's environment is 128 KiB, and
+/// login shells become slow far below that.
+pub const ENVIRONMENT_VALUE_MAX: usize = 16 * 1_024;
+
+/// Longest time that a script may be given, in milliseconds (one hour).
+pub const SCRIPT_TIMEOUT_MAX_MS: u64 = 3_600_000;
+
+/// Bytes of a script's output that the agent keeps: the end, since that is where the error is.
+pub const SCRIPT_OUTPUT_KEEP: usize = 64 * 1_024;
+
+/// Bytes of a script's output that a reply carries. Two outputs, each character escaped, and the rest fit [`MAX_FRAME`].
+pub const REPLY_OUTPUT_MAX: usize = 6 * 1_024;
+
+/// Time between SIGTERM and SIGKILL for a script that overran, in milliseconds.
+pub const SCRIPT_KILL_GRACE_MS: u64 = 5_000;
+
+/// Requests that may wait for their reply at the same time; the next one is refused as `busy`.
+pub const IN_FLIGHT_MAX: usize = 64;
+
+/// Activations among them that may wait: each can be as long as [`BODY_MAX`].
+pub const ACTIVATIONS_WAITING_MAX: usize = 4;
+
+/// Bytes of a persona's name, a digest, a version text or an identifier that comes from the other side.
+pub const NAME_MAX: usize = 128;
+
+/// Bytes of an error sentence.
+pub const MESSAGE_MAX: usize = 512;
+
+/// Names in a list of features.
+pub const FEATURES_MAX: usize = 32;
+
+/// Telemetry frames of credit that an agent can hold.
+pub const CREDIT_MAX: u32 = 64;
+
+/// Shortest interval of telemetry in milliseconds.
+pub const TELEMETRY_MIN_MS: u64 = 100;
+
+/// Silence after which the host pings, in milliseconds.
+pub const HEARTBEAT_IDLE_MS: u64 = 10_000;
+
+/// Pings without an answer after which the host closes and reopens the connection. That reconnect is what revives a port
+/// whose guest-to-host direction died in a migration.
+pub const HEARTBEAT_MISSES: u32 = 3;
+
+/// CPUs that a report may speak of: twice what the largest x86 kernel configuration of the distributions allows.
+pub const CPUS_MAX: u32 = 16_384;
+
+/// Memory that a report may speak of, in KiB (64 TiB: 46 bits of physical address, the common limit of x86 hosts).
+pub const MEMORY_MAX_KIB: u64 = 64 << 30;
+
+/// Processes that a report may speak of: the kernel's own ceiling for `pid_max` on 64-bit machines.
+pub const PROCESSES_MAX: u64 = 4_194_304;

@@ -1,0 +1,292 @@
+//! Messages over frames, as the two ends use them: what is sent arrives, unknown things are survived, arbitrary bytes are too.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use agent_protocol::{
+    Activation, CpuList, DecodeError, Decoder, GuestMessage, HostMessage, Operation, Reply, Report,
+    Request, RequestId, Script, Session, SessionId, Stamp,
+    activation::{Change, OnFailure},
+    chunk::Assembler,
+    decode_guest, decode_host, encode_guest, encode_host, encode_request,
+    envelope::decode_request_body,
+    fuzz,
+    limits::MAX_FRAME,
+    message::{
+        Active, Announce, Credit, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused,
+        JournalState, OnlineCpusReply, OpStatus, Ping, ReplyBody, ReplyError, Retry, Telemetry,
+    },
+    version::SUPPORTED,
+};
+use proptest::prelude::*;
+
+fn stamp() -> Stamp {
+    Stamp {
+        sid: Some(SessionId::from_random([7; 16])),
+        seq: 3,
+    }
+}
+
+fn id(text: &str) -> RequestId {
+    RequestId::new(text).unwrap()
+}
+
+fn text(frame: &[u8]) -> String {
+    let mut input = frame;
+    Decoder::new(MAX_FRAME)
+        .next_frame(&mut input)
+        .unwrap()
+        .to_owned()
+}
+
+fn activation(script_text: &str) -> Activation {
+    Activation {
+        generation: 7,
+        persona: "web".to_owned(),
+        version: 2,
+        digest: "sha256:1".to_owned(),
+        environment: [("A".to_owned(), "ü \"$x\" \\".to_owned())].into(),
+        pre: None,
+        post: Some(Script {
+            interpreter: "/bin/sh".to_owned(),
+            text: script_text.to_owned(),
+            timeout_ms: 5,
+            user: "nobody".to_owned(),
+            on_failure: OnFailure::Keep,
+        }),
+    }
+}
+
+fn host_messages() -> Vec<HostMessage> {
+    let request = |op| {
+        HostMessage::Request(Request {
+            id: id("01JD"),
+            ttl_ms: 9,
+            op,
+        })
+    };
+    vec![
+        HostMessage::Hello(Hello {
+            v: SUPPORTED,
+            host_id: "h".to_owned(),
+            vm_uuid: "u".to_owned(),
+            reason: HelloReason::Revert,
+            max_frame: MAX_FRAME,
+            feats: vec!["x".to_owned()],
+            now_unix_ms: 1,
+            telemetry_ms: Some(1000),
+        }),
+        HostMessage::Ping(Ping { n: u64::MAX }),
+        HostMessage::Credit(Credit { frames: 4 }),
+        request(Operation::OnlineCpus { target: 2 }),
+        request(Operation::Activate {
+            activation: Box::new(activation("exit 0\n")),
+        }),
+        request(Operation::Deactivate { generation: 8 }),
+        request(Operation::OpStatus { id: id("old") }),
+        request(Operation::Report),
+        request(Operation::Unknown("dance".to_owned())),
+    ]
+}
+
+fn guest_messages() -> Vec<GuestMessage> {
+    let reply = |body| {
+        GuestMessage::Reply(Reply {
+            re: id("01JD"),
+            body,
+        })
+    };
+    let online: CpuList = [0, 1].into_iter().collect();
+    let cpus = OnlineCpusReply {
+        online: online.clone(),
+        present: online,
+        outcome: Change::Changed,
+    };
+    let error = ReplyError::new(
+        ErrorCode::StaleGeneration,
+        "generation 8 was seen",
+        Retry::Useless,
+    );
+    let done = OpStatus::Done {
+        result: ReplyBody::Err(error.clone()),
+    };
+    vec![
+        GuestMessage::Announce(Announce {
+            inst: "i".to_owned(),
+            boot_id: "b".to_owned(),
+        }),
+        GuestMessage::HelloAck(Box::new(HelloAck {
+            v: 1,
+            agent_version: "0.1.0".to_owned(),
+            inst: "i".to_owned(),
+            boot_id: "b".to_owned(),
+            machine_id: None,
+            active: Some(Active {
+                generation: 7,
+                persona: "web".to_owned(),
+                version: 2,
+                digest: "d".to_owned(),
+            }),
+            generation: 7,
+            journal: JournalState::Recovering,
+            feats: vec![],
+            max_frame: MAX_FRAME,
+        })),
+        GuestMessage::HelloRefused(HelloRefused {
+            error: "version".to_owned(),
+            have: SUPPORTED,
+        }),
+        GuestMessage::Pong(Ping { n: 1 }),
+        reply(ReplyBody::Ok(serde_json::to_value(cpus).unwrap())),
+        reply(ReplyBody::Ok(serde_json::to_value(done).unwrap())),
+        reply(ReplyBody::Err(error)),
+        GuestMessage::Telemetry(Telemetry {
+            report: Report {
+                load1: Some(0.25),
+                ..Report::default()
+            },
+        }),
+    ]
+}
+
+#[test]
+fn every_message_arrives_as_it_was_sent() {
+    for message in host_messages() {
+        let frame = encode_host(&stamp(), &message, MAX_FRAME).unwrap();
+        assert_eq!(decode_host(&text(&frame)).unwrap(), (stamp(), message));
+    }
+    for message in guest_messages() {
+        let frame = encode_guest(&stamp(), &message, MAX_FRAME).unwrap();
+        assert_eq!(decode_guest(&text(&frame)).unwrap(), (stamp(), message));
+    }
+}
+
+#[test]
+fn the_wire_form_is_the_documented_one() {
+    let request = HostMessage::Request(Request {
+        id: id("01JD"),
+        ttl_ms: 9,
+        op: Operation::OnlineCpus { target: 2 },
+    });
+    let sid = "07".repeat(16);
+    let expected = format!(
+        r#"{{"msg":"request","sid":"{sid}","seq":3,"id":"01JD","ttl_ms":9,"op":"online_cpus","args":{{"target":2}}}}"#
+    );
+    assert_eq!(
+        text(&encode_host(&stamp(), &request, MAX_FRAME).unwrap()),
+        expected
+    );
+    let announce = GuestMessage::Announce(Announce {
+        inst: "i".to_owned(),
+        boot_id: "b".to_owned(),
+    });
+    let expected = r#"{"msg":"announce","seq":0,"inst":"i","boot_id":"b"}"#;
+    assert_eq!(
+        text(&encode_guest(&Stamp::outside(), &announce, MAX_FRAME).unwrap()),
+        expected
+    );
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_an_unknown_operation_keeps_its_name() {
+    let (_, message) = decode_host(r#"{"msg":"ping","seq":1,"n":2,"later":{"a":[]}}"#).unwrap();
+    assert_eq!(message, HostMessage::Ping(Ping { n: 2 }));
+    let (_, message) =
+        decode_host(r#"{"msg":"request","seq":1,"id":"a","ttl_ms":1,"op":"dance","args":{"x":1}}"#)
+            .unwrap();
+    assert!(
+        matches!(message, HostMessage::Request(Request { op: Operation::Unknown(name), .. }) if name == "dance")
+    );
+    let error: ReplyError =
+        serde_json::from_str(r#"{"code":"later","message":"m","retryable":true}"#).unwrap();
+    assert_eq!(error.code, ErrorCode::Other("later".to_owned()));
+}
+
+#[test]
+fn a_request_without_sense_can_still_be_answered() {
+    let error = decode_host(
+        r#"{"msg":"request","seq":1,"id":"a","ttl_ms":1,"op":"online_cpus","args":{"target":-1}}"#,
+    )
+    .unwrap_err();
+    assert!(
+        matches!(error, DecodeError::Request { id, .. } if id.as_str() == "a"),
+        "the id is kept"
+    );
+    assert!(matches!(
+        decode_host(r#"{"msg":"request","seq":1,"id":"../a"}"#),
+        Err(DecodeError::Malformed(_))
+    ));
+    assert!(matches!(
+        decode_host(r#"{"msg":"dance","seq":1}"#),
+        Err(DecodeError::Unknown { .. })
+    ));
+}
+
+#[test]
+fn text_of_the_other_side_is_cleaned_before_it_is_shown() {
+    let error = ReplyError {
+        code: ErrorCode::Storage,
+        message: "\u{1b}[2Jx\u{202e}y".to_owned(),
+        retryable: false,
+    };
+    let fault = Reply::err(id("a"), error)
+        .into_answer::<OpStatus>()
+        .unwrap_err();
+    assert_eq!(fault.to_string(), "the guest refused: storage:  [2Jx y");
+}
+
+#[test]
+fn a_request_longer_than_a_frame_arrives_in_pieces() {
+    let script = "echo \"long\"\n".repeat(15_000);
+    let request = Request {
+        id: id("01JD"),
+        ttl_ms: 9,
+        op: Operation::Activate {
+            activation: Box::new(activation(&script)),
+        },
+    };
+    let mut sender = Session::new(SessionId::from_random([7; 16]));
+    let frames = encode_request(&mut sender, &request, MAX_FRAME).unwrap();
+    assert!(frames.len() > 5);
+    let mut receiver = Session::new(SessionId::from_random([7; 16]));
+    let mut assembler = Assembler::new();
+    let mut body = None;
+    for frame in frames {
+        assert!(frame.len() <= MAX_FRAME);
+        let (stamp, message) = decode_host(&text(&frame)).unwrap();
+        receiver.admit(&stamp).unwrap();
+        let HostMessage::Chunk(chunk) = message else {
+            panic!("{message:?}")
+        };
+        body = assembler.take(&chunk).unwrap();
+    }
+    assert_eq!(
+        decode_request_body(&body.unwrap(), &stamp()).unwrap(),
+        request
+    );
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+        fuzz::stream(&bytes);
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(which: prop::sample::Index, at: prop::sample::Index, byte: u8) {
+        let host = host_messages().into_iter().map(|message| encode_host(&stamp(), &message, MAX_FRAME).unwrap());
+        let guest = guest_messages().into_iter().map(|message| encode_guest(&stamp(), &message, MAX_FRAME).unwrap());
+        let frames: Vec<Vec<u8>> = host.chain(guest).collect();
+        let mut frame = frames[which.index(frames.len())].clone();
+        let position = at.index(frame.len());
+        frame[position] = byte;
+        fuzz::stream(&frame);
+    }
+
+    #[test]
+    fn arbitrary_chunks_never_panic(pieces in prop::collection::vec(("[ab]", 0..40_u64, 0..20_u64, any::<bool>(), "[A-Za-z0-9+/=]{0,24}"), 0..12)) {
+        let lines: Vec<String> = pieces
+            .into_iter()
+            .map(|(xid, off, n, last, b64)| format!(r#"{{"xid":"{xid}","off":{off},"n":{n},"last":{last},"b64":"{b64}"}}"#))
+            .collect();
+        fuzz::chunks(&lines.join("\n"));
+    }
+}

@@ -1,0 +1,348 @@
+//! Rules over readings: for each resource at most one wish. The highest priority wins; among equals growth goes before
+//! shrinking, because a machine that is too small hurts more than one that is too large; then the order of the
+//! document. What bounds a wish is in `guard`.
+
+use std::time::Duration;
+
+use persona::Persona;
+use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
+use persona::signal::{Metric, Reading, Signals, Source};
+use persona::units::Moment;
+
+use crate::report::{RuleReport, Wish};
+use crate::snapshot::Domain;
+use crate::state::{DomainState, RuleState};
+
+/// What somebody wants of one resource.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) resource: Resource,
+    pub(crate) to: u64,
+    pub(crate) by: Wish,
+    pub(crate) priority: i64,
+    pub(crate) cooldown: Duration,
+    /// Whose word it rests on: the least trusted source that was looked at.
+    pub(crate) evidence: Source,
+    /// The rule, where its effect will be undone later.
+    pub(crate) effect: Option<String>,
+}
+
+/// What the rules of one domain come to.
+pub(crate) struct Evaluation {
+    pub(crate) rules: Vec<RuleReport>,
+    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) notices: Vec<(String, String)>,
+}
+
+/// The readings, without those from before the last change of what they measure: such a reading describes a machine
+/// that is no more, and would make the same rule fire twice for one need.
+pub(crate) struct SinceChange<'a> {
+    pub(crate) signals: &'a dyn Signals,
+    pub(crate) vcpus: Option<Moment>,
+    pub(crate) memory: Option<Moment>,
+}
+
+impl Signals for SinceChange<'_> {
+    fn reading(&self, metric: Metric) -> Option<Reading> {
+        let changed = match metric {
+            Metric::CpuUtilization
+            | Metric::CpuSteal
+            | Metric::CpuThrottled
+            | Metric::VcpuCount => self.vcpus,
+            Metric::MemorySize
+            | Metric::MemoryUtilization
+            | Metric::MemoryAvailable
+            | Metric::GuestMemoryPressure => self.memory,
+            _ => None,
+        };
+        let reading = self.signals.reading(metric)?;
+        match changed {
+            // Rates are averages over the time since the sample before, so one whole period must lie after the change.
+            Some(changed)
+                if metric == Metric::CpuUtilization
+                    && reading.at < changed.after(reading.period) =>
+            {
+                None
+            }
+            Some(changed) if reading.at < changed => None,
+            _ => Some(reading),
+        }
+    }
+}
+
+/// The base configuration goes before every rule.
+const BASE_PRIORITY: i64 = i64::MAX;
+
+/// Evaluates all rules, so that every window advances, and picks one wish a resource.
+pub(crate) fn evaluate(
+    domain: &Domain<'_>,
+    persona: &Persona,
+    state: &mut DomainState,
+    now: Moment,
+) -> Evaluation {
+    align(persona, state);
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut rules = Vec::with_capacity(persona.rules.len());
+    let mut notices = Vec::new();
+    base_wishes(domain, persona, state, &mut wanted);
+    for (index, rule) in persona.rules.iter().enumerate() {
+        let mut trail = Trail::recording();
+        let slot = &mut state.rules[index];
+        let truth = rule.when.evaluate(
+            domain.signals,
+            rule.source,
+            &mut slot.holds,
+            now,
+            &mut trail,
+        );
+        let until = rule.until.as_ref().map_or(Truth::False, |until| {
+            until.evaluate(
+                domain.signals,
+                rule.source,
+                &mut slot.holds,
+                now,
+                &mut Trail::Off,
+            )
+        });
+        let looked = trail.looked().to_vec();
+        let evidence = looked
+            .iter()
+            .filter_map(|looked| looked.reading.map(|reading| reading.source))
+            .min()
+            .unwrap_or(Source::Agent);
+        if truth == Truth::True {
+            for action in &rule.then {
+                match action {
+                    Action::Notify(text) if !slot.notified => {
+                        notices.push((rule.name.clone(), text.clone()))
+                    }
+                    _ => {
+                        if let Some(wish) = rule_wish(domain, rule, action, evidence) {
+                            wanted.push(wish);
+                        }
+                    }
+                }
+            }
+        }
+        slot.notified = truth == Truth::True;
+        undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
+        let cooldown_left = state.rules[index]
+            .touches
+            .iter()
+            .filter_map(|resource| cooldown_left(state, *resource, rule.cooldown, now))
+            .max();
+        rules.push(RuleReport {
+            name: rule.name.clone(),
+            line: rule.line,
+            text: rule.text.clone(),
+            truth,
+            looked,
+            cooldown_left,
+        });
+    }
+    let mut best = Vec::new();
+    for resource in [Resource::Vcpus, Resource::Memory] {
+        let present = domain.present(resource);
+        // `max_by_key` takes the last of equals, so the document is walked backwards to favour the first.
+        let pick = wanted
+            .iter()
+            .rev()
+            .filter(|wish| wish.resource == resource && wish.to != present)
+            .max_by_key(|wish| (wish.priority, wish.to > present));
+        best.extend(pick.cloned());
+    }
+    Evaluation {
+        rules,
+        wanted: best,
+        notices,
+    }
+}
+
+/// How long a resource's last change still holds a rule with this cooldown back.
+pub(crate) fn cooldown_left(
+    state: &DomainState,
+    resource: Resource,
+    cooldown: Duration,
+    now: Moment,
+) -> Option<Duration> {
+    let changed = state.resource(resource).changed_at?;
+    cooldown
+        .checked_sub(now.since(changed))
+        .filter(|left| !left.is_zero())
+}
+
+/// Makes the rule states fit the persona: another document starts with fresh windows and forgets effects.
+fn align(persona: &Persona, state: &mut DomainState) {
+    if state.persona.as_ref() != Some(&persona.digest) {
+        state.persona = Some(persona.digest.clone());
+        state.rules.clear();
+        state.effects.clear();
+        state.started = false;
+    }
+    if state.rules.len() != persona.rules.len() {
+        state.rules = persona
+            .rules
+            .iter()
+            .map(|rule| RuleState {
+                touches: rule.then.iter().filter_map(Action::resource).collect(),
+                ..RuleState::default()
+            })
+            .collect();
+    }
+}
+
+/// What the base configuration wants: at least `min`, at most `max`, and `initial` once.
+fn base_wishes(
+    domain: &Domain<'_>,
+    persona: &Persona,
+    state: &mut DomainState,
+    wanted: &mut Vec<Wanted>,
+) {
+    let mut wish = |resource, to, by| {
+        wanted.push(Wanted {
+            resource,
+            to,
+            by,
+            priority: BASE_PRIORITY,
+            cooldown: Duration::ZERO,
+            evidence: Source::Host,
+            effect: None,
+        });
+    };
+    for resource in [Resource::Vcpus, Resource::Memory] {
+        let Some(bounds) = bounds(persona, resource) else {
+            continue;
+        };
+        let present = domain.present(resource);
+        if present < bounds.min {
+            wish(resource, bounds.min, Wish::Minimum);
+        } else if let Some(max) = bounds.max.filter(|max| present > *max) {
+            wish(resource, max, Wish::Maximum);
+        } else if !state.started
+            && let Some(initial) = bounds.initial.filter(|initial| present < *initial)
+        {
+            // Only upwards: a machine that somebody started larger is shrunk by its rules, on evidence.
+            wish(resource, initial, Wish::Initial);
+        }
+    }
+    let reached = |resource| {
+        bounds(persona, resource)
+            .and_then(|bounds| bounds.initial)
+            .is_none_or(|initial| domain.present(resource) >= initial)
+    };
+    if reached(Resource::Vcpus) && reached(Resource::Memory) {
+        state.started = true;
+    }
+}
+
+/// The persona's numbers for one resource, in vCPUs or bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) min: u64,
+    pub(crate) initial: Option<u64>,
+    pub(crate) max: Option<u64>,
+    pub(crate) reservation: u64,
+    pub(crate) share: u32,
+}
+
+/// The persona's numbers, or nothing where the document is silent about the resource.
+pub(crate) fn bounds(persona: &Persona, resource: Resource) -> Option<Bounds> {
+    match resource {
+        Resource::Vcpus => persona.base.cpu.as_ref().map(|cpu| Bounds {
+            min: cpu.min.into(),
+            initial: cpu.initial.map(u64::from),
+            max: cpu.max.map(u64::from),
+            reservation: cpu.reservation.into(),
+            share: cpu.share,
+        }),
+        Resource::Memory => persona.base.memory.as_ref().map(|memory| Bounds {
+            min: memory.min.0,
+            initial: memory.initial.map(|bytes| bytes.0),
+            max: memory.max.map(|bytes| bytes.0),
+            reservation: memory.reservation.0,
+            share: memory.share,
+        }),
+    }
+}
+
+/// What one action of a rule that holds wants.
+fn rule_wish(
+    domain: &Domain<'_>,
+    rule: &Rule,
+    action: &Action,
+    evidence: Source,
+) -> Option<Wanted> {
+    let resource = action.resource()?;
+    let present = domain.present(resource);
+    let to = match action {
+        Action::SetVcpus(count) => u64::from(*count),
+        Action::AddVcpus(count) => present.saturating_add(u64::from(*count)),
+        Action::RemoveVcpus(count) => present.saturating_sub(u64::from(*count)).max(1),
+        Action::SetMemory(size) => size.0,
+        Action::AddMemory(amount) => present.saturating_add(memory_amount(*amount, present)),
+        Action::RemoveMemory(amount) => present.saturating_sub(memory_amount(*amount, present)),
+        Action::Notify(_) => return None,
+    };
+    Some(Wanted {
+        resource,
+        to,
+        by: Wish::Rule(rule.name.clone()),
+        priority: rule.priority.into(),
+        cooldown: rule.cooldown,
+        evidence,
+        effect: rule.until.is_some().then(|| rule.name.clone()),
+    })
+}
+
+/// A relative amount of memory in bytes.
+fn memory_amount(amount: MemoryAmount, present: u64) -> u64 {
+    match amount {
+        MemoryAmount::Size(size) => size.0,
+        // Percentages are validated to be finite and positive; the cast saturates, and bounds follow anyway.
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
+        MemoryAmount::Percent(percent) => (present as f64 * percent / 100.0) as u64,
+    }
+}
+
+/// What goes back: effects of the rule whose `until` holds, until they are back where they began.
+fn undo_wishes(
+    domain: &Domain<'_>,
+    rule: &Rule,
+    truth: Truth,
+    until: Truth,
+    evidence: Source,
+    state: &mut DomainState,
+    wanted: &mut Vec<Wanted>,
+) {
+    for effect in state
+        .effects
+        .iter_mut()
+        .filter(|effect| effect.rule == rule.name)
+    {
+        if truth == Truth::True {
+            effect.undoing = false;
+        } else if until == Truth::True {
+            effect.undoing = true;
+        }
+        if effect.undoing {
+            wanted.push(Wanted {
+                resource: effect.resource,
+                to: effect.before,
+                by: Wish::Undo(rule.name.clone()),
+                priority: rule.priority.into(),
+                cooldown: Duration::ZERO,
+                evidence,
+                effect: None,
+            });
+        }
+    }
+    state.effects.retain(|effect| {
+        !(effect.rule == rule.name
+            && effect.undoing
+            && domain.present(effect.resource) == effect.before)
+    });
+}

@@ -1,0 +1,311 @@
+//! Why: what every rule saw, what bound every decision, what was granted. Kept as values and numbers; sentences are
+//! made when somebody asks (`explain`, the audit).
+
+use std::fmt;
+use std::time::Duration;
+
+use persona::domain::DomainId;
+use persona::rule::{Looked, Resource, Truth};
+use persona::units::{Bytes, Moment};
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{Ability, Host};
+
+/// What one pass found for one domain.
+#[must_use = "an unread report explains nothing"]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DomainReport {
+    /// Which domain.
+    pub domain: DomainId,
+    /// When.
+    pub at: Moment,
+    /// Why nothing was evaluated at all, when that is so.
+    pub idle: Option<Idle>,
+    /// One for each rule, in the order of the document.
+    pub rules: Vec<RuleReport>,
+    /// vCPUs and memory, as far as the persona manages them.
+    pub resources: Vec<ResourceReport>,
+}
+
+/// Why a domain was not evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// No persona is in force.
+    NoPersona,
+    /// It does not run.
+    NotRunning,
+    /// It is paused.
+    Paused,
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPersona => {
+                "no persona is in force; give it one with `virt-persona apply` or a mapped tag"
+            }
+            Self::NotRunning => "the domain does not run",
+            Self::Paused => "the domain is paused, so nothing that it shows can be verified",
+        })
+    }
+}
+
+/// What one rule saw.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RuleReport {
+    /// Name.
+    pub name: String,
+    /// Line in the document.
+    pub line: u32,
+    /// The rule, as text.
+    pub text: String,
+    /// What its condition was worth, with its window.
+    pub truth: Truth,
+    /// What was looked at.
+    pub looked: Vec<Looked>,
+    /// How long its cooldown still holds it back.
+    pub cooldown_left: Option<Duration>,
+}
+
+/// What became of one resource.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ResourceReport {
+    /// Which.
+    pub resource: Resource,
+    /// What was in force, in vCPUs or bytes.
+    pub present: u64,
+    /// What was wanted before any limit.
+    pub wanted: Option<u64>,
+    /// Who wanted it.
+    pub by: Option<Wish>,
+    /// The limits that changed what was wanted, in the order they were applied.
+    pub clamps: Vec<Clamp>,
+    /// What will be done, or why nothing is.
+    pub verdict: Verdict,
+}
+
+/// Who wants a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// A rule that holds.
+    Rule(String),
+    /// A rule whose `until` holds: its effect is undone.
+    Undo(String),
+    /// The base configuration's `min`.
+    Minimum,
+    /// The base configuration's `max`.
+    Maximum,
+    /// The base configuration's `initial`.
+    Initial,
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(name) => write!(f, "rule {name}"),
+            Self::Undo(name) => write!(f, "the until of rule {name}"),
+            Self::Minimum => f.write_str("the base configuration's min"),
+            Self::Maximum => f.write_str("the base configuration's max"),
+            Self::Initial => f.write_str("the base configuration's initial"),
+        }
+    }
+}
+
+/// One limit that changed a wish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Clamp {
+    /// Which limit.
+    pub limit: Limit,
+    /// Before.
+    pub from: u64,
+    /// After.
+    pub to: u64,
+}
+
+/// The limits, in the order in which they are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// The persona's `min`.
+    PersonaMinimum,
+    /// The persona's `max`.
+    PersonaMaximum,
+    /// What the domain's definition, or its memory device, leaves at least.
+    DomainMinimum,
+    /// What the domain's definition, or its memory device, allows at most.
+    DomainMaximum,
+    /// One vCPU a step, verified before the next.
+    OneVcpuAStep,
+    /// Page structs of the growth must fit into what the guest has free.
+    PageStructs,
+    /// Shrinking goes in small steps.
+    ShrinkStep,
+    /// Live use of the guest, with its margin.
+    LiveUse,
+    /// The persona's reservation.
+    Reservation,
+    /// The mechanism's granularity.
+    Block,
+    /// The host's budget, fairly shared.
+    Budget,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PersonaMinimum => "the persona's min",
+            Self::PersonaMaximum => "the persona's max",
+            Self::DomainMinimum => "the least that the domain's definition leaves",
+            Self::DomainMaximum => "the most that the domain's definition allows",
+            Self::OneVcpuAStep => "one vCPU a step",
+            Self::PageStructs => "the page structs that fit into the guest's free memory",
+            Self::ShrinkStep => "the largest shrink step",
+            Self::LiveUse => "the guest's live use with its margin",
+            Self::Reservation => "the persona's reservation",
+            Self::Block => "the memory device's block size",
+            Self::Budget => "the domain's fair share of the host's budget",
+        })
+    }
+}
+
+/// What becomes of a wish.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nobody wants a change.
+    Content,
+    /// A step is taken to this amount.
+    Step(u64),
+    /// Nothing is done, and this is why.
+    No(Reason),
+}
+
+/// Why a wish is not followed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Already at the limit.
+    AtLimit(Limit),
+    /// The rule's cooldown still runs.
+    Cooldown(Duration),
+    /// An earlier step is being carried out and verified.
+    InFlight {
+        /// Towards this amount.
+        to: u64,
+    },
+    /// Somebody changed it by hand.
+    Held {
+        /// Respected for so long still.
+        left: Duration,
+    },
+    /// The last steps did not take effect; the next try waits.
+    Waiting {
+        /// For so long still.
+        left: Duration,
+        /// Failures in a row.
+        failures: u32,
+    },
+    /// The mechanism is stuck.
+    Quarantined {
+        /// Left alone for so long still.
+        left: Duration,
+    },
+    /// There is no mechanism.
+    Unable(Ability),
+    /// What is left after the removal would trigger a growth rule.
+    WouldGrowAgain {
+        /// That rule.
+        rule: String,
+    },
+    /// What is left after the removal cannot be judged, because a metric is unknown.
+    CannotJudge,
+    /// The host's budget is spent, fairly.
+    Budget {
+        /// The host's budget.
+        budget: u64,
+        /// What others hold of it, what is reserved for them included.
+        others: u64,
+    },
+    /// The change would be too small to be worth it.
+    TooSmall {
+        /// The least change.
+        least: u64,
+    },
+    /// The persona does not trust itself with it.
+    NotTrusted(persona::Level),
+    /// The guest's word alone may not take what others want too.
+    GuestClaim,
+}
+
+impl Reason {
+    /// One sentence that a person can act on.
+    pub fn sentence(&self, resource: Resource) -> String {
+        let show = |amount: u64| amount_text(resource, amount);
+        let seconds = |left: &Duration| left.as_secs_f64().ceil();
+        match self {
+            Self::AtLimit(limit) => format!("it is already at {limit}"),
+            Self::Cooldown(left) => format!("the cooldown after the last change runs for another {} s", seconds(left)),
+            Self::InFlight { to } => format!("a step to {} is being carried out and verified", show(*to)),
+            Self::Held { left } => format!(
+                "somebody changed it by hand, which is respected for another {} s (release it with `virt-persona release`)",
+                seconds(left)
+            ),
+            Self::Waiting { left, failures } => {
+                format!("the last {failures} steps did not take effect; the next try is in {} s", seconds(left))
+            }
+            Self::Quarantined { left } => format!(
+                "the mechanism is stuck and left alone for another {} s; `virt-persona doctor` says what is wrong",
+                seconds(left)
+            ),
+            Self::Unable(Ability::NoHotplugVcpus) => {
+                "the domain's definition has no hot-pluggable vCPUs; raise <vcpu> and set its current= to what it boots with".into()
+            }
+            Self::Unable(Ability::NoMemoryDevice) => {
+                "the domain has neither a virtio-mem device nor a balloon; add one to its definition".into()
+            }
+            Self::Unable(Ability::NoGuestAgent) => {
+                "no agent in the guest can bring CPUs online or take them offline; install virt-persona-agent there".into()
+            }
+            Self::Unable(Ability::Both) => "the mechanism is there".into(),
+            Self::WouldGrowAgain { rule } => format!("what would be left would make rule {rule} grow it again"),
+            Self::CannotJudge => "what would be left cannot be judged, because a metric is unknown".into(),
+            Self::Budget { budget, others } => format!(
+                "the host's budget is {} and other domains hold {} of it, reservations included",
+                show(*budget),
+                show(*others)
+            ),
+            Self::TooSmall { least } => format!("the change would be smaller than {}", show(*least)),
+            Self::NotTrusted(persona::Level::None) => {
+                "the persona's trust level for resource_scaling is none, which forbids it".into()
+            }
+            Self::NotTrusted(_) => {
+                "the persona's trust level for resource_scaling is low: it may only propose, so a person has to do it".into()
+            }
+            Self::GuestClaim => {
+                "only the guest itself claims the need, and other domains want what is left of the budget too".into()
+            }
+        }
+    }
+}
+
+/// An amount of a resource, for people.
+pub fn amount_text(resource: Resource, amount: u64) -> String {
+    match resource {
+        Resource::Vcpus if amount == 1 => "1 vCPU".into(),
+        Resource::Vcpus => format!("{amount} vCPUs"),
+        Resource::Memory => Bytes(amount).to_string(),
+    }
+}
+
+/// What the host had, what was held, and what was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct HostReport {
+    /// The budget.
+    pub budget: Host,
+    /// vCPUs held or on their way after this plan.
+    pub vcpus_granted: u64,
+    /// Bytes held or on their way after this plan.
+    pub memory_granted: u64,
+}

@@ -1,0 +1,190 @@
+//! What was seen at one moment: the host, and each domain with its persona and its readings. Built by the daemon,
+//! read by every stage; nothing here is decided.
+
+use persona::Persona;
+use persona::domain::DomainId;
+use persona::rule::Resource;
+use persona::signal::{Metric, Signals};
+use persona::units::{Bytes, Moment};
+use serde::{Deserialize, Serialize};
+
+/// Everything a plan is made from.
+pub struct Snapshot<'a> {
+    /// What all domains may have together.
+    pub host: Host,
+    /// Every domain, managed or not: what an unmanaged one has is not there for others.
+    pub domains: Vec<Domain<'a>>,
+}
+
+/// The host's budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// vCPUs that all domains may have together.
+    pub vcpus: u32,
+    /// Memory that all domains may have together.
+    pub memory: Bytes,
+}
+
+impl Host {
+    /// The budget of one resource, in vCPUs or bytes.
+    pub fn budget(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Vcpus => u64::from(self.vcpus),
+            Resource::Memory => self.memory.0,
+        }
+    }
+}
+
+/// One domain.
+#[derive(Clone, Copy)]
+pub struct Domain<'a> {
+    /// UUID.
+    pub id: DomainId,
+    /// Name, for reports.
+    pub name: &'a str,
+    /// The persona in force; `None` leaves the domain alone.
+    pub persona: Option<&'a Persona>,
+    /// Whether it can be changed.
+    pub run: Run,
+    /// Number of the running instance: what was seen of an earlier one says nothing of this one.
+    pub instance: Option<u32>,
+    /// vCPUs.
+    pub vcpus: Vcpus,
+    /// Memory.
+    pub memory: Memory,
+    /// Readings.
+    pub signals: &'a dyn Signals,
+}
+
+/// Whether a domain runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Run {
+    /// Its vCPUs run.
+    Running,
+    /// It holds its resources but cannot answer.
+    Paused,
+    /// It holds nothing.
+    Off,
+}
+
+/// vCPUs of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vcpus {
+    /// The definition's limit.
+    pub maximum: u32,
+    /// Never removed: boot vCPUs that are not hot-pluggable.
+    pub fixed: u32,
+    /// Plugged, as the hypervisor says.
+    pub plugged: u32,
+    /// Online, as the guest says.
+    pub online: Option<u32>,
+    /// What one of them counts for in the host's budget: more than one where they are pinned, because a pinned one
+    /// keeps a host CPU to itself.
+    pub weight: u32,
+    /// What bounds a change, when anything does.
+    pub ability: Ability,
+}
+
+/// Memory of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// What it boots with, or what the deflated balloon leaves.
+    pub boot: Bytes,
+    /// What was asked for: boot memory plus the requested hot-plugged, or the balloon's target.
+    pub requested: Bytes,
+    /// What the hypervisor says is there.
+    pub plugged: Bytes,
+    /// The most that the mechanism can give.
+    pub maximum: Bytes,
+    /// The least that the mechanism can leave.
+    pub minimum: Bytes,
+    /// Changes are multiples of this.
+    pub block: Bytes,
+    /// What bounds a change, when anything does.
+    pub ability: Ability,
+}
+
+/// Whether a mechanism is there to change a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ability {
+    /// It can grow and shrink.
+    Both,
+    /// The definition has no hot-pluggable vCPUs: its maximum equals what it has.
+    NoHotplugVcpus,
+    /// No virtio-mem device and no balloon.
+    NoMemoryDevice,
+    /// Growth is possible, but nothing in the guest brings hot-plugged CPUs online or takes them offline.
+    NoGuestAgent,
+}
+
+impl Domain<'_> {
+    /// What one unit of the resource counts for in the host's budget.
+    pub fn weight(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Vcpus => u64::from(self.vcpus.weight.max(1)),
+            Resource::Memory => 1,
+        }
+    }
+
+    /// What it has, as an upper bound, in its own units; steps in flight come on top.
+    pub fn held(&self, resource: Resource) -> u64 {
+        if self.run == Run::Off {
+            return 0;
+        }
+        match resource {
+            // A CPU that the guest has taken offline runs nothing: it is given back even while its device stays.
+            Resource::Vcpus => u64::from(
+                self.vcpus
+                    .online
+                    .unwrap_or(self.vcpus.plugged)
+                    .min(self.vcpus.plugged),
+            ),
+            Resource::Memory => self.memory.requested.max(self.memory.plugged).0,
+        }
+    }
+
+    /// What the planner compares its wishes with: what is in force, as far as it is known.
+    pub fn present(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Vcpus => u64::from(self.vcpus.online.unwrap_or(self.vcpus.plugged)),
+            Resource::Memory => self.memory.requested.0,
+        }
+    }
+
+    /// What the hypervisor was asked for last, which is what a change by hand changes.
+    pub fn asked(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::Vcpus => u64::from(self.vcpus.plugged),
+            Resource::Memory => self.memory.requested.0,
+        }
+    }
+
+    /// The limits of the definition: (least, most).
+    pub fn limits(&self, resource: Resource) -> (u64, u64) {
+        match resource {
+            Resource::Vcpus => (
+                u64::from(self.vcpus.fixed.max(1)),
+                u64::from(self.vcpus.maximum),
+            ),
+            Resource::Memory => (self.memory.minimum.0, self.memory.maximum.0),
+        }
+    }
+
+    /// What bounds a change of the resource.
+    pub fn ability(&self, resource: Resource) -> Ability {
+        match resource {
+            Resource::Vcpus => self.vcpus.ability,
+            Resource::Memory => self.memory.ability,
+        }
+    }
+
+    /// A fresh value of a metric, or nothing.
+    pub fn value(&self, metric: Metric, now: Moment) -> Option<f64> {
+        self.signals
+            .reading(metric)
+            .filter(|reading| reading.is_fresh(now))
+            .map(|reading| reading.value)
+    }
+}

@@ -1,0 +1,241 @@
+//! What is carried from tick to tick for each domain: `FOR` windows, effects that wait for their `until`, and for
+//! each resource its last change, what is in flight, failures, holds and quarantine. The daemon stores it, so that
+//! cooldowns and holds survive a restart; windows start over, because nothing was observed meanwhile.
+
+use std::collections::BTreeMap;
+
+use persona::Digest;
+use persona::domain::DomainId;
+use persona::rule::{Holds, Resource};
+use persona::units::Moment;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Step;
+use crate::policy::Policy;
+
+/// The carried state of all domains.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// By domain.
+    pub domains: BTreeMap<DomainId, DomainState>,
+}
+
+/// The carried state of one domain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DomainState {
+    /// The persona that the rule states below belong to.
+    pub persona: Option<Digest>,
+    /// The running instance that the rest belongs to.
+    pub instance: Option<u32>,
+    /// `initial` of the base configuration was asked for.
+    pub started: bool,
+    /// One for each rule, in the order of the document.
+    #[serde(skip)]
+    pub rules: Vec<RuleState>,
+    /// What rules with an `until` have done and will undo.
+    pub effects: Vec<Effect>,
+    /// vCPUs.
+    pub vcpus: ResourceState,
+    /// Memory.
+    pub memory: ResourceState,
+}
+
+/// The windows of one rule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleState {
+    /// Of its condition and its `until`, which number their windows apart.
+    pub holds: Holds,
+    /// What its actions change: a change of it starts the windows anew.
+    pub touches: Vec<Resource>,
+    /// Its `notify` was given, and its condition has held ever since.
+    pub notified: bool,
+}
+
+/// A change that will be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Name of the rule.
+    pub rule: String,
+    /// What it changed.
+    pub resource: Resource,
+    /// What was there before its first change, in vCPUs or bytes.
+    pub before: u64,
+    /// Its `until` has held, so it goes back step by step, without waiting for the window again at each step.
+    pub undoing: bool,
+}
+
+/// The carried state of one resource of one domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceState {
+    /// When a change last took place.
+    pub changed_at: Option<Moment>,
+    /// The step that is being carried out.
+    #[serde(skip)]
+    pub in_flight: Option<InFlight>,
+    /// What the hypervisor was asked for when it was last looked at, to see changes by hand.
+    pub asked: Option<u64>,
+    /// Where the last step went: a slow guest may still move towards it.
+    pub target: Option<u64>,
+    /// A change by hand is respected until then.
+    pub held_until: Option<Moment>,
+    /// Steps in a row that did not take effect.
+    pub failures: u32,
+    /// Not tried again before.
+    pub retry_at: Option<Moment>,
+    /// Left alone until then, because it is stuck.
+    pub quarantined_until: Option<Moment>,
+}
+
+/// A step that is being carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// From.
+    pub from: u64,
+    /// To.
+    pub to: u64,
+    /// Since.
+    pub since: Moment,
+    /// The rule behind it, when there is one, and whether it will be undone.
+    pub effect: Option<String>,
+}
+
+/// How a step ended, as host and guest show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// Host and guest show what was asked for.
+    Applied,
+    /// Something changed, but not all of it.
+    Partial,
+    /// Nothing changed, and it is known why.
+    Refused,
+    /// It is not known what happened.
+    Unknown,
+}
+
+impl State {
+    /// The state of a domain, if there is any.
+    pub fn domain(&self, id: DomainId) -> Option<&DomainState> {
+        self.domains.get(&id)
+    }
+
+    /// Notes that `step` is being carried out.
+    pub fn begin(&mut self, step: &Step, now: Moment) {
+        let state = self.domains.entry(step.domain).or_default();
+        state.resource_mut(step.resource).in_flight = Some(InFlight {
+            from: step.from,
+            to: step.to,
+            since: now,
+            effect: step.effect.clone(),
+        });
+    }
+
+    /// Notes how a step ended. `asked` is what the hypervisor shows as asked for now, where it is known.
+    ///
+    /// A cooldown is consumed only by a change that took place; a failure waits longer each time, and a mechanism
+    /// that keeps failing is put in quarantine.
+    pub fn finish(
+        &mut self,
+        domain: DomainId,
+        resource: Resource,
+        ending: Ending,
+        asked: Option<u64>,
+        policy: &Policy,
+        now: Moment,
+    ) {
+        let Some(state) = self.domains.get_mut(&domain) else {
+            return;
+        };
+        let slot = state.resource_mut(resource);
+        let Some(flight) = slot.in_flight.take() else {
+            return;
+        };
+        slot.asked = asked;
+        slot.target = Some(flight.to);
+        let changed = matches!(ending, Ending::Applied | Ending::Partial);
+        if changed {
+            slot.changed_at = Some(now);
+        }
+        if ending == Ending::Applied {
+            slot.failures = 0;
+            slot.retry_at = None;
+            slot.quarantined_until = None;
+        } else {
+            slot.failures = slot.failures.saturating_add(1);
+            let doublings = slot.failures.saturating_sub(1).min(10);
+            slot.retry_at = Some(now.after(policy.retry_after * (1 << doublings)));
+            if slot.failures >= policy.failures_before_quarantine {
+                slot.quarantined_until = Some(now.after(policy.quarantine));
+                // The next failure after the quarantine puts it back at once; a success clears it.
+                slot.failures = policy.failures_before_quarantine - 1;
+            }
+        }
+        if changed {
+            // Evidence from before the change says nothing about the state after it.
+            for rule in state
+                .rules
+                .iter_mut()
+                .filter(|rule| rule.touches.contains(&resource))
+            {
+                rule.holds.clear();
+            }
+            if let Some(rule) = flight.effect
+                && !state
+                    .effects
+                    .iter()
+                    .any(|effect| effect.rule == rule && effect.resource == resource)
+            {
+                state.effects.push(Effect {
+                    rule,
+                    resource,
+                    before: flight.from,
+                    undoing: false,
+                });
+            }
+        }
+    }
+
+    /// A person's word: leave the resource alone until then.
+    pub fn hold(&mut self, domain: DomainId, resource: Resource, until: Moment) {
+        self.domains
+            .entry(domain)
+            .or_default()
+            .resource_mut(resource)
+            .held_until = Some(until);
+    }
+
+    /// A person's word: forget holds and quarantine.
+    pub fn release(&mut self, domain: DomainId) {
+        if let Some(state) = self.domains.get_mut(&domain) {
+            for slot in [&mut state.vcpus, &mut state.memory] {
+                slot.held_until = None;
+                slot.quarantined_until = None;
+                slot.failures = 0;
+                slot.retry_at = None;
+            }
+        }
+    }
+
+    /// Forgets a domain that is no longer defined.
+    pub fn forget(&mut self, domain: DomainId) {
+        self.domains.remove(&domain);
+    }
+}
+
+impl DomainState {
+    /// The state of one resource.
+    pub fn resource(&self, resource: Resource) -> &ResourceState {
+        match resource {
+            Resource::Vcpus => &self.vcpus,
+            Resource::Memory => &self.memory,
+        }
+    }
+
+    /// The state of one resource, to change.
+    pub(crate) fn resource_mut(&mut self, resource: Resource) -> &mut ResourceState {
+        match resource {
+            Resource::Vcpus => &mut self.vcpus,
+            Resource::Memory => &mut self.memory,
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! Whole passes over small hosts, tick by tick: what is done when, and why not when not. The machine here follows every
+//! step at once unless a test says otherwise; what real machines do is for the live tests.
+
+use std::time::Duration;
+
+use persona::domain::DomainId;
+use persona::rule::Resource;
+use persona::signal::{Metric, Reading, Signals, Source};
+use persona::units::{Bytes, Moment};
+use persona::{Format, Persona, SourceText};
+use planner::report::{Limit, Reason, Verdict, Wish};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::{Ending, Plan, Policy, Snapshot, State, plan};
+
+const WEB: &str = "
+name: web
+base_configuration:
+  cpu: {min: 1, max: 4}
+  memory: {min: 512 MiB, max: 1536 MiB, reservation: 512 MiB}
+adaptation_rules:
+  - IF cpu.utilization > 80% FOR 3s THEN add 1 vcpus COOLDOWN 4s
+  - IF cpu.utilization < 30% FOR 5s THEN remove 1 vcpus COOLDOWN 4s
+  - IF memory.utilization > 85% FOR 2s THEN add 256 MiB memory COOLDOWN 2s
+  - IF memory.utilization < 40% FOR 5s THEN remove 128 MiB memory COOLDOWN 2s
+";
+
+fn persona(text: &str) -> Persona {
+    let source = SourceText {
+        name: "test.yaml",
+        text: text.as_bytes(),
+        format: Format::Yaml,
+        persona_name: None,
+    };
+    persona::load(&source)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .persona
+}
+
+/// A machine under a given load, in vCPUs and bytes that its work needs.
+struct Machine {
+    id: DomainId,
+    persona: Persona,
+    run: Run,
+    instance: Option<u32>,
+    vcpus: u32,
+    maximum: u32,
+    memory: u64,
+    load: f64,
+    used: u64,
+    /// Metrics that nobody measures.
+    silent: Vec<Metric>,
+    readings: Vec<Reading>,
+}
+
+const METRICS: [Metric; 4] = [
+    Metric::CpuUtilization,
+    Metric::MemoryUtilization,
+    Metric::MemoryAvailable,
+    Metric::MemorySize,
+];
+
+impl Machine {
+    fn new(number: u8, text: &str) -> Self {
+        Self {
+            id: DomainId([number; 16]),
+            persona: persona(text),
+            run: Run::Running,
+            instance: Some(1),
+            vcpus: 1,
+            maximum: 4,
+            memory: 512 * Bytes::MIB,
+            load: 0.5,
+            used: 300 * Bytes::MIB,
+            silent: Vec::new(),
+            readings: Vec::new(),
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn measure(&mut self, now: Moment) {
+        let available = self.memory.saturating_sub(self.used) as f64;
+        let values = [
+            (self.load / f64::from(self.vcpus) * 100.0).min(100.0),
+            (1.0 - available / self.memory as f64) * 100.0,
+            available,
+            self.memory as f64,
+        ];
+        let sources = [
+            Source::Host,
+            Source::Balloon,
+            Source::Balloon,
+            Source::Agent,
+        ];
+        self.readings = values
+            .into_iter()
+            .zip(sources)
+            .map(|(value, source)| Reading {
+                value,
+                source,
+                at: now,
+                period: Duration::from_secs(1),
+            })
+            .collect();
+    }
+
+    fn domain(&self) -> Domain<'_> {
+        Domain {
+            id: self.id,
+            name: "machine",
+            persona: Some(&self.persona),
+            run: self.run,
+            instance: self.instance,
+            vcpus: Vcpus {
+                maximum: self.maximum,
+                fixed: 1,
+                plugged: self.vcpus,
+                online: Some(self.vcpus),
+                weight: 1,
+                ability: Ability::Both,
+            },
+            memory: Memory {
+                boot: Bytes::from_mib(512),
+                requested: Bytes(self.memory),
+                plugged: Bytes(self.memory),
+                maximum: Bytes::from_mib(2048),
+                minimum: Bytes::from_mib(512),
+                block: Bytes::from_mib(2),
+                ability: Ability::Both,
+            },
+            signals: self,
+        }
+    }
+}
+
+impl Signals for Machine {
+    fn reading(&self, metric: Metric) -> Option<Reading> {
+        if self.silent.contains(&metric) {
+            return None;
+        }
+        let index = METRICS.iter().position(|known| *known == metric)?;
+        self.readings.get(index).copied()
+    }
+}
+
+/// A host with its machines, and the daemon's part of the loop.
+struct World {
+    machines: Vec<Machine>,
+    host: Host,
+    state: State,
+    policy: Policy,
+    now: Moment,
+    /// What every step comes to.
+    ending: Ending,
+    /// Every step that was taken, with its second.
+    steps: Vec<(u64, Resource, u64, u64)>,
+}
+
+const START: u64 = 1_000_000;
+
+impl World {
+    fn new(machines: Vec<Machine>) -> Self {
+        Self {
+            machines,
+            host: Host {
+                vcpus: 64,
+                memory: Bytes(64 * Bytes::GIB),
+            },
+            state: State::default(),
+            policy: Policy::default(),
+            now: Moment(START),
+            ending: Ending::Applied,
+            steps: Vec::new(),
+        }
+    }
+
+    fn second(&self) -> u64 {
+        (self.now.0 - START) / 1000
+    }
+
+    fn tick(&mut self) -> Plan {
+        self.now = self.now.after(Duration::from_secs(1));
+        for machine in &mut self.machines {
+            machine.measure(self.now);
+        }
+        let snapshot = Snapshot {
+            host: self.host,
+            domains: self.machines.iter().map(Machine::domain).collect(),
+        };
+        let plan = plan(&snapshot, &mut self.state, &self.policy, self.now);
+        for step in &plan.steps {
+            self.state.begin(step, self.now);
+            self.steps
+                .push((self.second(), step.resource, step.from, step.to));
+            let machine = self
+                .machines
+                .iter_mut()
+                .find(|machine| machine.id == step.domain)
+                .expect("known");
+            if self.ending == Ending::Applied {
+                match step.resource {
+                    Resource::Vcpus => machine.vcpus = u32::try_from(step.to).expect("few"),
+                    Resource::Memory => machine.memory = step.to,
+                }
+            }
+            let asked = match step.resource {
+                Resource::Vcpus => u64::from(machine.vcpus),
+                Resource::Memory => machine.memory,
+            };
+            self.state.finish(
+                step.domain,
+                step.resource,
+                self.ending,
+                Some(asked),
+                &self.policy,
+                self.now,
+            );
+        }
+        plan
+    }
+
+    fn run(&mut self, seconds: u64) -> Plan {
+        let mut last = self.tick();
+        for _ in 1..seconds {
+            last = self.tick();
+        }
+        last
+    }
+
+    fn verdict(plan: &Plan, resource: Resource) -> &Verdict {
+        let line = plan.reports[0]
+            .resources
+            .iter()
+            .find(|line| line.resource == resource);
+        &line.expect("the persona manages both").verdict
+    }
+
+    fn vcpu_steps(&self) -> Vec<(u64, u64)> {
+        self.steps
+            .iter()
+            .filter(|step| step.1 == Resource::Vcpus)
+            .map(|step| (step.0, step.3))
+            .collect()
+    }
+}
+
+fn web() -> Machine {
+    Machine::new(1, WEB)
+}
+
+#[test]
+fn growth_waits_for_the_window_then_goes_one_vcpu_at_a_time_until_the_rule_no_longer_holds() {
+    let mut world = World::new(vec![Machine { load: 2.2, ..web() }]);
+    world.run(40);
+    let steps = world.vcpu_steps();
+    assert_eq!(steps.iter().map(|step| step.1).collect::<Vec<_>>(), [2, 3]);
+    // The window is three seconds; the reading of second 1 is the first that is true.
+    assert_eq!(steps[0].0, 4);
+    // The cooldown is four seconds, and the window starts anew on readings from after the change.
+    assert!(steps[1].0 >= 8, "{steps:?}");
+    assert_eq!(world.machines[0].vcpus, 3);
+}
+
+#[test]
+fn a_machine_goes_back_to_its_minimum_when_the_load_is_gone() {
+    let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
+    world.run(40);
+    assert_eq!(world.machines[0].vcpus, 4);
+    world.machines[0].load = 0.1;
+    world.run(60);
+    assert_eq!(world.machines[0].vcpus, 1);
+}
+
+#[test]
+fn nothing_is_removed_that_a_growth_rule_would_bring_back() {
+    // 29.5 % of two vCPUs holds the shrink rule, but is 59 % of one, which would hold the growth rule.
+    let text = WEB.replace("> 80% FOR 3s", "> 50% FOR 3s");
+    let machine = Machine {
+        load: 0.59,
+        vcpus: 2,
+        ..Machine::new(1, &text)
+    };
+    let mut world = World::new(vec![machine]);
+    let plan = world.run(30);
+    assert!(
+        matches!(
+            World::verdict(&plan, Resource::Vcpus),
+            Verdict::No(Reason::WouldGrowAgain { .. })
+        ),
+        "{:?}",
+        World::verdict(&plan, Resource::Vcpus)
+    );
+    assert_eq!(world.machines[0].vcpus, 2);
+    world.machines[0].load = 0.2;
+    world.run(10);
+    assert_eq!(world.machines[0].vcpus, 1);
+}
+
+#[test]
+fn unknown_shrinks_nothing_and_is_not_zero() {
+    let mut world = World::new(vec![Machine {
+        load: 3.9,
+        memory: 1024 * Bytes::MIB,
+        ..web()
+    }]);
+    world.run(40);
+    let (vcpus, memory) = (world.machines[0].vcpus, world.machines[0].memory);
+    world.machines[0].silent = METRICS.to_vec();
+    world.machines[0].load = 0.0;
+    world.steps.clear();
+    world.run(60);
+    assert_eq!(world.steps, []);
+    assert_eq!(
+        (world.machines[0].vcpus, world.machines[0].memory),
+        (vcpus, memory)
+    );
+}
+
+#[test]
+fn memory_never_shrinks_below_live_use_with_its_margin() {
+    let used = 500 * Bytes::MIB;
+    let text = WEB
+        .replace("< 40% FOR", "< 84% FOR")
+        .replace("> 85% FOR 2s", "> 99% FOR 2s");
+    let mut world = World::new(vec![Machine {
+        memory: 1536 * Bytes::MIB,
+        used,
+        ..Machine::new(1, &text)
+    }]);
+    let plan = world.run(120);
+    let memory = world.machines[0].memory;
+    assert!(memory >= used * 13 / 10, "{} left", Bytes(memory));
+    assert!(
+        memory <= used * 13 / 10 + 70 * Bytes::MIB,
+        "{} left",
+        Bytes(memory)
+    );
+    let line = plan.reports[0]
+        .resources
+        .iter()
+        .find(|line| line.resource == Resource::Memory)
+        .expect("managed");
+    assert!(
+        line.clamps
+            .iter()
+            .any(|clamp| clamp.limit == Limit::LiveUse),
+        "{line:?}"
+    );
+    assert!(
+        world
+            .steps
+            .iter()
+            .all(|step| step.2 - step.3 <= 256 * Bytes::MIB)
+    );
+}
+
+#[test]
+fn a_growth_step_of_memory_fits_the_page_structs_that_the_guest_can_hold() {
+    let text = WEB.replace("add 256 MiB", "add 1 GiB");
+    // 10 MiB free carry the page structs of 320 MiB when half of it may be spent.
+    let machine = Machine {
+        used: 502 * Bytes::MIB,
+        ..Machine::new(1, &text)
+    };
+    let mut world = World::new(vec![machine]);
+    world.run(4);
+    let first = world
+        .steps
+        .iter()
+        .find(|step| step.1 == Resource::Memory)
+        .expect("it grows");
+    assert_eq!(first.3 - first.2, 320 * Bytes::MIB);
+}
+
+#[test]
+fn bounds_of_the_persona_and_of_the_definition_hold_and_are_named() {
+    let mut world = World::new(vec![Machine {
+        load: 9.0,
+        maximum: 3,
+        ..web()
+    }]);
+    let plan = world.run(60);
+    assert_eq!(world.machines[0].vcpus, 3);
+    assert_eq!(
+        World::verdict(&plan, Resource::Vcpus),
+        &Verdict::No(Reason::AtLimit(Limit::DomainMaximum))
+    );
+    let mut world = World::new(vec![Machine {
+        load: 9.0,
+        maximum: 16,
+        ..web()
+    }]);
+    let plan = world.run(60);
+    assert_eq!(world.machines[0].vcpus, 4);
+    assert_eq!(
+        World::verdict(&plan, Resource::Vcpus),
+        &Verdict::No(Reason::AtLimit(Limit::PersonaMaximum))
+    );
+}
+
+#[test]
+fn the_minimum_is_reached_without_any_rule() {
+    let text = "name: floor\nbase_configuration:\n  cpu: {min: 2, initial: 3, max: 4}\n";
+    let mut world = World::new(vec![Machine::new(1, text)]);
+    let plan = world.tick();
+    assert_eq!(plan.steps[0].by, Wish::Minimum);
+    world.run(10);
+    assert_eq!(
+        world.machines[0].vcpus, 3,
+        "initial is asked for once the minimum is there"
+    );
+    world.machines[0].vcpus = 2;
+    world.state.domains.clear();
+    world.tick();
+    world.machines[0].vcpus = 2;
+    world.run(3);
+    assert_eq!(
+        world.machines[0].vcpus, 2,
+        "initial is asked for only once, and what a person takes away stays away"
+    );
+}
+
+#[test]
+fn an_effect_with_until_is_undone_when_it_holds() {
+    let text = "
+name: burst
+base_configuration: {cpu: {min: 1, max: 4}}
+adaptation_rules:
+  - name: burst
+    when: cpu.utilization > 80% FOR 2s
+    then: set vcpus to 3
+    until: cpu.utilization < 40% FOR 4s
+    cooldown: 1s
+";
+    let mut world = World::new(vec![Machine {
+        load: 2.0,
+        ..Machine::new(1, text)
+    }]);
+    world.run(20);
+    assert_eq!(world.machines[0].vcpus, 3);
+    world.machines[0].load = 1.0;
+    let plan = world.run(30);
+    assert_eq!(
+        world.machines[0].vcpus, 2,
+        "one vCPU would be full, so the rule would fire again"
+    );
+    assert!(matches!(
+        World::verdict(&plan, Resource::Vcpus),
+        Verdict::No(Reason::WouldGrowAgain { .. })
+    ));
+    world.machines[0].load = 0.6;
+    world.run(30);
+    assert_eq!(world.machines[0].vcpus, 1, "{:?}", world.steps);
+    world.steps.clear();
+    world.run(30);
+    assert_eq!(world.steps, [], "what is undone is done with");
+}
+
+#[test]
+fn a_change_by_hand_is_seen_and_held() {
+    let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
+    world.run(2);
+    world.machines[0].vcpus = 2;
+    let plan = world.tick();
+    assert_eq!(plan.drifts.len(), 1);
+    assert_eq!((plan.drifts[0].from, plan.drifts[0].to), (1, 2));
+    let plan = world.run(60);
+    assert!(matches!(
+        World::verdict(&plan, Resource::Vcpus),
+        Verdict::No(Reason::Held { .. })
+    ));
+    assert_eq!(world.machines[0].vcpus, 2);
+    world.state.release(world.machines[0].id);
+    world.run(30);
+    assert_eq!(world.machines[0].vcpus, 4);
+}
+
+#[test]
+fn a_cooldown_is_consumed_only_by_a_change_and_failures_end_in_quarantine() {
+    let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
+    world.ending = Ending::Refused;
+    world.run(120);
+    let tries = world.vcpu_steps().len();
+    assert_eq!(tries, 3, "{:?}", world.steps);
+    let plan = world.tick();
+    assert!(matches!(
+        World::verdict(&plan, Resource::Vcpus),
+        Verdict::No(Reason::Quarantined { .. })
+    ));
+    world.ending = Ending::Applied;
+    world.run(900);
+    assert_eq!(
+        world.machines[0].vcpus, 4,
+        "after the quarantine it is tried again"
+    );
+}
+
+#[test]
+fn another_running_instance_starts_with_a_clean_slate() {
+    let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
+    world.ending = Ending::Refused;
+    world.run(120);
+    world.ending = Ending::Applied;
+    world.machines[0].instance = Some(2);
+    world.machines[0].vcpus = 3;
+    let plan = world.tick();
+    assert_eq!(plan.drifts, []);
+    world.run(30);
+    assert_eq!(world.machines[0].vcpus, 4);
+}
+
+#[test]
+fn paused_and_stopped_machines_are_left_alone() {
+    for run in [Run::Paused, Run::Off] {
+        let mut world = World::new(vec![Machine {
+            load: 3.9,
+            run,
+            ..web()
+        }]);
+        let plan = world.run(30);
+        assert_eq!(world.steps, []);
+        assert!(plan.reports[0].idle.is_some());
+    }
+}
+
+#[test]
+fn two_machines_that_want_more_than_the_host_has_share_it_and_are_told_why() {
+    let mut world = World::new(vec![
+        Machine {
+            load: 9.0,
+            ..Machine::new(1, WEB)
+        },
+        Machine {
+            load: 9.0,
+            ..Machine::new(2, WEB)
+        },
+    ]);
+    world.host.vcpus = 5;
+    let plan = world.run(60);
+    let mut vcpus: Vec<u32> = world.machines.iter().map(|machine| machine.vcpus).collect();
+    vcpus.sort_unstable();
+    assert_eq!(vcpus, [2, 3]);
+    for report in &plan.reports {
+        let line = &report.resources[0];
+        assert!(
+            matches!(line.verdict, Verdict::No(Reason::Budget { budget: 5, .. })),
+            "{:?}",
+            line.verdict
+        );
+    }
+    assert!(plan.host.vcpus_granted <= 5);
+}
+
+#[test]
+fn trust_none_and_low_keep_the_machine_as_it_is() {
+    for (level, expected) in [("none", persona::Level::None), ("low", persona::Level::Low)] {
+        let text = format!("{WEB}trust_levels: {{resource_scaling: {level}}}\n");
+        let mut world = World::new(vec![Machine {
+            load: 3.9,
+            ..Machine::new(1, &text)
+        }]);
+        let plan = world.run(30);
+        assert_eq!(world.steps, []);
+        assert_eq!(
+            World::verdict(&plan, Resource::Vcpus),
+            &Verdict::No(Reason::NotTrusted(expected))
+        );
+    }
+}
+
+#[test]
+fn a_square_wave_around_the_thresholds_causes_few_changes() {
+    let text = WEB.replace("COOLDOWN 4s", "COOLDOWN 60s");
+    let mut world = World::new(vec![Machine::new(1, &text)]);
+    for second in 0..600 {
+        world.machines[0].load = if (second / 7) % 2 == 0 { 1.9 } else { 0.1 };
+        world.tick();
+    }
+    // Ten cooldowns of a minute fit into ten minutes, and at most two changes into each.
+    let changes = world.vcpu_steps().len();
+    assert!(changes <= 20, "{changes} changes");
+    for pair in world.vcpu_steps().windows(2) {
+        assert!(pair[1].0 - pair[0].0 >= 60, "{pair:?}");
+    }
+}
+
+#[test]
+fn carried_state_survives_being_stored() {
+    let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
+    world.run(6);
+    let text = serde_json::to_string(&world.state).expect("serialises");
+    let back: State = serde_json::from_str(&text).expect("parses");
+    let (before, after) = (
+        &world.state.domains[&world.machines[0].id],
+        &back.domains[&world.machines[0].id],
+    );
+    assert_eq!(before.vcpus.changed_at, after.vcpus.changed_at);
+    assert!(
+        after.rules.is_empty(),
+        "windows start over, because nothing was observed meanwhile"
+    );
+    world.state = back;
+    world.steps.clear();
+    world.run(2);
+    assert_eq!(world.steps, [], "the cooldown still runs");
+}

@@ -1,0 +1,515 @@
+//! Making a persona active, and inactive again: one sequence of steps, each recorded before its deed, so that a kill at any
+//! point is either finished or undone at the next start. Lives on the disk thread; scripts run elsewhere, through [`Scripts`].
+//!
+//! ```text
+//! Prepared -> [PreStarted -> PreDone] -> EnvironmentStarted -> EnvironmentDone -> [PostStarted -> PostDone] -> current flipped
+//!                 |                                                                   |
+//!                 +---- a script failed, or its end is not recorded ------------------+--> RollingBack -> failed
+//! ```
+//! After a crash the sequence goes on where the journal stands; a script whose start is recorded without its end is never run
+//! again: it counts as interrupted, and what was before comes back.
+
+mod environment;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use agent_protocol::{
+    Activation, ActivationReply, OnFailure, RequestId, Script, ScriptResult,
+    activation::Change,
+    limits::REPLY_OUTPUT_MAX,
+    message::{DeactivationReply, ErrorCode, ReplyBody, ReplyError, Retry},
+};
+
+pub(crate) use environment::{EnvironmentError, EnvironmentFiles};
+
+use crate::{
+    log::{chain, log},
+    script::{ScriptError, ScriptJob, Stage, stop_leftovers},
+    store::{Fate, Journal, Record, Step, Store, StoreError},
+    users::{UserError, find_user},
+};
+
+/// Who runs scripts; the disk thread passes them on to the commands thread.
+pub(crate) trait Scripts {
+    /// Runs one script to its end.
+    fn run(&mut self, job: ScriptJob) -> Result<ScriptResult, ScriptError>;
+}
+
+/// What the host asks for: an activation, or none.
+#[derive(Clone, Debug)]
+pub(crate) enum Wish {
+    Activate(Box<Activation>),
+    Deactivate { generation: u64 },
+}
+
+/// Something on this machine went wrong; it is reported, and what was begun is undone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ActivateError {
+    #[error("the state of the agent cannot be kept")]
+    Store(#[from] StoreError),
+    #[error("the environment cannot be changed")]
+    Environment(#[from] EnvironmentError),
+}
+
+/// The sequence, with all it works on.
+#[derive(Debug)]
+pub(crate) struct Activator {
+    store: Store,
+    files: EnvironmentFiles,
+    root: PathBuf,
+    boot_id: String,
+}
+
+impl Activator {
+    pub(crate) fn new(store: Store, root: &Path, boot_id: String) -> Self {
+        let files = EnvironmentFiles::new(root, store.writer());
+        Self {
+            store,
+            files,
+            root: root.to_owned(),
+            boot_id,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// Finishes or undoes what an earlier run left, and makes sure that the environment is the recorded one.
+    pub(crate) fn recover(&mut self, scripts: &mut impl Scripts) -> Result<(), ActivateError> {
+        if let Some(journal) = self.store.journal().cloned() {
+            log!(
+                "generation {} was left at step {:?}; it is finished or undone",
+                journal.generation,
+                journal.step
+            );
+            if journal.boot_id == self.boot_id {
+                stop_leftovers(&self.root, &journal.request);
+            }
+            self.proceed(journal, scripts)?;
+        }
+        let environment = self
+            .store
+            .current()
+            .map(Record::environment)
+            .unwrap_or_default();
+        // Without any generation the files are not the agent's business.
+        if self.store.current().is_some() && !self.files.hold(&environment)? {
+            self.files.check_ours()?;
+            log!(
+                "the environment files differ from the recorded generation; they are written again"
+            );
+            self.files.write(&environment)?;
+        }
+        Ok(())
+    }
+
+    /// Fulfils a wish once: a request that has been answered before gets the same answer.
+    pub(crate) fn fulfil(
+        &mut self,
+        request: &RequestId,
+        wish: Wish,
+        scripts: &mut impl Scripts,
+    ) -> ReplyBody {
+        if let Some(known) = self.store.result(request) {
+            return known.clone();
+        }
+        let error = match self.attempt(request, wish, scripts) {
+            Ok(answer) => return answer,
+            Err(error) => error,
+        };
+        log!("request {request} failed: {}", chain(&error));
+        let failure = ReplyError::new(ErrorCode::Storage, chain(&error), Retry::Useful);
+        self.undo_after_fault(failure.clone(), scripts);
+        self.store
+            .result(request)
+            .cloned()
+            .unwrap_or(ReplyBody::Err(failure))
+    }
+
+    fn attempt(
+        &mut self,
+        request: &RequestId,
+        wish: Wish,
+        scripts: &mut impl Scripts,
+    ) -> Result<ReplyBody, ActivateError> {
+        // A fault can have left an operation half done; nothing else begins before it is out of the way.
+        if self.store.journal().is_some() {
+            self.recover(scripts)?;
+        }
+        let (generation, activation) = match wish {
+            Wish::Activate(activation) => (activation.generation, Some(*activation)),
+            Wish::Deactivate { generation } => (generation, None),
+        };
+        let verdict = self.judge(generation, activation.as_ref());
+        if let Some(answer) = verdict {
+            self.store.remember(request, &answer)?;
+            return Ok(answer);
+        }
+        self.files.check_ours()?;
+        let (request, boot_id) = (request.clone(), self.boot_id.clone());
+        self.store.write_record(Record {
+            generation,
+            fate: Fate::Prepared,
+            request: request.clone(),
+            at_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            activation,
+            pre: None,
+            post: None,
+            error: None,
+        })?;
+        let journal = Journal {
+            request,
+            generation,
+            step: Step::Prepared,
+            boot_id,
+            pre: None,
+            post: None,
+            failure: None,
+        };
+        self.store.write_journal(&journal)?;
+        self.proceed(journal, scripts)
+    }
+
+    /// The answer that needs no deed: a refusal, or that the guest already is as asked.
+    fn judge(&self, generation: u64, activation: Option<&Activation>) -> Option<ReplyBody> {
+        let digest = |activation: &Activation| activation.digest.clone();
+        let wanted = activation.map(digest);
+        if let Some(newest) = self.store.newest() {
+            if generation < newest.generation {
+                let message = format!(
+                    "generation {generation} is older than {}, which was seen",
+                    newest.generation
+                );
+                return Some(refusal(ErrorCode::StaleGeneration, message));
+            }
+            if generation == newest.generation && newest.activation.as_ref().map(digest) != wanted {
+                let message = format!("generation {generation} was seen with another digest");
+                return Some(refusal(ErrorCode::GenerationConflict, message));
+            }
+        }
+        let current = self.store.current();
+        if let Some(current) = current.filter(|current| current.generation == generation) {
+            return Some(self.answer(current, Change::Unchanged, false));
+        }
+        for script in activation
+            .into_iter()
+            .flat_map(|activation| [&activation.pre, &activation.post])
+            .flatten()
+        {
+            if let Err(error) = find_user(&self.root, &script.user) {
+                let code = if matches!(error, UserError::Unknown { .. }) {
+                    ErrorCode::UnknownUser
+                } else {
+                    ErrorCode::Storage
+                };
+                return Some(refusal(code, chain(&error)));
+            }
+        }
+        None
+    }
+
+    /// Goes on from the journal's step to the end, forward or back.
+    fn proceed(
+        &mut self,
+        mut journal: Journal,
+        scripts: &mut impl Scripts,
+    ) -> Result<ReplyBody, ActivateError> {
+        let Some(record) = self.store.record(journal.generation)? else {
+            // The journal is written after the record, so this is a record that a person removed: nothing to go on with.
+            journal.failure = Some(interrupted("its record is gone"));
+            return self.roll_back(journal, None);
+        };
+        let activation = record.activation.clone();
+        let pre = activation
+            .as_ref()
+            .and_then(|activation| activation.pre.clone());
+        let post = activation
+            .as_ref()
+            .and_then(|activation| activation.post.clone());
+        loop {
+            match journal.step {
+                Step::Prepared => match &pre {
+                    None => self.reach(&mut journal, Step::EnvironmentStarted)?,
+                    Some(script) => {
+                        self.reach(&mut journal, Step::PreStarted)?;
+                        let ended = scripts.run(job(&journal, &record, Stage::Pre, script));
+                        let (result, failure) =
+                            judge_script(ended, ErrorCode::PreFailed, "pre", OnFailure::Rollback);
+                        (journal.pre, journal.failure) = (result, failure);
+                        let next = if journal.failure.is_none() {
+                            Step::PreDone
+                        } else {
+                            Step::RollingBack
+                        };
+                        self.reach(&mut journal, next)?;
+                    }
+                },
+                Step::PreDone => self.reach(&mut journal, Step::EnvironmentStarted)?,
+                Step::EnvironmentStarted => {
+                    self.files.write(&record.environment())?;
+                    self.reach(&mut journal, Step::EnvironmentDone)?;
+                }
+                Step::EnvironmentDone => match &post {
+                    None => self.reach(&mut journal, Step::PostDone)?,
+                    Some(script) => {
+                        self.reach(&mut journal, Step::PostStarted)?;
+                        let ended = scripts.run(job(&journal, &record, Stage::Post, script));
+                        let (result, failure) =
+                            judge_script(ended, ErrorCode::PostFailed, "post", script.on_failure);
+                        (journal.post, journal.failure) = (result, failure);
+                        let next = if journal.failure.is_none() {
+                            Step::PostDone
+                        } else {
+                            Step::RollingBack
+                        };
+                        self.reach(&mut journal, next)?;
+                    }
+                },
+                Step::PreStarted | Step::PostStarted => {
+                    let stage = if journal.step == Step::PreStarted {
+                        "pre"
+                    } else {
+                        "post"
+                    };
+                    journal.failure = Some(interrupted(&format!(
+                        "its {stage} script was running when the agent ended"
+                    )));
+                    self.reach(&mut journal, Step::RollingBack)?;
+                }
+                Step::PostDone => return self.commit(&journal, record),
+                Step::RollingBack => return self.roll_back(journal, Some(record)),
+            }
+        }
+    }
+
+    fn reach(&mut self, journal: &mut Journal, step: Step) -> Result<(), ActivateError> {
+        journal.step = step;
+        Ok(self.store.write_journal(journal)?)
+    }
+
+    fn commit(
+        &mut self,
+        journal: &Journal,
+        mut record: Record,
+    ) -> Result<ReplyBody, ActivateError> {
+        let before = self
+            .store
+            .current()
+            .filter(|current| current.generation != record.generation);
+        let environment_before = before.map(Record::environment).unwrap_or_default();
+        let was_active = before.is_some_and(|before| before.activation.is_some());
+        record.fate = if record.activation.is_some() {
+            Fate::Activated
+        } else {
+            Fate::Deactivated
+        };
+        record.pre = journal.pre.clone();
+        record.post = journal.post.clone();
+        let changed = record.activation.is_some() || was_active;
+        let change = if changed {
+            Change::Changed
+        } else {
+            Change::Unchanged
+        };
+        let answer = self.answer(&record, change, environment_before != record.environment());
+        // The answer comes first: once the generation is current, it cannot be worked out again.
+        let answer = match self.store.result(&journal.request) {
+            Some(known) => known.clone(),
+            None => answer,
+        };
+        self.store.remember(&journal.request, &answer)?;
+        self.store.write_record(record.clone())?;
+        self.store.make_current(record)?;
+        self.store.clear_journal()?;
+        log!("generation {} holds", journal.generation);
+        Ok(answer)
+    }
+
+    fn roll_back(
+        &mut self,
+        journal: Journal,
+        record: Option<Record>,
+    ) -> Result<ReplyBody, ActivateError> {
+        let error = journal
+            .failure
+            .unwrap_or_else(|| interrupted("it was cut off"));
+        if self
+            .store
+            .current()
+            .is_some_and(|current| current.generation == journal.generation)
+        {
+            // The fault came after the flip: the generation holds, only the journal was left to remove.
+            self.store.clear_journal()?;
+            return Ok(self
+                .store
+                .result(&journal.request)
+                .cloned()
+                .unwrap_or(ReplyBody::Err(error)));
+        }
+        let environment = self
+            .store
+            .current()
+            .map(Record::environment)
+            .unwrap_or_default();
+        self.files.write(&environment)?;
+        log!(
+            "generation {} failed, what was before holds: {error}",
+            journal.generation
+        );
+        let answer = ReplyBody::Err(error.clone());
+        self.store.remember(&journal.request, &answer)?;
+        if let Some(record) = record {
+            let (pre, post) = (journal.pre, journal.post);
+            self.store.write_record(Record {
+                fate: Fate::Failed,
+                pre,
+                post,
+                error: Some(error),
+                ..record
+            })?;
+        }
+        self.store.clear_journal()?;
+        Ok(answer)
+    }
+
+    /// After a fault in mid-sequence: back to what was, as far as the disk lets us; the next start tries again otherwise.
+    fn undo_after_fault(&mut self, failure: ReplyError, scripts: &mut impl Scripts) {
+        let Some(mut journal) = self.store.journal().cloned() else {
+            return;
+        };
+        journal.step = Step::RollingBack;
+        journal.failure = Some(failure);
+        if let Err(error) = self.proceed(journal, scripts) {
+            log!(
+                "it cannot be undone now and is tried again later: {}",
+                chain(&error)
+            );
+        }
+    }
+
+    fn answer(&self, record: &Record, outcome: Change, needs_relogin: bool) -> ReplyBody {
+        let generation = record.generation;
+        let value = if record.activation.is_some() {
+            let environment_files = EnvironmentFiles::paths(&record.environment());
+            let (pre, post) = (
+                record.pre.as_ref().map(shorten),
+                record.post.as_ref().map(shorten),
+            );
+            serde_json::to_value(ActivationReply {
+                generation,
+                outcome,
+                pre,
+                post,
+                environment_files,
+                needs_relogin,
+            })
+        } else {
+            serde_json::to_value(DeactivationReply {
+                generation,
+                outcome,
+                needs_relogin,
+            })
+        };
+        match value {
+            Ok(value) => ReplyBody::Ok(value),
+            Err(error) => refusal(ErrorCode::Storage, chain(&error)),
+        }
+    }
+}
+
+fn job(journal: &Journal, record: &Record, stage: Stage, script: &Script) -> ScriptJob {
+    let persona = record
+        .activation
+        .as_ref()
+        .map(|activation| activation.persona.clone())
+        .unwrap_or_default();
+    ScriptJob {
+        request: journal.request.clone(),
+        stage,
+        script: script.clone(),
+        environment: record.environment(),
+        persona,
+        generation: journal.generation,
+    }
+}
+
+/// What a script's end means: its result, and the failure that undoes the activation, if it does.
+fn judge_script(
+    ended: Result<ScriptResult, ScriptError>,
+    code: ErrorCode,
+    stage: &str,
+    on_failure: OnFailure,
+) -> (Option<ScriptResult>, Option<ReplyError>) {
+    let (result, message) = match ended {
+        Ok(result) if result.succeeded() => return (Some(result), None),
+        Ok(result) => {
+            let why = match (result.timed_out, result.exit, result.signal) {
+                (true, ..) => "took too long".to_owned(),
+                (_, Some(exit), _) => format!("ended with status {exit}"),
+                (_, _, signal) => format!("was ended by signal {}", signal.unwrap_or_default()),
+            };
+            let last = result.output.trim_end().lines().last().unwrap_or_default();
+            let message = format!("the {stage} script {why}; its last line: {last}");
+            (result, message)
+        }
+        Err(error) => {
+            let message = format!("the {stage} script did not run: {}", chain(&error));
+            let result = ScriptResult {
+                exit: None,
+                signal: None,
+                output: message.clone(),
+                output_truncated: false,
+                timed_out: false,
+                duration_ms: 0,
+            };
+            (result, message)
+        }
+    };
+    match on_failure {
+        OnFailure::Rollback => (
+            Some(result),
+            Some(ReplyError::new(code, message, Retry::Useful)),
+        ),
+        OnFailure::Keep => (Some(result), None),
+    }
+}
+
+fn interrupted(why: &str) -> ReplyError {
+    ReplyError::new(
+        ErrorCode::Interrupted,
+        format!("the activation was interrupted: {why}"),
+        Retry::Useful,
+    )
+}
+
+fn refusal(code: ErrorCode, message: impl AsRef<str>) -> ReplyBody {
+    ReplyBody::Err(ReplyError::new(code, message, Retry::Useless))
+}
+
+/// A result that fits a reply: the end of its output.
+fn shorten(result: &ScriptResult) -> ScriptResult {
+    let mut start = result.output.len().saturating_sub(REPLY_OUTPUT_MAX);
+    while !result.output.is_char_boundary(start) {
+        start += 1;
+    }
+    let output_truncated = result.output_truncated || start > 0;
+    ScriptResult {
+        output: result.output[start..].to_owned(),
+        output_truncated,
+        ..result.clone()
+    }
+}

@@ -1,0 +1,150 @@
+//! The command line. It is small and stays the same for years, so it is read by hand; `main` calls it once.
+
+use std::{ffi::OsString, os::fd::RawFd, path::PathBuf};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+virt-persona-agent: the agent of virt-persona in the guest
+
+Usage:
+  virt-persona-agent [options]                  serve the host
+  virt-persona-agent status [--state DIR]       print the active persona and the history
+  virt-persona-agent --version | --help
+
+Options:
+  --port PATH          virtio-serial port [/dev/virtio-ports/org.virtpersona.agent.0];
+                       the default is also found by its name where udev makes no links
+  --transport unix:P   listen on the unix socket P instead of a port; one client is served, the next waits
+  --transport fd:N     serve the connected socket N, and end with it
+  --state DIR          where the active persona is kept [/var/lib/virt-persona-agent]
+  --config FILE        what the host may ask [/etc/virt-persona/agent.toml]
+  --root DIR           where /etc, /run, /proc and /sys are looked up [/]
+";
+
+/// The port's name, as the host gives it in the domain's XML.
+pub(crate) const PORT_NAME: &str = "org.virtpersona.agent.0";
+
+/// What is to be done.
+pub(crate) enum Invocation {
+    Run(Args),
+    Status { state: PathBuf },
+    Version,
+    Help,
+}
+
+/// How the host is reached.
+#[derive(Clone)]
+pub(crate) enum Transport {
+    /// The port with our name, wherever it is.
+    NamedPort,
+    /// This device and no other.
+    Port(PathBuf),
+    /// A unix socket to listen on.
+    Listen(PathBuf),
+    /// A connected socket that was inherited.
+    Inherited(RawFd),
+}
+
+/// Options of a serving agent.
+pub(crate) struct Args {
+    pub(crate) transport: Transport,
+    pub(crate) state: PathBuf,
+    pub(crate) config: PathBuf,
+    pub(crate) root: PathBuf,
+}
+
+/// A command line that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArgsError {
+    #[error("unknown argument {0:?}")]
+    Unknown(OsString),
+    #[error("{0} needs a value")]
+    NoValue(&'static str),
+    #[error("--transport is unix:PATH or fd:N with N from 3, not {0:?}")]
+    Transport(OsString),
+}
+
+/// Reads the arguments after the program's name.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, ArgsError> {
+    let mut arguments = arguments;
+    let mut status = false;
+    let mut args = Args {
+        transport: Transport::NamedPort,
+        state: "/var/lib/virt-persona-agent".into(),
+        config: "/etc/virt-persona/agent.toml".into(),
+        root: "/".into(),
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = |name| arguments.next().ok_or(ArgsError::NoValue(name));
+        match argument.to_str() {
+            Some("status") => status = true,
+            Some("--version") => return Ok(Invocation::Version),
+            Some("--help" | "-h") => return Ok(Invocation::Help),
+            Some("--port") => args.transport = Transport::Port(value("--port")?.into()),
+            Some("--transport") => args.transport = parse_transport(value("--transport")?)?,
+            Some("--state") => args.state = value("--state")?.into(),
+            Some("--config") => args.config = value("--config")?.into(),
+            Some("--root") => args.root = value("--root")?.into(),
+            _ => return Err(ArgsError::Unknown(argument)),
+        }
+    }
+    Ok(if status {
+        Invocation::Status { state: args.state }
+    } else {
+        Invocation::Run(args)
+    })
+}
+
+fn parse_transport(value: OsString) -> Result<Transport, ArgsError> {
+    let text = value.to_str().unwrap_or_default();
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(Transport::Listen(path.into()));
+    }
+    match text
+        .strip_prefix("fd:")
+        .and_then(|number| number.parse().ok())
+    {
+        Some(number) if number >= 3 => Ok(Transport::Inherited(number)),
+        _ => Err(ArgsError::Transport(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Invocation, ArgsError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let Ok(Invocation::Run(args)) = read("") else {
+            panic!("no run")
+        };
+        assert!(matches!(args.transport, Transport::NamedPort));
+        assert!(
+            HELP.contains(args.state.to_str().unwrap())
+                && HELP.contains(args.config.to_str().unwrap())
+        );
+        assert!(HELP.contains(PORT_NAME));
+    }
+
+    #[test]
+    fn a_transport_that_cannot_be_is_refused() {
+        for bad in ["fd:2", "fd:x", "unix:", "tcp:1"] {
+            assert!(
+                matches!(
+                    read(&format!("--transport {bad}")),
+                    Err(ArgsError::Transport(_))
+                ),
+                "{bad}"
+            );
+        }
+        assert!(matches!(
+            read("--state"),
+            Err(ArgsError::NoValue("--state"))
+        ));
+        assert!(matches!(read("--dance"), Err(ArgsError::Unknown(_))));
+    }
+}

@@ -1,0 +1,552 @@
+//! The channel thread: the port, and nothing that could wait. One edge-triggered epoll over the port, the kernel's device
+//! notices and the other threads' results. With no host attached a port is readable and hung up at every look, so a level-triggered wait would
+//! spin; edge-triggered, it is silent until the host comes.
+//!
+//! The same loop serves a unix socket for tests: like QEMU's, it listens, serves one client and lets the next wait.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{fs::OpenOptionsExt as _, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    time::Instant,
+};
+
+use agent_protocol::{
+    RequestId,
+    message::{ErrorCode, ReplyBody, ReplyError, Retry},
+};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        eventfd::{EfdFlags, EventFd},
+    },
+};
+
+use crate::{
+    args::{Args, PORT_NAME, Transport},
+    commands::{CommandJob, Commission},
+    conversation::{Conversation, GuestState, Order},
+    disk::{DiskJob, ToDisk},
+    log::{chain, log},
+    sys,
+    telemetry::Telemetry,
+    uevent::{Uevent, Uevents},
+};
+
+/// Reads in one turn, before other events are looked at again.
+const READS_IN_TURN: usize = 32;
+/// What the port hands out in one read.
+const READ_SIZE: usize = 4096;
+
+const PORT: u64 = 0;
+const LISTENER: u64 = 1;
+const WORKERS: u64 = 2;
+const UEVENTS: u64 = 3;
+
+/// What the other threads tell this one.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A request has its answer.
+    Done { id: RequestId, body: ReplyBody },
+    /// The guest's state has changed.
+    State(GuestState),
+}
+
+/// A sender of events, which wakes the channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Events {
+    events: Sender<Event>,
+    signal: Arc<EventFd>,
+}
+
+/// The channel's end of the other threads' events.
+#[derive(Debug)]
+pub(crate) struct FromWorkers {
+    events: Receiver<Event>,
+    signal: Arc<EventFd>,
+}
+
+/// The queue from the other threads to the channel.
+pub(crate) fn events() -> io::Result<(Events, FromWorkers)> {
+    let (sender, receiver) = mpsc::channel();
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let signal = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+    Ok((
+        Events {
+            events: sender,
+            signal: Arc::clone(&signal),
+        },
+        FromWorkers {
+            events: receiver,
+            signal,
+        },
+    ))
+}
+
+impl Events {
+    /// Hands an event over. The channel lives as long as the process, so nothing is lost here.
+    pub(crate) fn send(&self, event: Event) {
+        if self.events.send(event).is_ok()
+            && let Err(error) = self.signal.write(1)
+        {
+            log!("cannot wake the channel: {error}");
+        }
+    }
+}
+
+/// Why the channel ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelError {
+    #[error("cannot open the port {path:?}{hint}")]
+    Open {
+        path: PathBuf,
+        hint: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot listen on {path:?}")]
+    Listen {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot use the inherited descriptor")]
+    Inherited(#[source] io::Error),
+    #[error("cannot wait for events")]
+    Wait(#[source] io::Error),
+    #[error("cannot hear of new devices, and the port is not there")]
+    NoNotices,
+}
+
+/// The open port, or the socket in its place.
+struct Port {
+    file: File,
+    /// Whether the host is there.
+    up: bool,
+    /// The frame that is being written, and how much of it has gone. A virtio port takes frames whole; a socket may not.
+    writing: Option<(Vec<u8>, usize)>,
+}
+
+enum Read {
+    More,
+    Drained,
+    Gone,
+}
+
+/// The thread's state.
+pub(crate) struct Channel {
+    transport: Transport,
+    epoll: Epoll,
+    port: Option<Port>,
+    listener: Option<UnixListener>,
+    uevents: Option<Uevents>,
+    workers: FromWorkers,
+    disk: ToDisk,
+    commands: Commission,
+    conversation: Conversation,
+    telemetry: Telemetry,
+}
+
+impl Channel {
+    /// Opens the transport, and listens for devices where the real ones are served.
+    pub(crate) fn open(
+        args: &Args,
+        conversation: Conversation,
+        telemetry: Telemetry,
+        workers: FromWorkers,
+        disk: ToDisk,
+        commands: Commission,
+    ) -> Result<Self, ChannelError> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(|error| ChannelError::Wait(error.into()))?;
+        // Before the port is looked for, so that one that appears in between is heard of. In a test tree no device is real.
+        let uevents = (args.root == Path::new("/"))
+            .then(Uevents::open)
+            .transpose()
+            .unwrap_or_else(|error| {
+                log!("cannot hear of new devices; plugged CPUs come online by order only: {error}");
+                None
+            });
+        let mut channel = Self {
+            transport: args.transport.clone(),
+            epoll,
+            port: None,
+            listener: None,
+            uevents,
+            workers,
+            disk,
+            commands,
+            conversation,
+            telemetry,
+        };
+        let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        channel.register(channel.workers.signal.as_fd(), edge, WORKERS)?;
+        if let Some(uevents) = &channel.uevents {
+            channel.register(uevents.as_fd(), edge, UEVENTS)?;
+        }
+        channel.open_transport()?;
+        Ok(channel)
+    }
+
+    /// Serves the host until an inherited connection ends or nothing can be waited for.
+    pub(crate) fn run(&mut self) -> Result<(), ChannelError> {
+        let mut busy = false;
+        loop {
+            let mut events = [EpollEvent::empty(); 8];
+            let timeout = self.timeout(busy);
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(ChannelError::Wait(error.into())),
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    PORT => self.on_port_edge(event.events()),
+                    LISTENER => self.accept()?,
+                    WORKERS => self.take_results(),
+                    _ => self.take_notices()?,
+                }
+            }
+            self.report_if_due();
+            busy = self.pump()?;
+            if self.port.is_none() && matches!(self.transport, Transport::Inherited(_)) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// For ever while nothing is due: an agent whose host is absent does not wake.
+    fn timeout(&self, busy: bool) -> EpollTimeout {
+        if busy {
+            return EpollTimeout::ZERO;
+        }
+        let Some(due) = self.conversation.report_due() else {
+            return EpollTimeout::NONE;
+        };
+        // Rounded up, or the last millisecond would be waited for again and again.
+        let wait = due
+            .saturating_duration_since(Instant::now())
+            .as_millis()
+            .saturating_add(1);
+        EpollTimeout::try_from(wait).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn register(&self, fd: impl AsFd, flags: EpollFlags, token: u64) -> Result<(), ChannelError> {
+        self.epoll
+            .add(fd, EpollEvent::new(flags, token))
+            .map_err(|error| ChannelError::Wait(error.into()))
+    }
+
+    fn open_transport(&mut self) -> Result<(), ChannelError> {
+        match self.transport.clone() {
+            Transport::Listen(path) => {
+                let failed = |source| ChannelError::Listen {
+                    path: path.clone(),
+                    source,
+                };
+                // A socket that an earlier run left behind would refuse the bind.
+                let _ = fs::remove_file(&path);
+                let listener = UnixListener::bind(&path).map_err(failed)?;
+                listener.set_nonblocking(true).map_err(failed)?;
+                self.register(
+                    listener.as_fd(),
+                    EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+                    LISTENER,
+                )?;
+                self.listener = Some(listener);
+                Ok(())
+            }
+            Transport::Inherited(fd) => {
+                let fd = sys::adopt(fd).map_err(ChannelError::Inherited)?;
+                fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+                    .map_err(|error| ChannelError::Inherited(error.into()))?;
+                self.attach(fd)
+            }
+            Transport::NamedPort | Transport::Port(_) => self.open_port(),
+        }
+    }
+
+    /// Opens the device if it is there; else its notice is waited for.
+    fn open_port(&mut self) -> Result<(), ChannelError> {
+        let path = match &self.transport {
+            Transport::Port(path) => Some(path.clone()),
+            _ => find_port(),
+        };
+        let Some(path) = path.filter(|path| path.exists()) else {
+            log!("the port {PORT_NAME} is not there; the agent waits for it");
+            return if self.uevents.is_some() {
+                Ok(())
+            } else {
+                Err(ChannelError::NoNotices)
+            };
+        };
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(&path);
+        match opened {
+            Ok(file) => {
+                log!("serving {}", path.display());
+                self.attach(file.into())
+            }
+            Err(source) => {
+                let busy = source.raw_os_error() == Some(nix::libc::EBUSY);
+                let hint = if busy { "; another agent has it" } else { "" };
+                Err(ChannelError::Open { path, hint, source })
+            }
+        }
+    }
+
+    fn attach(&mut self, fd: OwnedFd) -> Result<(), ChannelError> {
+        let flags = EpollFlags::EPOLLIN
+            | EpollFlags::EPOLLOUT
+            | EpollFlags::EPOLLRDHUP
+            | EpollFlags::EPOLLET;
+        self.register(fd.as_fd(), flags, PORT)?;
+        self.port = Some(Port {
+            file: fd.into(),
+            up: false,
+            writing: None,
+        });
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Result<(), ChannelError> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        if self.port.is_some() {
+            return Ok(());
+        }
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream
+                    .set_nonblocking(true)
+                    .map_err(ChannelError::Inherited)?;
+                self.attach(stream.into())
+            }
+            // Nobody waits; a client that gave up meanwhile is nobody, too.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn on_port_edge(&mut self, events: EpollFlags) {
+        let Some(port) = &mut self.port else { return };
+        let gone = events.contains(EpollFlags::EPOLLHUP);
+        if gone && port.up {
+            port.up = false;
+            port.writing = None;
+            self.conversation.port_down();
+        } else if !gone && !port.up {
+            port.up = true;
+            self.conversation.port_up();
+        }
+    }
+
+    fn take_results(&mut self) {
+        // Nothing to read means that an earlier turn has taken what this edge was for.
+        let _ = self.workers.signal.read();
+        while let Ok(event) = self.workers.events.try_recv() {
+            match event {
+                Event::Done { id, body } => self.conversation.finished(id, body),
+                Event::State(state) => self.conversation.set_state(state),
+            }
+        }
+    }
+
+    fn take_notices(&mut self) -> Result<(), ChannelError> {
+        loop {
+            let Some(uevents) = &mut self.uevents else {
+                return Ok(());
+            };
+            match uevents.next().map_err(ChannelError::Wait)? {
+                None => return Ok(()),
+                Some(Uevent::CpuAdded(cpu)) => self.commands.send(CommandJob::CpuAdded(cpu)),
+                Some(Uevent::CpuRemoved(cpu)) => self.commands.send(CommandJob::CpuRemoved(cpu)),
+                Some(Uevent::PortAdded | Uevent::Overrun) => {
+                    if self.port.is_none()
+                        && matches!(self.transport, Transport::NamedPort | Transport::Port(_))
+                    {
+                        self.open_port()?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn report_if_due(&mut self) {
+        let now = Instant::now();
+        if self.conversation.report_due().is_some_and(|due| due <= now) {
+            let report = self.telemetry.report(self.conversation.overwritten());
+            let report = report
+                .inspect_err(|error| log!("no report: {}", chain(error)))
+                .ok();
+            self.conversation.queue_report(report, now);
+        }
+    }
+
+    /// Writes and reads until neither goes on. Says whether there is more to read, left for the next turn.
+    fn pump(&mut self) -> Result<bool, ChannelError> {
+        let mut reads = 0;
+        loop {
+            let wrote = self.write()?;
+            if !self.conversation.has_room() {
+                if wrote {
+                    continue;
+                }
+                return Ok(false);
+            }
+            match self.read()? {
+                Read::More => reads += 1,
+                Read::Drained if wrote => {}
+                Read::Drained => return Ok(false),
+                Read::Gone => return Ok(self.port.is_some()),
+            }
+            if reads >= READS_IN_TURN {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Writes what the port takes. Says whether any frame went.
+    fn write(&mut self) -> Result<bool, ChannelError> {
+        let mut wrote = false;
+        while let Some(port) = self.port.as_mut().filter(|port| port.up) {
+            if port.writing.is_none() {
+                port.writing = self.conversation.next_frame().map(|frame| (frame, 0));
+            }
+            let Some((frame, done)) = &mut port.writing else {
+                break;
+            };
+            match port.file.write(&frame[*done..]) {
+                Ok(length) => {
+                    *done += length;
+                    if *done >= frame.len() {
+                        port.writing = None;
+                        wrote = true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.lose_port(&error)?;
+                    break;
+                }
+            }
+        }
+        Ok(wrote)
+    }
+
+    fn read(&mut self) -> Result<Read, ChannelError> {
+        let Some(port) = &mut self.port else {
+            return Ok(Read::Drained);
+        };
+        let mut buffer = [0; READ_SIZE];
+        let length = match port.file.read(&mut buffer) {
+            Ok(0) => return self.host_gone(),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Read::More),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Drained),
+            Err(error) => {
+                self.lose_port(&error)?;
+                return Ok(Read::Gone);
+            }
+        };
+        for order in self.conversation.receive(&buffer[..length], Instant::now()) {
+            self.carry_out(order);
+        }
+        Ok(Read::More)
+    }
+
+    /// The host has closed: a port stays open and waits for the next edge, a socket is done with.
+    fn host_gone(&mut self) -> Result<Read, ChannelError> {
+        let was_up = self
+            .port
+            .as_mut()
+            .is_some_and(|port| std::mem::replace(&mut port.up, false));
+        if was_up {
+            self.conversation.port_down();
+        }
+        if matches!(self.transport, Transport::NamedPort | Transport::Port(_)) {
+            if let Some(port) = &mut self.port {
+                port.writing = None;
+            }
+            return Ok(Read::Drained);
+        }
+        self.port = None;
+        self.accept()?;
+        Ok(Read::Gone)
+    }
+
+    /// The device itself is gone (ENODEV after an unplug), or a socket broke.
+    fn lose_port(&mut self, error: &io::Error) -> Result<(), ChannelError> {
+        log!("the port is lost: {error}");
+        self.port = None;
+        self.conversation.port_down();
+        match self.transport {
+            Transport::NamedPort | Transport::Port(_) => self.open_port(),
+            Transport::Listen(_) => self.accept(),
+            Transport::Inherited(_) => Ok(()),
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        // The other threads live as long as the process; a send to them cannot fail before its end.
+        match order {
+            Order::Wish { id, wish, deadline } => {
+                drop(self.disk.send(DiskJob::Wish { id, wish, deadline }))
+            }
+            Order::Status { id, about } => drop(self.disk.send(DiskJob::Status { id, about })),
+            Order::OnlineCpus {
+                id,
+                target,
+                deadline,
+            } => self.commands.send(CommandJob::OnlineCpus {
+                id,
+                target,
+                deadline,
+            }),
+            Order::Reread => drop(self.disk.send(DiskJob::Reread)),
+            Order::Report { id } => {
+                let body = match self.telemetry.report(self.conversation.overwritten()) {
+                    Ok(report) => serde_json::to_value(report).map(ReplyBody::Ok),
+                    Err(error) => Ok(unmeasured(chain(&error))),
+                };
+                self.conversation.finished(
+                    id,
+                    body.unwrap_or_else(|error| unmeasured(error.to_string())),
+                );
+            }
+        }
+    }
+}
+
+fn unmeasured(why: String) -> ReplyBody {
+    ReplyBody::Err(ReplyError::new(ErrorCode::Unmeasured, why, Retry::Useful))
+}
+
+/// The port by its name: udev's link, or what the kernel itself says where there is no udev.
+fn find_port() -> Option<PathBuf> {
+    let link = Path::new("/dev/virtio-ports").join(PORT_NAME);
+    if link.exists() {
+        return Some(link);
+    }
+    let ports = fs::read_dir("/sys/class/virtio-ports").ok()?;
+    let named = |port: &fs::DirEntry| {
+        fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim() == PORT_NAME)
+    };
+    ports
+        .flatten()
+        .find(named)
+        .map(|port| Path::new("/dev").join(port.file_name()))
+}

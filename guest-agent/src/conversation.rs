@@ -1,0 +1,571 @@
+//! The agent's side of a session: what each frame of the host means, and what is sent back in which order. It does no I/O and
+//! reads no clock; the channel brings bytes and the time, and carries out the [`Order`]s that come of them.
+//!
+//! Before a hello nothing is obeyed. A hello of another session ends the one before, whatever was under way in it; one of the
+//! same session is only answered again. Answers go before telemetry, which is sent against credit and overwritten when the
+//! host does not read.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{
+    Assembler, DecodeError, Decoder, EncodeError, GuestMessage, HostMessage, Operation, PROTOCOL,
+    Reply, ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    decode_host, encode_guest,
+    envelope::decode_request_body,
+    limits::{
+        ACTIVATIONS_WAITING_MAX, CREDIT_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO,
+        MIN_FRAME, TELEMETRY_MIN_MS,
+    },
+    message::{
+        Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
+        OpStatus, ReplyBody, Retry, Telemetry,
+    },
+    version::negotiate,
+};
+
+use crate::{
+    activate::Wish,
+    disk::expired,
+    durable::Gauge,
+    log::{chain, log},
+    policy::{Leave, Policy},
+};
+
+/// Reports that wait for a host that does not read; older ones are overwritten.
+const REPORTS_WAITING: usize = 4;
+/// Optional abilities of this agent.
+const FEATURES: [&str; 2] = ["cpus", "activation"];
+
+/// Who this agent is, for as long as it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) inst: String,
+    pub(crate) boot_id: String,
+    pub(crate) machine_id: Option<String>,
+}
+
+/// What the disk thread last said about the guest.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestState {
+    pub(crate) active: Option<Active>,
+    pub(crate) generation: u64,
+    pub(crate) journal: JournalState,
+}
+
+/// Something that another thread, or the channel itself, is to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Wish {
+        id: RequestId,
+        wish: Wish,
+        deadline: Instant,
+    },
+    Status {
+        id: RequestId,
+        about: RequestId,
+    },
+    OnlineCpus {
+        id: RequestId,
+        target: u32,
+        deadline: Instant,
+    },
+    Report {
+        id: RequestId,
+    },
+    /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
+    Reread,
+}
+
+/// What was dropped since the start, for the log at the end of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Frames before any hello.
+    pub(crate) before_hello: u64,
+    /// Frames that are no message.
+    pub(crate) malformed: u64,
+    /// Second deliveries of a request that is under way.
+    pub(crate) repeated: u64,
+}
+
+/// A request that is under way.
+struct Waiting {
+    /// The session that waits for the answer.
+    session: SessionId,
+    /// Whether it carries a body that may be large.
+    size: Size,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Small,
+    Large,
+}
+
+struct Live {
+    session: Session,
+    assembler: Assembler,
+    max_frame: usize,
+    credit: u32,
+    interval: Option<Duration>,
+    due: Option<Instant>,
+    reports: VecDeque<Report>,
+    overwritten: u64,
+}
+
+/// The agent's side of one port.
+pub(crate) struct Conversation {
+    identity: Identity,
+    policy: Policy,
+    state: GuestState,
+    gauge: Arc<Gauge>,
+    decoder: Decoder,
+    live: Option<Live>,
+    /// Requests that are under way, and the session that waits for the answer.
+    in_flight: HashMap<RequestId, Waiting>,
+    control: VecDeque<Vec<u8>>,
+    dropped: Dropped,
+}
+
+impl Conversation {
+    pub(crate) fn new(
+        identity: Identity,
+        policy: Policy,
+        state: GuestState,
+        gauge: Arc<Gauge>,
+    ) -> Self {
+        Self {
+            identity,
+            policy,
+            state,
+            gauge,
+            decoder: Decoder::new(MAX_FRAME_BEFORE_HELLO),
+            live: None,
+            in_flight: HashMap::new(),
+            control: VecDeque::new(),
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// The host's side came up: says that there is somebody to greet.
+    pub(crate) fn port_up(&mut self) {
+        let announce = Announce {
+            inst: self.identity.inst.clone(),
+            boot_id: self.identity.boot_id.clone(),
+        };
+        match encode_guest(
+            &Stamp::outside(),
+            &GuestMessage::Announce(announce),
+            MAX_FRAME,
+        ) {
+            Ok(frame) => self.control.push_back(frame),
+            Err(error) => log!("cannot announce: {}", chain(&error)),
+        }
+    }
+
+    /// The host's side is gone, and the session with it.
+    pub(crate) fn port_down(&mut self) {
+        if let Some(live) = self.live.take() {
+            log!(
+                "the host has gone; session {:?}, frames {:?}, {:?}",
+                live.session.counters(),
+                self.decoder.counters(),
+                self.dropped
+            );
+        }
+        self.decoder.reset();
+        self.decoder.set_max_frame(MAX_FRAME_BEFORE_HELLO);
+        self.control.clear();
+    }
+
+    /// Takes bytes of the host.
+    pub(crate) fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Vec<Order> {
+        let mut orders = Vec::new();
+        while let Some(text) = self.decoder.next_frame(&mut bytes) {
+            let decoded = decode_host(text);
+            orders.extend(self.take(decoded, now));
+        }
+        orders
+    }
+
+    /// Whether more of the host's bytes may be taken: not while it does not read the answers to those before.
+    pub(crate) fn has_room(&self) -> bool {
+        self.control.len() < IN_FLIGHT_MAX
+    }
+
+    /// The next frame to write, and whether it may wait for nothing.
+    pub(crate) fn next_frame(&mut self) -> Option<Vec<u8>> {
+        if let Some(frame) = self.control.pop_front() {
+            return Some(frame);
+        }
+        let live = self.live.as_mut()?;
+        let mut report = live.reports.pop_front()?;
+        report.dropped = live.overwritten;
+        let stamp = live.session.stamp();
+        match encode_guest(
+            &stamp,
+            &GuestMessage::Telemetry(Telemetry { report }),
+            live.max_frame,
+        ) {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                log!("cannot send a report: {}", chain(&error));
+                None
+            }
+        }
+    }
+
+    /// When the next report is due; `None` while nobody wants one, so that an idle agent does not wake.
+    pub(crate) fn report_due(&self) -> Option<Instant> {
+        self.live.as_ref().and_then(|live| live.due)
+    }
+
+    /// How many reports were overwritten in this session.
+    pub(crate) fn overwritten(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.overwritten)
+    }
+
+    /// Queues the report that was due, and works out the next time.
+    pub(crate) fn queue_report(&mut self, report: Option<Report>, now: Instant) {
+        let Some(live) = self.live.as_mut() else {
+            return;
+        };
+        if let Some(report) = report {
+            live.credit = live.credit.saturating_sub(1);
+            live.reports.push_back(report);
+            if live.reports.len() > REPORTS_WAITING {
+                // It was never sent, so its credit is given back.
+                live.reports.pop_front();
+                live.overwritten += 1;
+                live.credit = live.credit.saturating_add(1);
+            }
+        }
+        live.due = live
+            .interval
+            .filter(|_| live.credit > 0)
+            .map(|interval| now + interval);
+    }
+
+    /// A request has its answer.
+    pub(crate) fn finished(&mut self, id: RequestId, body: ReplyBody) {
+        let Some(waiting) = self.in_flight.remove(&id) else {
+            return;
+        };
+        // An answer for a session that has ended stays in the store; the host asks for it.
+        if self
+            .live
+            .as_ref()
+            .is_some_and(|live| *live.session.id() == waiting.session)
+        {
+            self.reply(id, body);
+        }
+    }
+
+    /// The disk thread has news of the guest's state.
+    pub(crate) fn set_state(&mut self, state: GuestState) {
+        self.state = state;
+    }
+
+    fn take(
+        &mut self,
+        decoded: Result<(Stamp, HostMessage), DecodeError>,
+        now: Instant,
+    ) -> Option<Order> {
+        let (stamp, message) = match decoded {
+            Ok((stamp, HostMessage::Hello(hello))) => {
+                return self.greet(&stamp, &hello);
+            }
+            Ok((stamp, message)) => (stamp, Ok(message)),
+            Err(DecodeError::Request { id, stamp, source }) => (stamp, Err((id, source))),
+            Err(_) => {
+                self.dropped.malformed += 1;
+                return None;
+            }
+        };
+        let Some(live) = self.live.as_mut() else {
+            self.dropped.before_hello += 1;
+            return None;
+        };
+        // The session counts what it drops.
+        live.session.admit(&stamp).ok()?;
+        match message {
+            // A hello was taken above.
+            Ok(HostMessage::Hello(_)) => None,
+            Ok(HostMessage::Ping(ping)) => {
+                self.send(&GuestMessage::Pong(ping));
+                None
+            }
+            Ok(HostMessage::Credit(credit)) => {
+                live.credit = live.credit.saturating_add(credit.frames).min(CREDIT_MAX);
+                if live.due.is_none() && live.credit > 0 && self.policy.telemetry == Leave::Granted
+                {
+                    live.due = live.interval.map(|_| now);
+                }
+                None
+            }
+            Ok(HostMessage::Chunk(chunk)) => match live.assembler.take(&chunk) {
+                Ok(None) => None,
+                Ok(Some(body)) => match decode_request_body(&body, &stamp) {
+                    Ok(request) if request.id == chunk.xid => self.request(request, now),
+                    Ok(_) => self.refuse(
+                        chunk.xid,
+                        ErrorCode::Malformed,
+                        "the body is that of another request",
+                        Retry::Useless,
+                    ),
+                    Err(error) => self.refuse(
+                        chunk.xid,
+                        ErrorCode::Malformed,
+                        chain(&error),
+                        Retry::Useless,
+                    ),
+                },
+                Err(refusal) => self.refuse(
+                    chunk.xid,
+                    ErrorCode::Malformed,
+                    refusal.to_string(),
+                    Retry::Useful,
+                ),
+            },
+            Ok(HostMessage::Request(request)) => self.request(request, now),
+            Err((id, source)) => {
+                let message = format!("the request cannot be understood: {source}");
+                self.refuse(id, ErrorCode::Malformed, message, Retry::Useless)
+            }
+        }
+    }
+
+    fn greet(&mut self, stamp: &Stamp, hello: &Hello) -> Option<Order> {
+        let Some(sid) = stamp.sid.clone() else {
+            self.dropped.malformed += 1;
+            return None;
+        };
+        let version = match negotiate(SUPPORTED, hello.v) {
+            Ok(version) => version,
+            Err(error) => {
+                log!("{error}");
+                let refused = GuestMessage::HelloRefused(HelloRefused {
+                    error: "version".to_owned(),
+                    have: SUPPORTED,
+                });
+                match encode_guest(&Session::new(sid).stamp(), &refused, MAX_FRAME) {
+                    Ok(frame) => self.control.push_back(frame),
+                    Err(error) => log!("cannot refuse a session: {}", chain(&error)),
+                }
+                return None;
+            }
+        };
+        let interval = hello
+            .telemetry_ms
+            .map(|interval| Duration::from_millis(interval.max(TELEMETRY_MIN_MS)));
+        match self.live.as_mut().filter(|live| *live.session.id() == sid) {
+            Some(live) => {
+                if live.session.admit(stamp).is_err() {
+                    return None;
+                }
+                live.interval = interval;
+            }
+            None => {
+                let mut session = Session::new(sid);
+                // A session in which nothing was seen admits its first frame.
+                let _ = session.admit(stamp);
+                // Answers to the session before would only be dropped by the host.
+                self.control.clear();
+                log!("session begins ({:?})", hello.reason);
+                self.decoder.set_max_frame(MAX_FRAME);
+                self.live = Some(Live {
+                    session,
+                    assembler: Assembler::new(),
+                    max_frame: hello.max_frame.clamp(MIN_FRAME, MAX_FRAME),
+                    credit: 0,
+                    interval,
+                    due: None,
+                    reports: VecDeque::new(),
+                    overwritten: 0,
+                });
+            }
+        }
+        debug_assert_eq!(version, PROTOCOL);
+        let journal = if self.gauge.is_frozen() {
+            JournalState::Frozen
+        } else {
+            self.state.journal
+        };
+        self.send(&GuestMessage::HelloAck(Box::new(HelloAck {
+            v: version,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            inst: self.identity.inst.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            machine_id: self.identity.machine_id.clone(),
+            active: self.state.active.clone(),
+            generation: self.state.generation,
+            journal,
+            feats: FEATURES.map(str::to_owned).to_vec(),
+            max_frame: MAX_FRAME,
+        })));
+        (hello.reason == HelloReason::Revert).then_some(Order::Reread)
+    }
+
+    fn request(&mut self, request: Request, now: Instant) -> Option<Order> {
+        let Request { id, ttl_ms, op } = request;
+        let session = self.live.as_ref()?.session.id().clone();
+        if let Some(waiting) = self.in_flight.get_mut(&id) {
+            // Asked again, perhaps from a new session: one answer goes to whoever asked last.
+            waiting.session = session;
+            self.dropped.repeated += 1;
+            return None;
+        }
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
+            return self.refuse(
+                id,
+                ErrorCode::Busy,
+                format!("{IN_FLIGHT_MAX} requests wait already"),
+                Retry::Useful,
+            );
+        }
+        let large = matches!(op, Operation::Activate { .. });
+        let size = if large { Size::Large } else { Size::Small };
+        let large_ones = self
+            .in_flight
+            .values()
+            .filter(|waiting| waiting.size == Size::Large)
+            .count();
+        if large && large_ones >= ACTIVATIONS_WAITING_MAX {
+            let message = format!("{ACTIVATIONS_WAITING_MAX} activations wait already");
+            return self.refuse(id, ErrorCode::Busy, message, Retry::Useful);
+        }
+        if let Some((leave, name)) = self.leave_for(&op)
+            && leave == Leave::Denied
+        {
+            let message = format!("the guest's owner does not allow `{name}` in agent.toml");
+            return self.refuse(id, ErrorCode::Forbidden, message, Retry::Useless);
+        }
+        // A far deadline is as good as none; an hour of waiting bounds what a clock can represent.
+        let deadline = now + Duration::from_millis(ttl_ms.min(3_600_000));
+        if ttl_ms == 0 {
+            self.reply(id, expired());
+            return None;
+        }
+        let order = match op {
+            Operation::OnlineCpus { target } => Order::OnlineCpus {
+                id: id.clone(),
+                target,
+                deadline,
+            },
+            Operation::Activate { activation } => {
+                if let Err(refusal) = activation.check() {
+                    return self.refuse(
+                        id,
+                        ErrorCode::Malformed,
+                        refusal.to_string(),
+                        Retry::Useless,
+                    );
+                }
+                Order::Wish {
+                    id: id.clone(),
+                    wish: Wish::Activate(activation),
+                    deadline,
+                }
+            }
+            Operation::Deactivate { generation } => Order::Wish {
+                id: id.clone(),
+                wish: Wish::Deactivate { generation },
+                deadline,
+            },
+            Operation::OpStatus { id: about } if self.in_flight.contains_key(&about) => {
+                let running = serde_json::to_value(OpStatus::Running);
+                self.reply(
+                    id,
+                    running.map_or_else(|error| ReplyBody::Err(unencodable(&error)), ReplyBody::Ok),
+                );
+                return None;
+            }
+            Operation::OpStatus { id: about } => Order::Status {
+                id: id.clone(),
+                about,
+            },
+            Operation::Report => Order::Report { id: id.clone() },
+            Operation::Unknown(name) => {
+                let message = format!("the agent does not know the operation `{name}`");
+                return self.refuse(id, ErrorCode::Unsupported, message, Retry::Useless);
+            }
+        };
+        self.in_flight.insert(id, Waiting { session, size });
+        Some(order)
+    }
+
+    fn leave_for(&self, op: &Operation) -> Option<(Leave, &'static str)> {
+        match op {
+            Operation::OnlineCpus { .. } => Some((self.policy.cpus, "cpus")),
+            Operation::Activate { activation }
+                if activation.pre.is_some() || activation.post.is_some() =>
+            {
+                let first_denied = if self.policy.activation == Leave::Denied {
+                    "activation"
+                } else {
+                    "scripts"
+                };
+                let both = self.policy.activation == Leave::Granted
+                    && self.policy.scripts == Leave::Granted;
+                Some((Leave::from(both), first_denied))
+            }
+            Operation::Activate { .. } | Operation::Deactivate { .. } => {
+                Some((self.policy.activation, "activation"))
+            }
+            Operation::Report => Some((self.policy.telemetry, "telemetry")),
+            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        id: RequestId,
+        code: ErrorCode,
+        message: impl AsRef<str>,
+        retry: Retry,
+    ) -> Option<Order> {
+        self.reply(id, ReplyBody::Err(ReplyError::new(code, message, retry)));
+        None
+    }
+
+    fn reply(&mut self, re: RequestId, body: ReplyBody) {
+        self.send(&GuestMessage::Reply(Reply { re, body }));
+    }
+
+    fn send(&mut self, message: &GuestMessage) {
+        let Some(live) = self.live.as_mut() else {
+            return;
+        };
+        match encode_guest(&live.session.stamp(), message, live.max_frame) {
+            Ok(frame) => self.control.push_back(frame),
+            Err(EncodeError::TooLong(error)) => {
+                let GuestMessage::Reply(Reply { re, .. }) = message else {
+                    log!("cannot send: {error}");
+                    return;
+                };
+                let message = format!("the answer does not fit: {error}");
+                let body = ReplyBody::Err(ReplyError::new(
+                    ErrorCode::Malformed,
+                    message,
+                    Retry::Useless,
+                ));
+                let short = GuestMessage::Reply(Reply {
+                    re: re.clone(),
+                    body,
+                });
+                if let Ok(frame) = encode_guest(&live.session.stamp(), &short, MAX_FRAME) {
+                    self.control.push_back(frame);
+                }
+            }
+            Err(error) => log!("cannot send: {}", chain(&error)),
+        }
+    }
+}
+
+/// The failure of an answer that has no JSON form.
+fn unencodable(error: &serde_json::Error) -> ReplyError {
+    ReplyError::new(ErrorCode::Malformed, error.to_string(), Retry::Useless)
+}

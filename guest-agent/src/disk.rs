@@ -1,0 +1,229 @@
+//! The disk thread: the only one that writes state and environment. It takes one wish at a time; while a script of it runs
+//! elsewhere, questions about earlier requests are still answered and further wishes wait in order.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::mpsc::{Receiver, Sender},
+    time::Instant,
+};
+
+use agent_protocol::{
+    CpuList, RequestId, ScriptResult,
+    message::{ErrorCode, JournalState, OpStatus, ReplyBody, ReplyError, Retry},
+};
+
+use crate::{
+    activate::{Activator, Scripts, Wish},
+    channel::{Event, Events},
+    commands::{CommandJob, Commission},
+    conversation::GuestState,
+    log::{chain, log},
+    script::{ScriptError, ScriptJob},
+    store::{Answered, Record, Store, StoreError},
+};
+
+/// Work for the disk thread.
+#[derive(Debug)]
+pub(crate) enum DiskJob {
+    /// Fulfil a wish, if it is begun before the deadline.
+    Wish {
+        id: RequestId,
+        wish: Wish,
+        deadline: Instant,
+    },
+    /// Answer what became of a request.
+    Status { id: RequestId, about: RequestId },
+    /// A script that this thread commissioned has ended.
+    ScriptEnded(Result<ScriptResult, ScriptError>),
+    /// The machine was put back to an earlier state: read the disk again and verify what holds.
+    Reread,
+    /// Remember an answer that another thread gave.
+    Remember { id: RequestId, body: ReplyBody },
+    /// Remember the CPUs that were taken offline by order.
+    HoldCpus(CpuList),
+}
+
+/// The thread's state.
+pub(crate) struct Disk {
+    activator: Activator,
+    desk: Desk,
+}
+
+/// The thread's connections; they serve while a script runs.
+struct Desk {
+    jobs: Receiver<DiskJob>,
+    waiting: VecDeque<DiskJob>,
+    commands: Commission,
+    events: Events,
+}
+
+/// What the channel tells the host of the guest's state.
+pub(crate) fn state_of(store: &Store) -> GuestState {
+    let journal = if store.journal().is_some() {
+        JournalState::Recovering
+    } else {
+        JournalState::Clean
+    };
+    GuestState {
+        active: store.current().and_then(Record::active),
+        generation: store.newest().map_or(0, |newest| newest.generation),
+        journal,
+    }
+}
+
+impl Disk {
+    pub(crate) fn new(
+        jobs: Receiver<DiskJob>,
+        commands: Commission,
+        events: Events,
+        store: Store,
+        root: &Path,
+        boot_id: String,
+    ) -> Self {
+        let activator = Activator::new(store, root, boot_id);
+        Self {
+            activator,
+            desk: Desk {
+                jobs,
+                waiting: VecDeque::new(),
+                commands,
+                events,
+            },
+        }
+    }
+
+    /// Works until the channel is gone.
+    pub(crate) fn run(mut self) {
+        self.recover();
+        while let Some(job) = self.desk.next() {
+            match job {
+                DiskJob::Wish { id, wish, deadline } => {
+                    let body = self.fulfil(&id, wish, deadline);
+                    self.tell_state();
+                    self.desk.events.send(Event::Done { id, body });
+                }
+                DiskJob::Status { id, about } => {
+                    let known = self.activator.store().result(&about);
+                    let done = |result: &ReplyBody| OpStatus::Done {
+                        result: result.clone(),
+                    };
+                    let body = status_body(known.map_or(OpStatus::Unknown, done));
+                    self.desk.events.send(Event::Done { id, body });
+                }
+                DiskJob::Reread => {
+                    report(self.activator.store_mut().reread());
+                    self.recover();
+                }
+                DiskJob::ScriptEnded(_) => log!("a script ended that nobody waited for"),
+                DiskJob::Remember { id, body } => {
+                    report(self.activator.store_mut().remember(&id, &body))
+                }
+                DiskJob::HoldCpus(cpus) => {
+                    let boot_id = self.activator.boot_id().to_owned();
+                    report(self.activator.store_mut().hold_cpus(cpus, &boot_id));
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self) {
+        let results = self.activator.store().results();
+        let mut scripts = Commissioned {
+            desk: &mut self.desk,
+            results,
+        };
+        if let Err(error) = self.activator.recover(&mut scripts) {
+            log!("recovery failed: {}", chain(&error));
+        }
+        self.tell_state();
+    }
+
+    fn fulfil(&mut self, id: &RequestId, wish: Wish, deadline: Instant) -> ReplyBody {
+        if Instant::now() >= deadline && self.activator.store().result(id).is_none() {
+            return expired();
+        }
+        let state = GuestState {
+            journal: JournalState::Busy,
+            ..state_of(self.activator.store())
+        };
+        self.desk.events.send(Event::State(state));
+        let results = self.activator.store().results();
+        let mut scripts = Commissioned {
+            desk: &mut self.desk,
+            results,
+        };
+        self.activator.fulfil(id, wish, &mut scripts)
+    }
+
+    fn tell_state(&mut self) {
+        self.desk
+            .events
+            .send(Event::State(state_of(self.activator.store())));
+    }
+}
+
+impl Desk {
+    fn next(&mut self) -> Option<DiskJob> {
+        self.waiting.pop_front().or_else(|| self.jobs.recv().ok())
+    }
+}
+
+/// Scripts by way of the commands thread.
+struct Commissioned<'a> {
+    desk: &'a mut Desk,
+    results: Vec<Answered>,
+}
+
+impl Scripts for Commissioned<'_> {
+    fn run(&mut self, job: ScriptJob) -> Result<ScriptResult, ScriptError> {
+        let under_way = job.request.clone();
+        self.desk.commands.send(CommandJob::Script(Box::new(job)));
+        loop {
+            match self.desk.jobs.recv() {
+                Ok(DiskJob::ScriptEnded(ended)) => return ended,
+                Ok(DiskJob::Status { id, about }) => {
+                    let known = self.results.iter().find(|(known, _)| *known == about);
+                    let status = match known {
+                        Some((_, result)) => OpStatus::Done {
+                            result: result.as_ref().clone(),
+                        },
+                        // The channel knows what was asked of this run; this one may be left from an earlier.
+                        None if about == under_way => OpStatus::Running,
+                        None => OpStatus::Unknown,
+                    };
+                    let body = status_body(status);
+                    self.desk.events.send(Event::Done { id, body });
+                }
+                Ok(job) => self.desk.waiting.push_back(job),
+                Err(_) => return Err(ScriptError::NobodyRuns),
+            }
+        }
+    }
+}
+
+/// The answer to a request that waited too long.
+pub(crate) fn expired() -> ReplyBody {
+    let message = "the request waited longer than its ttl_ms; nothing was done";
+    ReplyBody::Err(ReplyError::new(ErrorCode::Expired, message, Retry::Useful))
+}
+
+fn status_body(status: OpStatus) -> ReplyBody {
+    match serde_json::to_value(status) {
+        Ok(value) => ReplyBody::Ok(value),
+        Err(error) => ReplyBody::Err(ReplyError::new(
+            ErrorCode::Storage,
+            error.to_string(),
+            Retry::Useless,
+        )),
+    }
+}
+
+fn report(outcome: Result<(), StoreError>) {
+    if let Err(error) = outcome {
+        log!("{}", chain(&error));
+    }
+}
+
+/// A sender for the other threads.
+pub(crate) type ToDisk = Sender<DiskJob>;

@@ -1,0 +1,130 @@
+//! The guest owner's own policy: what the host may ask. The host cannot change it; the agent reads it once at start.
+//! Without the file the packaged defaults hold; with a file that cannot be understood the agent does not start, since guessing
+//! at a prohibition would be wrong in both directions.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+/// Whether the host may ask for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "bool")]
+pub(crate) enum Leave {
+    Granted,
+    Denied,
+}
+
+impl From<bool> for Leave {
+    fn from(granted: bool) -> Self {
+        if granted { Self::Granted } else { Self::Denied }
+    }
+}
+
+/// The table `[allow]` of `agent.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Policy {
+    /// Making personas active and inactive.
+    pub(crate) activation: Leave,
+    /// Scripts of a persona.
+    pub(crate) scripts: Leave,
+    /// Reports about CPUs, memory and load.
+    pub(crate) telemetry: Leave,
+    /// Switching CPUs on and off.
+    pub(crate) cpus: Leave,
+    /// Commands outside any persona. No operation of this protocol version asks for one; the owner's word is kept for it.
+    pub(crate) commands: Leave,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            activation: Leave::Granted,
+            scripts: Leave::Granted,
+            telemetry: Leave::Granted,
+            cpus: Leave::Granted,
+            commands: Leave::Denied,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PolicyFile {
+    allow: Policy,
+}
+
+/// A policy file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PolicyError {
+    #[error("cannot read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot understand {path:?}")]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// Reads the policy; the defaults hold where there is no file.
+pub(crate) fn read_policy(path: &Path) -> Result<Policy, PolicyError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Policy::default()),
+        Err(source) => {
+            return Err(PolicyError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    match toml::from_str::<PolicyFile>(&text) {
+        Ok(file) => Ok(file.allow),
+        Err(source) => Err(PolicyError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<Policy>) {
+        assert_eq!(
+            toml::from_str::<PolicyFile>(text)
+                .ok()
+                .map(|file| file.allow),
+            expected,
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_the_file_leaves_out_stays_as_packaged() {
+        check("", Some(Policy::default()));
+        check(
+            "[allow]\nscripts = false\n",
+            Some(Policy {
+                scripts: Leave::Denied,
+                ..Policy::default()
+            }),
+        );
+    }
+
+    #[test]
+    fn a_misspelt_prohibition_is_an_error() {
+        check("[allow]\nscript = false\n", None);
+        check("[alow]\nscripts = false\n", None);
+        check("[allow]\nscripts = \"no\"\n", None);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the guest sees of itself, read from procfs and sysfs into a [`Report`]. Neither is a disk, so the channel thread may
+//! read them. What cannot be read is absent, but CPUs and memory: without them there is no report.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use agent_protocol::{CpuList, Report};
+use nix::time::{ClockId, clock_gettime};
+
+/// Longest file read; `/proc/meminfo` has less than 2 KiB, a list of CPUs may be longer.
+const FILE_MAX: u64 = 128 * 1024;
+
+/// A figure that every report needs is missing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TelemetryError {
+    #[error("cannot read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path:?} has no {figure}")]
+    Missing { path: PathBuf, figure: &'static str },
+}
+
+/// Reads reports, with one buffer for all files.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    root: PathBuf,
+    text: String,
+}
+
+impl Telemetry {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            text: String::new(),
+        }
+    }
+
+    /// Measures now. `dropped` is the caller's count of reports that were overwritten.
+    pub(crate) fn report(&mut self, dropped: u64) -> Result<Report, TelemetryError> {
+        let online = self.cpus("sys/devices/system/cpu/online")?;
+        let present = self.cpus("sys/devices/system/cpu/present")?;
+        let meminfo = self.read("proc/meminfo")?;
+        let figure = |name| meminfo_kib(meminfo, name);
+        let missing = |figure| TelemetryError::Missing {
+            path: "/proc/meminfo".into(),
+            figure,
+        };
+        let mut report = Report {
+            at_ms: u64::try_from(boot_time().as_millis()).unwrap_or(u64::MAX),
+            online_count: online.count(),
+            present_count: present.count(),
+            online: online.to_string(),
+            memory_total_kib: figure("MemTotal").ok_or_else(|| missing("MemTotal"))?,
+            memory_available_kib: figure("MemAvailable").ok_or_else(|| missing("MemAvailable"))?,
+            swap_total_kib: figure("SwapTotal"),
+            swap_free_kib: figure("SwapFree"),
+            dropped,
+            ..Report::default()
+        };
+        // Kernels without CONFIG_PSI, or with psi=0, have no such files.
+        report.psi_memory_some_avg10 = self.read("proc/pressure/memory").ok().and_then(some_avg10);
+        report.psi_cpu_some_avg10 = self.read("proc/pressure/cpu").ok().and_then(some_avg10);
+        let load = self.read("proc/loadavg").ok();
+        report.load1 = load.and_then(|text| text.split_whitespace().next()?.parse().ok());
+        report.processes = load.and_then(processes);
+        Ok(report)
+    }
+
+    fn cpus(&mut self, path: &str) -> Result<CpuList, TelemetryError> {
+        let list = CpuList::parse(self.read(path)?);
+        list.map_err(|_| TelemetryError::Missing {
+            path: Path::new("/").join(path),
+            figure: "list of CPUs",
+        })
+    }
+
+    fn read(&mut self, path: &str) -> Result<&str, TelemetryError> {
+        let path = self.root.join(path);
+        self.text.clear();
+        let read =
+            File::open(&path).and_then(|file| file.take(FILE_MAX).read_to_string(&mut self.text));
+        match read {
+            Ok(_) => Ok(&self.text),
+            Err(source) => Err(TelemetryError::Read { path, source }),
+        }
+    }
+}
+
+/// Time since the guest's start, with the time that it slept.
+pub(crate) fn boot_time() -> Duration {
+    // The clock exists on every Linux since 2.6.39; a duration of zero only makes a report look old.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+fn meminfo_kib(text: &str, name: &str) -> Option<u64> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+fn some_avg10(text: &str) -> Option<f64> {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    some.split_whitespace()
+        .find_map(|part| part.strip_prefix("avg10="))?
+        .parse()
+        .ok()
+}
+
+fn processes(loadavg: &str) -> Option<u64> {
+    loadavg
+        .split_whitespace()
+        .nth(3)?
+        .split_once('/')?
+        .1
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_by_their_whole_name() {
+        let text = "MemTotal:        2048 kB\nMemTotalX:  1 kB\nSwapFree:  7 kB\n";
+        assert_eq!(meminfo_kib(text, "MemTotal"), Some(2048));
+        assert_eq!(meminfo_kib(text, "Mem"), None);
+        assert_eq!(meminfo_kib(text, "SwapFree"), Some(7));
+    }
+
+    #[test]
+    fn pressure_and_processes_are_read() {
+        let text = "some avg10=1.25 avg60=0.00 avg300=0.00 total=9\nfull avg10=7.00 avg60=0.00 avg300=0.00 total=0\n";
+        assert_eq!(some_avg10(text), Some(1.25));
+        assert_eq!(processes("0.20 0.18 0.12 1/80 11206\n"), Some(80));
+    }
+
+    #[test]
+    fn this_machine_can_be_reported_and_the_report_is_plausible() {
+        let report = Telemetry::new(Path::new("/")).report(3).unwrap();
+        assert_eq!(report.check().map(|checked| checked.dropped), Ok(3));
+    }
+}

@@ -1,0 +1,372 @@
+//! The real agent on a unix socket, in a directory of its own, and a peer that can say right and wrong things.
+//! Nothing here waits for a time: it waits for what the agent says, or for its end.
+#![allow(clippy::unwrap_used, clippy::panic, dead_code)]
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use agent_protocol::{
+    Activation, Decoder, GuestMessage, HostMessage, OnFailure, Operation, Request, RequestId,
+    SUPPORTED, Script, Session, SessionId, Stamp, decode_guest, encode_host, encode_request,
+    limits::MAX_FRAME,
+    message::{Hello, HelloAck, HelloReason, Ping, ReplyBody},
+};
+use tempfile::TempDir;
+
+/// A hung test shall end with a message; no test passes or fails by this time.
+const HUNG: Duration = Duration::from_secs(120);
+
+/// A guest's tree: users, CPUs, figures.
+pub struct Guest {
+    directory: TempDir,
+}
+
+/// A running agent.
+pub struct Agent {
+    pub child: Child,
+}
+
+/// The host's end.
+pub struct Peer {
+    pub stream: UnixStream,
+    decoder: Decoder,
+    pending: Vec<u8>,
+    pub session: Session,
+    pings: u64,
+}
+
+impl Guest {
+    /// CPU 0 and two more, the last one offline.
+    pub fn new() -> Self {
+        let guest = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
+        guest.write(
+            "etc/passwd",
+            &format!("root:x:{uid}:{gid}:root:/root:/bin/sh\nweb:x:1234:1235::/:/bin/sh\n"),
+        );
+        guest.write("etc/group", "web:x:1235:\nextra:x:1236:web\n");
+        guest.write(
+            "proc/meminfo",
+            "MemTotal: 1000 kB\nMemAvailable: 400 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+        );
+        guest.write("proc/loadavg", "0.50 0.40 0.30 2/77 1234\n");
+        guest.write("sys/devices/system/cpu/online", "0-1\n");
+        guest.write("sys/devices/system/cpu/present", "0-2\n");
+        fs::create_dir(guest.path("sys/devices/system/cpu/cpu0")).unwrap();
+        guest.write("sys/devices/system/cpu/cpu1/online", "1");
+        guest.write("sys/devices/system/cpu/cpu2/online", "0");
+        guest
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A file's text; `None` when it is not there.
+    pub fn read(&self, path: &str) -> Option<String> {
+        match fs::read_to_string(self.path(path)) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    pub fn start(&self) -> Agent {
+        self.start_with(&[])
+    }
+
+    pub fn start_with(&self, environment: &[(&str, String)]) -> Agent {
+        let mut command = self.command();
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Agent {
+            child: command.spawn().unwrap(),
+        }
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_virt-persona-agent"));
+        command
+            .arg("--transport")
+            .arg(format!("unix:{}", self.path("socket").display()));
+        command
+            .arg("--state")
+            .arg(self.path("state"))
+            .arg("--root")
+            .arg(self.path(""));
+        command
+            .arg("--config")
+            .arg(self.path("etc/virt-persona/agent.toml"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Connects as soon as the agent listens.
+    pub fn connect(&self, agent: &mut Agent) -> Peer {
+        self.try_connect(agent)
+            .unwrap_or_else(|status| panic!("the agent ended: {status}"))
+    }
+
+    /// As `connect`; the status of an agent that ended instead.
+    pub fn try_connect(&self, agent: &mut Agent) -> Result<Peer, ExitStatus> {
+        loop {
+            match UnixStream::connect(self.path("socket")) {
+                Ok(stream) => return Ok(Peer::new(stream)),
+                Err(_) => match agent.child.try_wait().unwrap() {
+                    Some(status) => return Err(status),
+                    None => std::thread::yield_now(),
+                },
+            }
+        }
+    }
+
+    /// Starts an agent and greets it.
+    pub fn greet(&self) -> (Agent, Peer, HelloAck) {
+        let mut agent = self.start();
+        let mut peer = self.connect(&mut agent);
+        let ack = peer.hello();
+        (agent, peer, ack)
+    }
+}
+
+impl Agent {
+    /// Kills it as a power cut or an oom killer would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn status_field(&self, field: &str) -> Vec<u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks
+            .map(|task| {
+                let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+                let line = status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+                    .unwrap();
+                line.split_whitespace().next().unwrap().parse().unwrap()
+            })
+            .collect()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A session id that no other call gets.
+pub fn fresh_session() -> Session {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    Session::new(SessionId::from_random(bytes))
+}
+
+/// A request id that no other call gets.
+pub fn fresh_id() -> RequestId {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    id(&format!("R{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
+pub fn id(text: &str) -> RequestId {
+    RequestId::new(text).unwrap()
+}
+
+pub fn greeting() -> Hello {
+    Hello {
+        v: SUPPORTED,
+        host_id: "test".to_owned(),
+        vm_uuid: "6e3d54cb-3bd0-4b0e-9b22-0f7d9ba1f3ea".to_owned(),
+        reason: HelloReason::Connect,
+        max_frame: MAX_FRAME,
+        feats: vec![],
+        now_unix_ms: 0,
+        telemetry_ms: None,
+    }
+}
+
+impl Peer {
+    pub fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(HUNG)).unwrap();
+        stream.set_write_timeout(Some(HUNG)).unwrap();
+        Self {
+            stream,
+            decoder: Decoder::new(MAX_FRAME),
+            pending: Vec::new(),
+            session: fresh_session(),
+            pings: 0,
+        }
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn frame(&mut self, message: &HostMessage) -> Vec<u8> {
+        encode_host(&self.session.stamp(), message, MAX_FRAME).unwrap()
+    }
+
+    pub fn send(&mut self, message: &HostMessage) {
+        let frame = self.frame(message);
+        self.raw(&frame);
+    }
+
+    /// The next message, whatever it is; `None` at the end of the connection.
+    pub fn try_receive(&mut self) -> io::Result<Option<(Stamp, GuestMessage)>> {
+        loop {
+            let mut input = self.pending.as_slice();
+            let decoded = self
+                .decoder
+                .next_frame(&mut input)
+                .map(|text| decode_guest(text).unwrap());
+            self.pending = input.to_vec();
+            if decoded.is_some() {
+                return Ok(decoded);
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer)? {
+                0 => return Ok(None),
+                length => self.pending.extend_from_slice(&buffer[..length]),
+            }
+        }
+    }
+
+    /// The next message of this session.
+    pub fn receive(&mut self) -> GuestMessage {
+        loop {
+            let (stamp, message) = self
+                .try_receive()
+                .unwrap()
+                .expect("the agent closed the connection");
+            match message {
+                // Outside any session, and sent whenever the port comes up.
+                GuestMessage::Announce(_) => {}
+                message => {
+                    self.session.admit(&stamp).unwrap();
+                    return message;
+                }
+            }
+        }
+    }
+
+    pub fn hello(&mut self) -> HelloAck {
+        self.hello_with(greeting())
+    }
+
+    pub fn hello_with(&mut self, hello: Hello) -> HelloAck {
+        self.send(&HostMessage::Hello(hello));
+        match self.receive() {
+            GuestMessage::HelloAck(ack) => *ack,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Proves that the agent has taken all before, and answered nothing of it.
+    pub fn expect_silence_until_pong(&mut self) {
+        self.pings += 1;
+        let ping = Ping { n: self.pings };
+        self.send(&HostMessage::Ping(ping));
+        assert_eq!(self.receive(), GuestMessage::Pong(ping));
+    }
+
+    pub fn post(&mut self, id: &RequestId, op: Operation) {
+        self.post_within(id, op, 600_000);
+    }
+
+    pub fn post_within(&mut self, id: &RequestId, op: Operation, ttl_ms: u64) {
+        let request = Request {
+            id: id.clone(),
+            ttl_ms,
+            op,
+        };
+        for frame in encode_request(&mut self.session, &request, MAX_FRAME).unwrap() {
+            self.raw(&frame);
+        }
+    }
+
+    /// The next message, which must be the answer to this request.
+    pub fn answer(&mut self, id: &RequestId) -> ReplyBody {
+        match self.receive() {
+            GuestMessage::Reply(reply) if reply.re == *id => reply.body,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn ask(&mut self, op: Operation) -> ReplyBody {
+        let id = fresh_id();
+        self.post(&id, op);
+        self.answer(&id)
+    }
+}
+
+pub fn activation(generation: u64, environment: &[(&str, &str)]) -> Activation {
+    Activation {
+        generation,
+        persona: "web".to_owned(),
+        version: generation,
+        digest: format!("digest-{generation}"),
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        pre: None,
+        post: None,
+    }
+}
+
+pub fn script(text: &str) -> Option<Script> {
+    Some(Script {
+        interpreter: "/bin/sh".to_owned(),
+        text: text.to_owned(),
+        timeout_ms: 600_000,
+        user: "root".to_owned(),
+        on_failure: OnFailure::Rollback,
+    })
+}
+
+pub fn activate(activation: Activation) -> Operation {
+    Operation::Activate {
+        activation: Box::new(activation),
+    }
+}
+
+/// The answer of a success.
+pub fn ok<T: serde::de::DeserializeOwned>(body: ReplyBody) -> T {
+    match body {
+        ReplyBody::Ok(value) => serde_json::from_value(value).unwrap(),
+        ReplyBody::Err(error) => panic!("{error}"),
+    }
+}
+
+/// The code of a failure.
+pub fn code(body: ReplyBody) -> String {
+    match body {
+        ReplyBody::Ok(value) => panic!("{value}"),
+        ReplyBody::Err(error) => error.code.as_str().to_owned(),
+    }
+}
+
+/// Waits until a file is there.
+pub fn wait_for(path: &Path) {
+    while !path.exists() {
+        std::thread::yield_now();
+    }
+}

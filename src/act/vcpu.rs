@@ -1,0 +1,239 @@
+//! vCPU steps. Growing: plug through the hypervisor, then the agent brings the CPUs online. Shrinking: the agent takes
+//! CPUs offline first, then the hypervisor unplugs as best effort, because what the guest no longer uses is given back
+//! even while its device stays.
+
+use persona::rule::Resource;
+use planner::{Ending, Step};
+
+use super::guest::GuestFault;
+use super::{Hands, Outcome, may_have_happened, sentence_of};
+use crate::config::VcpuRemoval;
+use crate::hypervisor::{Acceleration, DomainDescription, HotpluggableVcpu, HypervisorError};
+
+pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
+    debug_assert_eq!(step.resource, Resource::Vcpus);
+    let Ok(target) = u32::try_from(step.to) else {
+        return ended(
+            &step,
+            Ending::Refused,
+            Seen::default(),
+            Some("the number of vCPUs is out of range".into()),
+        );
+    };
+    let description = match hands.hypervisor.describe(step.domain).await {
+        Ok(description) => description,
+        Err(error) => {
+            return ended(
+                &step,
+                Ending::Refused,
+                Seen::default(),
+                Some(sentence_of(&error)),
+            );
+        }
+    };
+    if description.instance != step.instance {
+        let note = "the domain was started anew since the plan was made".into();
+        return ended(&step, Ending::Refused, Seen::of(&description), Some(note));
+    }
+    if step.to >= step.from {
+        grow(hands, step, target, &description).await
+    } else {
+        shrink(hands, step, target, &description).await
+    }
+}
+
+/// What host and guest showed last.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    plugged: Option<u32>,
+    online: Option<u32>,
+}
+
+impl Seen {
+    fn of(description: &DomainDescription) -> Self {
+        Self {
+            plugged: Some(description.vcpus_plugged),
+            online: None,
+        }
+    }
+}
+
+fn ended(step: &Step, ending: Ending, seen: Seen, note: Option<String>) -> Outcome {
+    Outcome {
+        requested: step.to,
+        plugged: seen.plugged.map(u64::from),
+        guest: seen.online.map(u64::from),
+        asked: seen.plugged.map(u64::from),
+        step: step.clone(),
+        ending,
+        note,
+    }
+}
+
+async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription) -> Outcome {
+    let mut seen = Seen::of(before);
+    let mut note = None;
+    if before.vcpus_plugged < target {
+        if let Err(error) = hands.hypervisor.set_vcpus(step.domain, target).await {
+            seen.plugged = plugged(hands, &step).await;
+            if seen
+                .plugged
+                .is_none_or(|plugged| plugged <= before.vcpus_plugged)
+            {
+                let ending = if may_have_happened(&error) {
+                    Ending::Unknown
+                } else {
+                    Ending::Refused
+                };
+                return ended(&step, ending, seen, Some(sentence_of(&error)));
+            }
+            // The call failed, but the vCPU is there: what is seen counts.
+            note = Some(sentence_of(&error));
+        } else {
+            seen.plugged = plugged(hands, &step).await;
+        }
+    }
+    match hands
+        .guest
+        .online_cpus(step.domain, target, hands.settings.vcpu_deadline)
+        .await
+    {
+        Ok(cpus) => seen.online = Some(cpus.online),
+        Err(fault) => {
+            let ending = match fault {
+                // The vCPU is plugged, so something did change: it is not as if nothing had happened.
+                GuestFault::Absent(_) | GuestFault::Refused(_)
+                    if seen
+                        .plugged
+                        .is_some_and(|plugged| u64::from(plugged) > step.from) =>
+                {
+                    Ending::Partial
+                }
+                GuestFault::Absent(_) | GuestFault::Refused(_) => Ending::Refused,
+                GuestFault::Unknown(_) => Ending::Unknown,
+            };
+            return ended(
+                &step,
+                ending,
+                seen,
+                Some(format!("plugged, but not online: {fault}")),
+            );
+        }
+    }
+    let ending = judge(&step, target, seen);
+    ended(&step, ending, seen, note)
+}
+
+/// What the two sides show, against what was asked for.
+fn judge(step: &Step, target: u32, seen: Seen) -> Ending {
+    let (Some(plugged), Some(online)) = (seen.plugged, seen.online) else {
+        return Ending::Unknown;
+    };
+    if online == target && plugged >= target {
+        Ending::Applied
+    } else if u64::from(online) == step.from {
+        Ending::Refused
+    } else {
+        Ending::Partial
+    }
+}
+
+async fn plugged(hands: &Hands, step: &Step) -> Option<u32> {
+    hands
+        .hypervisor
+        .describe(step.domain)
+        .await
+        .ok()
+        .map(|description| description.vcpus_plugged)
+}
+
+async fn shrink(hands: &Hands, step: Step, target: u32, before: &DomainDescription) -> Outcome {
+    let mut seen = Seen::of(before);
+    match hands
+        .guest
+        .online_cpus(step.domain, target, hands.settings.vcpu_deadline)
+        .await
+    {
+        Ok(cpus) => seen.online = Some(cpus.online),
+        Err(fault) => {
+            let ending = if matches!(fault, GuestFault::Unknown(_)) {
+                Ending::Unknown
+            } else {
+                Ending::Refused
+            };
+            return ended(&step, ending, seen, Some(fault.to_string()));
+        }
+    }
+    if seen.online != Some(target) {
+        let ending = judge(&step, target, seen);
+        return ended(
+            &step,
+            ending,
+            seen,
+            Some("the guest kept some of the CPUs online".into()),
+        );
+    }
+    let unplug = match hands.settings.removal {
+        VcpuRemoval::Unplug => true,
+        VcpuRemoval::Offline => false,
+        VcpuRemoval::Auto => before.acceleration == Acceleration::Kvm,
+    };
+    let floor = target.max(before.vcpus_fixed);
+    let note = if unplug && before.vcpus_plugged > floor {
+        unplug_to(hands, &step, floor, before.vcpus_plugged, &mut seen).await
+    } else {
+        (before.vcpus_plugged > target)
+            .then(|| "taken offline in the guest; the vCPUs stay plugged and are used again at the next growth".into())
+    };
+    // The guest no longer uses them, which is what counts as given back.
+    ended(&step, Ending::Applied, seen, note)
+}
+
+/// Unplugs one vCPU at a time, since a guest gives back only one for each request. Returns what is out of the ordinary.
+async fn unplug_to(
+    hands: &Hands,
+    step: &Step,
+    floor: u32,
+    from: u32,
+    seen: &mut Seen,
+) -> Option<String> {
+    let mut count = from;
+    while count > floor {
+        match hands.hypervisor.set_vcpus(step.domain, count - 1).await {
+            Ok(()) => count -= 1,
+            Err(error) => {
+                let left = reconcile(hands, step, &error).await;
+                seen.plugged = left.or(plugged(hands, step).await).or(seen.plugged);
+                let stayed = seen.plugged.unwrap_or(count);
+                return Some(format!(
+                    "taken offline in the guest; unplugging ended with {stayed} still plugged: {}",
+                    sentence_of(&error)
+                ));
+            }
+        }
+    }
+    seen.plugged = plugged(hands, step).await.or(Some(count));
+    None
+}
+
+/// After an unplug of unknown outcome the emulator itself is asked, because the library's count may be wrong.
+async fn reconcile(hands: &Hands, step: &Step, error: &HypervisorError) -> Option<u32> {
+    if matches!(
+        error,
+        HypervisorError::NotConnected { .. } | HypervisorError::NoDomain { .. }
+    ) {
+        return None;
+    }
+    let slots = hands
+        .hypervisor
+        .hotpluggable_vcpus(step.domain)
+        .await
+        .ok()?;
+    Some(
+        slots
+            .iter()
+            .filter(|slot| slot.plugged.is_some())
+            .map(|slot: &HotpluggableVcpu| slot.vcpus)
+            .sum(),
+    )
+}

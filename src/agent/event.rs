@@ -1,0 +1,208 @@
+//! What a link tells the daemon, and what it is at the moment. The daemon's one owner of state reads the events; the
+//! bus and `doctor` show the states. Everything of a guest in here is checked or cleaned.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use agent_protocol::CheckedReport;
+use agent_protocol::frame::FrameCounters;
+use agent_protocol::message::JournalState;
+use agent_protocol::session::SessionCounters;
+use agent_protocol::version::NoCommonVersion;
+use serde::Serialize;
+
+use super::budget::Overflow;
+use super::words::GuestWords;
+
+/// What a link tells without being asked.
+#[derive(Clone, Debug)]
+pub enum AgentEvent {
+    /// An agent answered the hello: there is a session.
+    Connected {
+        /// What it said of itself.
+        facts: AgentFacts,
+    },
+    /// The session is over; another is being tried for.
+    Lost {
+        /// Why.
+        reason: LostReason,
+    },
+    /// A report waits in the slot. There is never more than one of these unread for a link.
+    Telemetry(LatestReport),
+    /// The agent had a session on this channel and has not answered over several connections since.
+    Unresponsive,
+    /// Daemon and agent have no protocol version in common. It is told once until there is a session again.
+    Incompatible {
+        /// Both ranges.
+        versions: NoCommonVersion,
+    },
+    /// The guest sent what it must not; told at the end of the connection on which it happened.
+    Misbehaved {
+        /// What it did, and how often.
+        misconduct: Misconduct,
+    },
+}
+
+/// An agent's account of itself in its hello; checked for form, not for truth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentFacts {
+    /// Version of the agent.
+    pub agent_version: GuestWords,
+    /// The guest kernel's boot id, which differs after each boot.
+    pub boot_id: GuestWords,
+    /// The agent's own number, which differs after each of its starts.
+    pub instance: GuestWords,
+    /// The persona that is in force in the guest.
+    pub active: Option<ActivePersona>,
+    /// The newest generation that the agent has seen; it refuses older ones.
+    pub newest_generation: u64,
+    /// Whether the agent is finishing or undoing something.
+    pub journal: JournalState,
+    /// Protocol version that both speak.
+    pub protocol: u32,
+}
+
+/// The persona that an agent says is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ActivePersona {
+    /// Generation of the activation.
+    pub generation: u64,
+    /// Name of the persona.
+    pub persona: GuestWords,
+    /// Version of the persona.
+    pub version: u64,
+    /// Digest of the version.
+    pub digest: GuestWords,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LostReason {
+    /// QEMU closed the socket, or it failed.
+    #[error("the channel was closed by the emulator")]
+    Closed,
+    /// The agent was silent over three pings.
+    #[error("the agent no longer answers")]
+    Silent,
+    /// The agent, or the guest with it, started again.
+    #[error("the agent started again")]
+    AgentRestarted,
+    /// The daemon asked for another session: reboot, revert, or the hypervisor's connection was renewed.
+    #[error("the daemon renewed the session")]
+    Renewed,
+    /// The guest's state was replaced by an earlier one.
+    #[error("the domain was reverted to an earlier state")]
+    Reverted,
+    /// The domain has another channel.
+    #[error("the domain's channel moved")]
+    Moved,
+    /// The guest sent more than it may.
+    #[error("the guest sent more than it may")]
+    Flooded,
+    /// The channel is given up.
+    #[error("the channel was given up")]
+    Detached,
+    /// A fault of the daemon's own in this link.
+    #[error("the link failed inside the daemon")]
+    Internal,
+}
+
+/// What a guest sent that it must not have sent, on one connection. The counters are sums; a little of it is normal after
+/// a reset or a migration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Misconduct {
+    /// A rate was exceeded; the connection was closed for it.
+    pub flooded: Option<Overflow>,
+    /// Frames that were cut, too long or no text.
+    pub frames: FrameCounters,
+    /// Frames of another session, or seen before.
+    pub order: SessionCounters,
+    /// Frames that hold no message of the protocol.
+    pub undecodable: u64,
+    /// Replies to nothing that was asked, or asked too long ago.
+    pub unasked: u64,
+    /// Telemetry without credit.
+    pub uncredited: u64,
+    /// Reports with figures that cannot be.
+    pub refused_reports: u64,
+}
+
+impl Misconduct {
+    /// How much there is of what a well-behaved guest never does. Cut frames, other sessions' frames and late replies are
+    /// not in it: a reset or a migration brings those about.
+    pub fn offences(&self) -> u64 {
+        let frames = self.frames.oversize + self.frames.nul + self.frames.not_utf8;
+        let messages = self.undecodable + self.uncredited + self.refused_reports;
+        frames + messages + u64::from(self.flooded.is_some())
+    }
+}
+
+/// A slot that holds the latest report. A report that comes before the last one was taken replaces it.
+#[derive(Clone, Debug, Default)]
+pub struct LatestReport {
+    slot: Arc<Mutex<Option<CheckedReport>>>,
+}
+
+/// What was in the slot when a report was put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    Empty,
+    Unread,
+}
+
+impl LatestReport {
+    /// Takes the report; `None` when it was taken already.
+    pub fn take(&self) -> Option<CheckedReport> {
+        self.slot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    pub(super) fn put(&self, report: CheckedReport) -> Slot {
+        match self
+            .slot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(report)
+        {
+            Some(_) => Slot::Unread,
+            None => Slot::Empty,
+        }
+    }
+}
+
+/// Whether the vCPUs of a domain run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// They do.
+    Yes,
+    /// The domain is paused, being migrated or frozen: it cannot answer.
+    Paused,
+}
+
+/// What a link does at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// The socket is being opened, or cannot be opened yet.
+    Connecting,
+    /// The socket is open; no agent has answered the hello.
+    Waiting,
+    /// There is a session.
+    Connected(AgentFacts),
+    /// There was a session; several connections since got no answer.
+    Unresponsive,
+    /// No protocol version in common.
+    Incompatible(NoCommonVersion),
+    /// Another process owns the channel.
+    OwnedElsewhere {
+        /// Its lock file.
+        path: PathBuf,
+    },
+    /// Disconnected for a while because the guest sent more than it may.
+    Flooding {
+        /// How long, from the overflow.
+        pause: Duration,
+    },
+}

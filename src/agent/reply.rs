@@ -1,0 +1,357 @@
+//! Answers of an agent as the daemon may use them: of the shape that was asked for, without contradictions, their text
+//! cleaned. What does not pass is an [`AgentError`]. An answer stays a claim of the guest.
+
+use agent_protocol::activation::{ActivationReply, Change, ScriptResult};
+use agent_protocol::limits::{MESSAGE_MAX, NAME_MAX, REPLY_OUTPUT_MAX};
+use agent_protocol::message::{
+    DeactivationReply, OnlineCpusReply, OpStatus, Reply, ReplyBody, ReplyFault,
+};
+use agent_protocol::{CheckedReport, CpuList, Operation, Report, RequestId};
+use persona::domain::DomainId;
+
+use super::error::{AgentError, Retry};
+use super::words::{GuestWords, Lines};
+
+/// Most environment files that an answer may name; the agent writes two.
+const FILES_MAX: usize = 16;
+
+/// A checked answer; which one belongs to which operation is in the variants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AgentReply {
+    /// To `OnlineCpus`.
+    OnlineCpus {
+        /// CPUs online afterwards: at least one, all of them present.
+        online: CpuList,
+        /// CPUs plugged.
+        present: CpuList,
+        /// Whether any was switched.
+        outcome: Change,
+    },
+    /// To `Activate`: it stands.
+    Activated(Activated),
+    /// To `Deactivate`: no persona is active.
+    Deactivated {
+        /// The generation that holds.
+        generation: u64,
+        /// Whether anything was active before.
+        outcome: Change,
+        /// Whether open sessions keep the old environment.
+        needs_relogin: bool,
+    },
+    /// To `OpStatus`.
+    Status(RequestStatus),
+    /// To `Report`.
+    Report(CheckedReport),
+}
+
+/// An activation that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activated {
+    /// The generation that was asked for.
+    pub generation: u64,
+    /// Whether anything was done for it.
+    pub outcome: Change,
+    /// How the `pre` script ended.
+    pub pre: Option<ScriptEnd>,
+    /// How the `post` script ended.
+    pub post: Option<ScriptEnd>,
+    /// Files in the guest that hold the environment: to be shown, never opened.
+    pub environment_files: Vec<GuestWords>,
+    /// Whether open sessions keep the old environment.
+    pub needs_relogin: bool,
+}
+
+/// How a script in the guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptEnd {
+    /// Exit status; absent when a signal ended it.
+    pub exit: Option<i32>,
+    /// The signal.
+    pub signal: Option<i32>,
+    /// The end of its output, several lines.
+    pub output: GuestWords,
+    /// The beginning of the output was left out.
+    pub output_truncated: bool,
+    /// It was stopped for taking too long.
+    pub timed_out: bool,
+    /// Milliseconds that it ran.
+    pub duration_ms: u64,
+}
+
+/// What an agent remembers of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestStatus {
+    /// Nothing.
+    Unknown,
+    /// It is being done.
+    Running,
+    /// It ended; the same request under the same id gives its result.
+    Done,
+}
+
+/// What was asked, as far as it says which answers fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    OnlineCpus,
+    Activate { generation: u64 },
+    Deactivate,
+    Status,
+    Report,
+    Other,
+}
+
+impl Asked {
+    pub(super) fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::OnlineCpus { .. } => Self::OnlineCpus,
+            Operation::Activate { activation } => Self::Activate {
+                generation: activation.generation,
+            },
+            Operation::Deactivate { .. } => Self::Deactivate,
+            Operation::OpStatus { .. } => Self::Status,
+            Operation::Report => Self::Report,
+            Operation::Unknown(_) => Self::Other,
+        }
+    }
+
+    /// The operation's name, for errors and logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::OnlineCpus => "online_cpus",
+            Self::Activate { .. } => "activate",
+            Self::Deactivate => "deactivate",
+            Self::Status => "op_status",
+            Self::Report => "report",
+            Self::Other => "unknown operation",
+        }
+    }
+
+    /// Whether it changes the guest, so that the agent's journal has it and a second delivery is safe.
+    pub(super) fn is_change(self) -> bool {
+        matches!(
+            self,
+            Self::OnlineCpus | Self::Activate { .. } | Self::Deactivate
+        )
+    }
+
+    /// Whether it still means the same after the guest has booted again: a persona does, a number of CPUs was computed
+    /// for the machine as it was.
+    pub(super) fn outlives_a_boot(self) -> bool {
+        matches!(self, Self::Activate { .. } | Self::Deactivate)
+    }
+
+    /// The answer in a reply's body.
+    pub(super) fn read(
+        self,
+        domain: DomainId,
+        id: &RequestId,
+        body: ReplyBody,
+    ) -> Result<AgentReply, AgentError> {
+        let reply = Reply {
+            re: id.clone(),
+            body,
+        };
+        let fault = |fault| self.fault(domain, fault);
+        match self {
+            Self::OnlineCpus => {
+                let OnlineCpusReply {
+                    online,
+                    present,
+                    outcome,
+                } = reply.into_answer().map_err(fault)?;
+                if online.count() == 0 || !online.iter().all(|cpu| present.contains(cpu)) {
+                    return Err(self.bad(
+                        domain,
+                        "its CPUs online are none, or not all of them are present",
+                    ));
+                }
+                Ok(AgentReply::OnlineCpus {
+                    online,
+                    present,
+                    outcome,
+                })
+            }
+            Self::Activate { generation } => {
+                let answer: ActivationReply = reply.into_answer().map_err(fault)?;
+                if answer.generation != generation {
+                    return Err(self.bad(domain, "it speaks of another generation"));
+                }
+                Ok(AgentReply::Activated(activated(answer)))
+            }
+            Self::Deactivate => {
+                let DeactivationReply {
+                    generation,
+                    outcome,
+                    needs_relogin,
+                } = reply.into_answer().map_err(fault)?;
+                Ok(AgentReply::Deactivated {
+                    generation,
+                    outcome,
+                    needs_relogin,
+                })
+            }
+            Self::Status => Ok(AgentReply::Status(
+                match reply.into_answer().map_err(fault)? {
+                    OpStatus::Unknown => RequestStatus::Unknown,
+                    OpStatus::Running => RequestStatus::Running,
+                    OpStatus::Done { .. } => RequestStatus::Done,
+                },
+            )),
+            Self::Report => {
+                let report: Report = reply.into_answer().map_err(fault)?;
+                report
+                    .check()
+                    .map(AgentReply::Report)
+                    .map_err(|refusal| self.bad(domain, refusal))
+            }
+            Self::Other => match reply.into_answer::<serde::de::IgnoredAny>() {
+                Ok(_) => Err(self.bad(domain, "the daemon does not know the operation either")),
+                Err(cause) => Err(fault(cause)),
+            },
+        }
+    }
+
+    fn bad(self, domain: DomainId, detail: impl std::fmt::Display) -> AgentError {
+        AgentError::BadAnswer {
+            domain,
+            operation: self.name(),
+            detail: detail.to_string(),
+        }
+    }
+
+    fn fault(self, domain: DomainId, fault: ReplyFault) -> AgentError {
+        match fault {
+            ReplyFault::Refused(error) => AgentError::Refused {
+                domain,
+                operation: self.name(),
+                code: GuestWords::clean(error.code.as_str(), NAME_MAX, Lines::One),
+                message: GuestWords::clean(&error.message, MESSAGE_MAX, Lines::One),
+                retry: if error.retryable {
+                    Retry::Later
+                } else {
+                    Retry::Never
+                },
+            },
+            // The cause may quote the guest, so only its place is told.
+            ReplyFault::Shape(_) => {
+                self.bad(domain, "it has another shape than the operation promises")
+            }
+        }
+    }
+}
+
+fn activated(answer: ActivationReply) -> Activated {
+    let file = |path: String| GuestWords::clean(&path, NAME_MAX, Lines::One);
+    Activated {
+        generation: answer.generation,
+        outcome: answer.outcome,
+        pre: answer.pre.map(script_end),
+        post: answer.post.map(script_end),
+        environment_files: answer
+            .environment_files
+            .into_iter()
+            .take(FILES_MAX)
+            .map(file)
+            .collect(),
+        needs_relogin: answer.needs_relogin,
+    }
+}
+
+fn script_end(result: ScriptResult) -> ScriptEnd {
+    ScriptEnd {
+        exit: result.exit,
+        signal: result.signal,
+        output: GuestWords::clean(&result.output, REPLY_OUTPUT_MAX, Lines::Several),
+        output_truncated: result.output_truncated,
+        timed_out: result.timed_out,
+        duration_ms: result.duration_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const DOMAIN: DomainId = DomainId([1; 16]);
+
+    fn read(asked: Asked, value: serde_json::Value) -> Result<AgentReply, AgentError> {
+        asked.read(DOMAIN, &RequestId::new("r").unwrap(), ReplyBody::Ok(value))
+    }
+
+    fn refused(asked: Asked, value: serde_json::Value) {
+        let answer = read(asked, value.clone());
+        assert!(
+            matches!(answer, Err(AgentError::BadAnswer { .. })),
+            "{value}: {answer:?}"
+        );
+    }
+
+    #[test]
+    fn contradictions_and_other_shapes_are_bad_answers() {
+        refused(
+            Asked::OnlineCpus,
+            json!({"online": "", "present": "0", "outcome": "changed"}),
+        );
+        refused(
+            Asked::OnlineCpus,
+            json!({"online": "0-3", "present": "0-1", "outcome": "changed"}),
+        );
+        refused(
+            Asked::OnlineCpus,
+            json!({"online": "0-99999999", "present": "0", "outcome": "changed"}),
+        );
+        refused(Asked::OnlineCpus, json!([1, 2]));
+        refused(
+            Asked::Activate { generation: 7 },
+            json!({"generation": 8, "outcome": "changed"}),
+        );
+        refused(
+            Asked::Report,
+            json!({"at_ms": 1, "online": "0", "online_count": 1, "present_count": 1,
+            "memory_total_kib": 1, "memory_available_kib": 2}),
+        );
+        refused(Asked::Status, json!({"state": "dreaming"}));
+    }
+
+    #[test]
+    fn an_activation_keeps_what_is_plausible_and_cleans_its_text() {
+        let answer = read(
+            Asked::Activate { generation: 7 },
+            json!({"generation": 7, "outcome": "changed", "environment_files": vec!["/etc/\u{1b}[2Jx"; 99],
+                "pre": {"exit": 0, "output": "a\u{1b}]0;owned\u{7}\nb"}}),
+        );
+        let Ok(AgentReply::Activated(activated)) = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(activated.environment_files.len(), FILES_MAX);
+        assert_eq!(
+            activated.environment_files[0].as_str(),
+            "/etc/ [2Jx".replace(" [2J", "")
+        );
+        assert_eq!(activated.pre.unwrap().output.as_str(), "a\nb");
+    }
+
+    #[test]
+    fn a_refusal_carries_the_guests_words_without_their_teeth() {
+        let body: ReplyBody = serde_json::from_value(
+            json!({"err": {"code": "x\n\u{1b}[1m", "message": format!("no\r\nforged {}", "y".repeat(9999)), "retryable": true}}),
+        )
+        .unwrap();
+        let error = Asked::Deactivate
+            .read(DOMAIN, &RequestId::new("r").unwrap(), body)
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            !text.chars().any(char::is_control) && text.len() < 1000,
+            "{text}"
+        );
+        assert!(matches!(
+            error,
+            AgentError::Refused {
+                retry: Retry::Later,
+                ..
+            }
+        ));
+    }
+}

@@ -1,0 +1,495 @@
+//! One connection's conversation, as far as it can be said without a socket: greeting, order of frames, heartbeat, credit.
+//! The link feeds it texts of frames and times, and writes what [`Session::next_frames`] gives. It reads no clock of its own.
+//!
+//! ```text
+//!            hello_ack                          silence, announce of another agent, wrong version
+//! Greeting ------------> Open --------------------------------------------------------------------> Ending
+//!    | announce: hello again under a fresh id
+//! ```
+//! Every hello has a session id of its own, so whatever an earlier boot, an earlier client or a saved state of the guest
+//! still has to say is recognised and dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::frame::FrameCounters;
+use agent_protocol::limits::{MAX_FRAME, MIN_FRAME, NAME_MAX};
+use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping};
+use agent_protocol::version::{NoCommonVersion, negotiate};
+use agent_protocol::{
+    CheckedReport, GuestMessage, HostMessage, Stamp, decode_guest, encode_host, encode_request,
+};
+use persona::domain::DomainId;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::LinkConfig;
+use super::error::AgentError;
+use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running};
+use super::identity::{fresh_session_id, unix_time};
+use super::requests::{Fit, Requests};
+use super::words::{GuestWords, Lines};
+
+/// A hello this young was on its way when the agent announced itself, and will be answered.
+const HELLO_CROSSED: Duration = Duration::from_millis(200);
+
+/// A session this young may already be the one that a hint of a reboot is about: it is put to the test, not ended.
+const YOUNG: Duration = Duration::from_secs(5);
+
+/// How long a young session may take to prove itself.
+const PROOF: Duration = Duration::from_secs(2);
+
+/// Reports that a guest may send ahead; the window is filled up again each [`CREDIT_PERIODS`] intervals, which bounds the
+/// rate of reports whatever the guest does.
+const CREDIT_WINDOW: u32 = 8;
+
+/// Intervals of telemetry between two grants: fewer than the window, so that a late grant stops nothing.
+const CREDIT_PERIODS: u32 = 5;
+
+/// Pings of callers that may be under way at once.
+const PINGS_MAX: usize = 8;
+
+/// Where the time of a ping goes.
+pub(super) type PingAnswer = oneshot::Sender<Result<Duration, AgentError>>;
+
+#[derive(Debug)]
+enum Stage {
+    /// A hello was sent; `until` is when the wait is over, unless the domain is paused.
+    Greeting {
+        sent: Instant,
+        until: Option<Instant>,
+    },
+    /// The agent answered.
+    Open { facts: AgentFacts, since: Instant },
+}
+
+/// What the link has to do about a frame.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Nothing,
+    Connected(AgentFacts),
+    Reported(Box<CheckedReport>),
+}
+
+/// Why the connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The session is over, or another is wanted; `hello` is the reason to give in the next greeting.
+    Over {
+        reason: LostReason,
+        hello: HelloReason,
+    },
+    /// Nobody answered the hello.
+    NoAnswer,
+    /// No common version.
+    Incompatible(NoCommonVersion),
+}
+
+#[derive(Debug)]
+struct Heartbeat {
+    /// When to ping, or to give up; none while the domain is paused or nobody has answered yet.
+    next: Option<Instant>,
+    unanswered: u32,
+    /// Until when a young session has to prove itself, and by an answer to which ping.
+    proof: Option<(Instant, u64)>,
+}
+
+/// The conversation.
+#[derive(Debug)]
+pub(super) struct Session {
+    domain: DomainId,
+    config: Arc<LinkConfig>,
+    order: agent_protocol::Session,
+    stage: Stage,
+    running: Running,
+    queue: Vec<HostMessage>,
+    heartbeat: Heartbeat,
+    pings: Vec<(u64, Instant, PingAnswer)>,
+    pinged: u64,
+    credit: u32,
+    grant_at: Option<Instant>,
+    peer_max_frame: usize,
+    misconduct: Misconduct,
+}
+
+impl Session {
+    /// A conversation that begins with a hello, to be answered within `patience`.
+    pub(super) fn greet(
+        domain: DomainId,
+        config: Arc<LinkConfig>,
+        reason: HelloReason,
+        patience: Duration,
+        running: Running,
+        now: Instant,
+    ) -> Self {
+        let mut session = Self {
+            domain,
+            config,
+            order: agent_protocol::Session::new(fresh_session_id()),
+            stage: Stage::Greeting {
+                sent: now,
+                until: (running == Running::Yes).then(|| now + patience),
+            },
+            running,
+            queue: Vec::new(),
+            heartbeat: Heartbeat {
+                next: None,
+                unanswered: 0,
+                proof: None,
+            },
+            pings: Vec::new(),
+            pinged: 0,
+            credit: 0,
+            grant_at: None,
+            peer_max_frame: MIN_FRAME,
+            misconduct: Misconduct::default(),
+        };
+        session.say_hello(reason);
+        session
+    }
+
+    fn say_hello(&mut self, reason: HelloReason) {
+        self.queue.push(HostMessage::Hello(Hello {
+            v: self.config.versions,
+            host_id: self.config.host_id.clone(),
+            vm_uuid: self.domain.to_string(),
+            reason,
+            max_frame: MAX_FRAME,
+            feats: Vec::new(),
+            now_unix_ms: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
+            telemetry_ms: u64::try_from(self.config.telemetry.as_millis()).ok(),
+        }));
+    }
+
+    /// What the agent said of itself, while the session is open.
+    pub(super) fn facts(&self) -> Option<&AgentFacts> {
+        match &self.stage {
+            Stage::Open { facts, .. } => Some(facts),
+            Stage::Greeting { .. } => None,
+        }
+    }
+
+    /// When the agent answered.
+    pub(super) fn open_since(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Open { since, .. } => Some(since),
+            Stage::Greeting { .. } => None,
+        }
+    }
+
+    /// What the guest did wrong so far; `frames` are the decoder's counters.
+    pub(super) fn misconduct(&self, frames: FrameCounters) -> Misconduct {
+        Misconduct {
+            frames,
+            order: self.order.counters(),
+            ..self.misconduct
+        }
+    }
+
+    /// Takes the text of one frame.
+    pub(super) fn receive(
+        &mut self,
+        text: &str,
+        requests: &mut Requests,
+        now: Instant,
+    ) -> Result<Happening, Ending> {
+        let Ok((stamp, message)) = decode_guest(text) else {
+            self.misconduct.undecodable += 1;
+            return Ok(Happening::Nothing);
+        };
+        if let GuestMessage::Announce(announce) = message {
+            return self.announced(&announce, now).map(|()| Happening::Nothing);
+        }
+        if self.order.admit(&stamp).is_err() {
+            return Ok(Happening::Nothing);
+        }
+        if self.facts().is_none() {
+            return match message {
+                GuestMessage::HelloAck(ack) => self.acknowledged(*ack, now),
+                GuestMessage::HelloRefused(HelloRefused { have, .. }) => {
+                    Err(Ending::Incompatible(NoCommonVersion {
+                        ours: self.config.versions,
+                        theirs: have,
+                    }))
+                }
+                _ => Ok(self.undue()),
+            };
+        }
+        self.heard(now);
+        Ok(match message {
+            GuestMessage::Pong(Ping { n }) => {
+                self.heartbeat.proof = self.heartbeat.proof.filter(|(_, number)| n < *number);
+                if let Some(index) = self.pings.iter().position(|(number, _, _)| *number == n) {
+                    let (_, sent, answer) = self.pings.swap_remove(index);
+                    let _ = answer.send(Ok(now - sent));
+                }
+                Happening::Nothing
+            }
+            GuestMessage::Reply(reply) => {
+                if requests.replied(reply, now) == Fit::Unasked {
+                    self.misconduct.unasked += 1;
+                }
+                Happening::Nothing
+            }
+            GuestMessage::Telemetry(telemetry) => {
+                if self.credit == 0 {
+                    self.misconduct.uncredited += 1;
+                    return Ok(Happening::Nothing);
+                }
+                self.credit -= 1;
+                self.grant_at
+                    .get_or_insert(now + self.config.telemetry * CREDIT_PERIODS);
+                if let Ok(report) = telemetry.report.check() {
+                    return Ok(Happening::Reported(Box::new(report)));
+                }
+                self.misconduct.refused_reports += 1;
+                Happening::Nothing
+            }
+            GuestMessage::Announce(_)
+            | GuestMessage::HelloAck(_)
+            | GuestMessage::HelloRefused(_) => self.undue(),
+        })
+    }
+
+    fn undue(&mut self) -> Happening {
+        self.misconduct.undecodable += 1;
+        Happening::Nothing
+    }
+
+    fn announced(&mut self, announce: &Announce, now: Instant) -> Result<(), Ending> {
+        match &mut self.stage {
+            Stage::Open { facts, .. } => {
+                let same = facts.instance == identifier(&announce.inst)
+                    && facts.boot_id == identifier(&announce.boot_id);
+                if same {
+                    Ok(())
+                } else {
+                    Err(over(LostReason::AgentRestarted, HelloReason::Reboot))
+                }
+            }
+            // An announcement only ever answers the question whether somebody is there, and that no faster than this.
+            Stage::Greeting { sent, .. } if now - *sent < HELLO_CROSSED => Ok(()),
+            Stage::Greeting { sent, until } => {
+                *sent = now;
+                if let Some(until) = until {
+                    *until = (*until).max(now + self.config.hello_timeout);
+                }
+                self.order = agent_protocol::Session::new(fresh_session_id());
+                self.queue.clear();
+                self.say_hello(HelloReason::Reboot);
+                Ok(())
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, ack: HelloAck, now: Instant) -> Result<Happening, Ending> {
+        let theirs = (ack.v, ack.v).into();
+        let protocol = negotiate(self.config.versions, theirs).map_err(Ending::Incompatible)?;
+        // An agent that takes less than the smallest frame could not be asked anything.
+        self.peer_max_frame = ack.max_frame.clamp(MIN_FRAME, MAX_FRAME);
+        let facts = AgentFacts {
+            agent_version: identifier(&ack.agent_version),
+            boot_id: identifier(&ack.boot_id),
+            instance: identifier(&ack.inst),
+            active: ack.active.map(|active| ActivePersona {
+                generation: active.generation,
+                persona: identifier(&active.persona),
+                version: active.version,
+                digest: identifier(&active.digest),
+            }),
+            newest_generation: ack.generation,
+            journal: ack.journal,
+            protocol,
+        };
+        self.stage = Stage::Open {
+            facts: facts.clone(),
+            since: now,
+        };
+        self.heard(now);
+        self.grant();
+        Ok(Happening::Connected(facts))
+    }
+
+    fn grant(&mut self) {
+        self.grant_at = None;
+        self.queue.push(HostMessage::Credit(Credit {
+            frames: CREDIT_WINDOW - self.credit,
+        }));
+        self.credit = CREDIT_WINDOW;
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heartbeat.unanswered = 0;
+        self.heartbeat.next = (self.running == Running::Yes).then(|| now + self.config.heartbeat);
+    }
+
+    /// The domain was paused or runs again: silence is held against it only while it runs.
+    pub(super) fn set_running(&mut self, running: Running, now: Instant) {
+        if std::mem::replace(&mut self.running, running) == running {
+            return;
+        }
+        if self.facts().is_some() {
+            self.heartbeat.proof = None;
+            self.heard(now);
+        } else if let Stage::Greeting { until, .. } = &mut self.stage {
+            *until = (running == Running::Yes).then(|| now + self.config.hello_timeout);
+        }
+    }
+
+    /// The daemon wants another session. A hint of a reboot that comes late, when the rebooted guest has its session
+    /// already, costs that session a proof only.
+    pub(super) fn renew(&mut self, reason: HelloReason, now: Instant) -> Result<(), Ending> {
+        let hint = matches!(reason, HelloReason::Reboot | HelloReason::Connect);
+        if hint
+            && self.running == Running::Yes
+            && self.open_since().is_some_and(|since| now - since < YOUNG)
+        {
+            if self.heartbeat.proof.is_none() {
+                self.heartbeat.proof = Some((now + PROOF, self.push_ping()));
+            }
+            return Ok(());
+        }
+        let lost = if reason == HelloReason::Revert {
+            LostReason::Reverted
+        } else {
+            LostReason::Renewed
+        };
+        Err(over(lost, reason))
+    }
+
+    fn push_ping(&mut self) -> u64 {
+        self.pinged += 1;
+        self.queue.push(HostMessage::Ping(Ping { n: self.pinged }));
+        self.pinged
+    }
+
+    /// Sends a ping for a caller.
+    pub(super) fn ping(&mut self, answer: PingAnswer, now: Instant) {
+        let domain = self.domain;
+        if self.facts().is_none() {
+            let _ = answer.send(Err(AgentError::NotConnected { domain }));
+        } else if self.pings.len() >= PINGS_MAX {
+            let _ = answer.send(Err(AgentError::Busy {
+                domain,
+                operation: "ping",
+                in_flight: PINGS_MAX,
+            }));
+        } else {
+            let number = self.push_ping();
+            self.pings.push((number, now, answer));
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Instant) -> Result<(), Ending> {
+        if let Stage::Greeting { until, .. } = self.stage {
+            return if until.is_some_and(|until| until <= now) {
+                Err(Ending::NoAnswer)
+            } else {
+                Ok(())
+            };
+        }
+        if self.grant_at.is_some_and(|at| at <= now) {
+            self.grant();
+        }
+        let patience = self.ping_patience();
+        let (domain, overdue) = (self.domain, move |sent: Instant| now >= sent + patience);
+        for (_, _, answer) in self.pings.extract_if(.., |(_, sent, _)| overdue(*sent)) {
+            let _ = answer.send(Err(AgentError::TimedOut {
+                domain,
+                operation: "ping",
+                deadline: patience,
+            }));
+        }
+        if self.heartbeat.proof.is_some_and(|(until, _)| until <= now) {
+            return Err(over(LostReason::Silent, HelloReason::Reboot));
+        }
+        if self.heartbeat.next.is_some_and(|at| at <= now) {
+            if self.heartbeat.unanswered >= self.config.heartbeat_misses {
+                return Err(over(LostReason::Silent, HelloReason::Heartbeat));
+            }
+            self.push_ping();
+            self.heartbeat.unanswered += 1;
+            self.heartbeat.next = Some(now + self.config.heartbeat);
+        }
+        Ok(())
+    }
+
+    fn ping_patience(&self) -> Duration {
+        self.config.heartbeat * self.config.heartbeat_misses
+    }
+
+    /// When [`Session::tick`] has something to do.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        let patience = self.ping_patience();
+        let greeting = match self.stage {
+            Stage::Greeting { until, .. } => until,
+            Stage::Open { .. } => None,
+        };
+        let first_ping = self.pings.iter().map(|(_, sent, _)| *sent + patience).min();
+        let proof = self.heartbeat.proof.map(|(until, _)| until);
+        [
+            greeting,
+            self.grant_at,
+            proof,
+            self.heartbeat.next,
+            first_ping,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether [`Session::next_frames`] would give something.
+    pub(super) fn has_frames(&self, requests: &Requests, now: Instant) -> bool {
+        !self.queue.is_empty() || (self.facts().is_some() && requests.has_next(now))
+    }
+
+    /// What to write next: a short message, or all pieces of one request. It is numbered here, so it must be written in
+    /// this order, and no more is encoded than is being written.
+    pub(super) fn next_frames(&mut self, requests: &mut Requests, now: Instant) -> Vec<Vec<u8>> {
+        if !self.queue.is_empty() {
+            let message = self.queue.remove(0);
+            let stamp: Stamp = self.order.stamp();
+            return match encode_host(&stamp, &message, MIN_FRAME) {
+                Ok(frame) => vec![frame],
+                Err(error) => {
+                    tracing::error!(domain = %self.domain, %error, "a short message does not fit the smallest frame");
+                    Vec::new()
+                }
+            };
+        }
+        let Stage::Open { facts, .. } = &self.stage else {
+            return Vec::new();
+        };
+        let Some(request) = requests.next(&facts.boot_id, now) else {
+            return Vec::new();
+        };
+        match encode_request(&mut self.order, &request, self.peer_max_frame) {
+            Ok(frames) => frames,
+            Err(error) => {
+                requests.unsendable(&request.id, error.to_string());
+                Vec::new()
+            }
+        }
+    }
+
+    /// The connection is closed: pings under way fail.
+    pub(super) fn close(self, reason: LostReason) {
+        for (_, _, answer) in self.pings {
+            let _ = answer.send(Err(AgentError::Interrupted {
+                domain: self.domain,
+                operation: "ping",
+                reason,
+            }));
+        }
+    }
+}
+
+fn over(reason: LostReason, hello: HelloReason) -> Ending {
+    Ending::Over { reason, hello }
+}
+
+fn identifier(text: &str) -> GuestWords {
+    GuestWords::clean(text, NAME_MAX, Lines::One)
+}

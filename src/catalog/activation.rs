@@ -1,0 +1,446 @@
+//! What is to be active on a domain, and how far that has come. Transitions are pure; the catalogue keeps the
+//! result, and the daemon sends what a transition calls for.
+//!
+//! ```text
+//!             wanted, agent there          sent               acknowledged
+//!   (want) ─────────────────────▶ Pending ──────▶ Sent ─────────────────────▶ Active
+//!      │  agent away                 ▲  ▲          │ │ refused, or no answer
+//!      └──────────▶ AgentAbsent ─────┘  └──────────┘ └─────────────────────▶ Failed
+//!                  agent comes         no answer yet     after MOST_ATTEMPTS
+//! ```
+//!
+//! Answers carry the generation; those of another one change nothing. When an agent comes (also after a reboot of
+//! the guest or a restart of either side) it says what it has active: that settles an activation whose
+//! acknowledgement was lost, and starts anew one that the guest no longer shows.
+
+use persona::{Digest, Moment, PersonaName};
+use serde::{Deserialize, Serialize};
+
+use super::generation::Generation;
+use super::tags::Origin;
+use super::versions::VersionNumber;
+use crate::store::{Stored, Tree};
+
+/// How often an activation is sent before silence counts as failure.
+pub const MOST_ATTEMPTS: u32 = 3;
+
+/// What a guest is to have active.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// A version of a persona.
+    Persona {
+        /// Its name.
+        name: PersonaName,
+        /// Its version.
+        version: VersionNumber,
+        /// Digest of its meaning.
+        digest: Digest,
+        /// Why this one.
+        origin: Origin,
+    },
+    /// No persona.
+    Nothing,
+}
+
+impl Desired {
+    /// Whether a guest that has the one has the other: why it is desired makes no difference to the guest.
+    fn same_in_guest(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Nothing, Self::Nothing) => true,
+            (
+                Self::Persona {
+                    name,
+                    version,
+                    digest,
+                    ..
+                },
+                Self::Persona {
+                    name: other_name,
+                    version: other_version,
+                    digest: other_digest,
+                    ..
+                },
+            ) => name == other_name && version == other_version && digest == other_digest,
+            _ => false,
+        }
+    }
+}
+
+/// How far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ActivationState {
+    /// It is to be sent.
+    Pending,
+    /// There is no agent to send it to. The host's part of the persona is in force all the same.
+    AgentAbsent,
+    /// It was sent and not answered yet.
+    Sent {
+        /// When.
+        at: Moment,
+    },
+    /// The guest says that it has it.
+    Active {
+        /// Since when that is known.
+        since: Moment,
+    },
+    /// The guest refused it, or never answered. It is not tried again until a person asks or something else is
+    /// desired.
+    Failed {
+        /// Why, as a sentence.
+        reason: String,
+    },
+}
+
+/// One activation of a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// Its number.
+    pub generation: Generation,
+    /// What is to be active.
+    pub desired: Desired,
+    /// How far that has come.
+    #[serde(flatten)]
+    pub state: ActivationState,
+    /// How often it was sent since it was wanted, or since the guest lost it.
+    pub attempts: u32,
+    /// When this was wanted first.
+    pub wanted_at: Moment,
+}
+
+impl Stored for Activation {
+    const TREE: Tree = Tree::Activations;
+}
+
+/// Whether a domain's agent is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentPresence {
+    /// It is.
+    Present,
+    /// It is not.
+    Absent,
+}
+
+/// What an agent says that it has active: a claim of the guest, compared and never adopted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A persona.
+    Persona {
+        /// Of which activation.
+        generation: Generation,
+        /// Digest of its meaning.
+        digest: Digest,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+/// What happened to an activation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActivationEvent {
+    /// The agent connected and says what it has.
+    AgentCame(Shown),
+    /// The agent is gone.
+    AgentLeft,
+    /// The activation was put on its way.
+    Sent,
+    /// The agent did it.
+    Acknowledged(Generation),
+    /// The agent refused it or failed, for this reason.
+    Refused(Generation, String),
+    /// The agent did not answer in time.
+    Silent(Generation),
+}
+
+/// What an event made of an activation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// It is different, and is to be kept.
+    Changed(Activation),
+    /// Nothing to do.
+    Same,
+    /// The event belongs to another generation.
+    Stale,
+}
+
+impl Activation {
+    /// The beginning.
+    pub fn new(
+        generation: Generation,
+        desired: Desired,
+        agent: AgentPresence,
+        now: Moment,
+    ) -> Self {
+        let state = match agent {
+            AgentPresence::Present => ActivationState::Pending,
+            AgentPresence::Absent => ActivationState::AgentAbsent,
+        };
+        Self {
+            generation,
+            desired,
+            state,
+            attempts: 0,
+            wanted_at: now,
+        }
+    }
+
+    /// Whether it is an activation of `desired` already, however far it has come.
+    pub fn satisfies(&self, desired: &Desired) -> bool {
+        self.desired.same_in_guest(desired)
+    }
+
+    /// Whether it is to be sent.
+    pub fn is_due(&self) -> bool {
+        self.state == ActivationState::Pending
+    }
+
+    /// What `event` makes of it.
+    #[must_use]
+    pub fn next(&self, event: ActivationEvent, now: Moment) -> Transition {
+        use ActivationState::{Active, AgentAbsent, Failed, Pending, Sent};
+        let stale = |generation: Generation| generation != self.generation;
+        match event {
+            ActivationEvent::Acknowledged(generation)
+            | ActivationEvent::Refused(generation, _)
+            | ActivationEvent::Silent(generation)
+                if stale(generation) =>
+            {
+                Transition::Stale
+            }
+            ActivationEvent::AgentCame(shown) if self.is_shown(&shown) => match self.state {
+                Active { .. } => Transition::Same,
+                _ => self.with(Active { since: now }),
+            },
+            // The guest lost what it had, or never got it. Attempts go on being counted, so an activation that
+            // takes the agent down with it each time ends. What failed is not tried again by itself.
+            ActivationEvent::AgentCame(_) => match self.state {
+                Failed { .. } | Pending => Transition::Same,
+                Active { .. } => Transition::Changed(Self {
+                    state: Pending,
+                    attempts: 0,
+                    ..self.clone()
+                }),
+                AgentAbsent | Sent { .. } => self.try_again(),
+            },
+            // A guest that shows it keeps it while its agent is away.
+            ActivationEvent::AgentLeft => match self.state {
+                Pending | Sent { .. } => self.with(AgentAbsent),
+                _ => Transition::Same,
+            },
+            ActivationEvent::Sent => match self.state {
+                Pending => Transition::Changed(Self {
+                    state: Sent { at: now },
+                    attempts: self.attempts.saturating_add(1),
+                    ..self.clone()
+                }),
+                _ => Transition::Same,
+            },
+            // Late but true: the guest did it, whatever had been concluded meanwhile.
+            ActivationEvent::Acknowledged(_) => match self.state {
+                Active { .. } => Transition::Same,
+                _ => self.with(Active { since: now }),
+            },
+            ActivationEvent::Refused(_, reason) => self.with(Failed { reason }),
+            ActivationEvent::Silent(_) => match self.state {
+                Sent { .. } => self.try_again(),
+                _ => Transition::Same,
+            },
+        }
+    }
+
+    /// Pending once more, unless it was sent often enough.
+    fn try_again(&self) -> Transition {
+        if self.attempts < MOST_ATTEMPTS {
+            return self.with(ActivationState::Pending);
+        }
+        let reason = format!(
+            "the agent was asked {} times and never said that it is done",
+            self.attempts
+        );
+        self.with(ActivationState::Failed { reason })
+    }
+
+    fn with(&self, state: ActivationState) -> Transition {
+        Transition::Changed(Self {
+            state,
+            ..self.clone()
+        })
+    }
+
+    /// Whether what a guest shows is this activation. The generation must agree too: the same persona of an earlier
+    /// generation may have been changed in between.
+    fn is_shown(&self, shown: &Shown) -> bool {
+        match (&self.desired, shown) {
+            (Desired::Nothing, Shown::Nothing) => true,
+            (
+                Desired::Persona { digest, .. },
+                Shown::Persona {
+                    generation,
+                    digest: shown,
+                },
+            ) => *generation == self.generation && digest == shown,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn persona(version: u32) -> Desired {
+        let digest = serde_json::from_value(serde_json::json!(format!("{version:064x}"))).unwrap();
+        let version = VersionNumber::new(version).unwrap();
+        Desired::Persona {
+            name: "web".parse().unwrap(),
+            version,
+            digest,
+            origin: Origin::Explicit,
+        }
+    }
+
+    fn shown(generation: u64, version: u32) -> ActivationEvent {
+        let Desired::Persona { digest, .. } = persona(version) else {
+            unreachable!()
+        };
+        ActivationEvent::AgentCame(Shown::Persona {
+            generation: Generation(generation),
+            digest,
+        })
+    }
+
+    fn after(events: &[ActivationEvent]) -> Activation {
+        let mut activation =
+            Activation::new(Generation(7), persona(1), AgentPresence::Absent, Moment(1));
+        for event in events {
+            if let Transition::Changed(next) = activation.next(event.clone(), Moment(5)) {
+                assert_ne!(next, activation, "{event:?} changed nothing and said so");
+                activation = next;
+            }
+        }
+        activation
+    }
+
+    #[test]
+    fn the_states_follow_from_the_events() {
+        use ActivationEvent::{Acknowledged, AgentCame, AgentLeft, Refused, Sent, Silent};
+        use ActivationState as State;
+        let own = Generation(7);
+        let empty = || AgentCame(Shown::Nothing);
+        let check = |events: &[ActivationEvent], expected: State| {
+            assert_eq!(after(events).state, expected, "{events:?}");
+        };
+        let active = || State::Active { since: Moment(5) };
+        check(&[], State::AgentAbsent);
+        check(&[empty()], State::Pending);
+        check(&[empty(), Sent], State::Sent { at: Moment(5) });
+        check(&[empty(), Sent, Acknowledged(own)], active());
+        check(
+            &[empty(), Sent, Acknowledged(Generation(6))],
+            State::Sent { at: Moment(5) },
+        );
+        check(
+            &[empty(), Sent, Refused(own, "no".to_owned())],
+            State::Failed {
+                reason: "no".to_owned(),
+            },
+        );
+        check(&[empty(), Sent, AgentLeft], State::AgentAbsent);
+        check(&[empty(), Sent, AgentLeft, shown(7, 1)], active());
+        check(&[empty(), Sent, AgentLeft, shown(6, 1)], State::Pending);
+        check(&[empty(), Sent, AgentLeft, shown(7, 2)], State::Pending);
+        check(&[shown(7, 1), AgentLeft], active());
+        check(&[shown(7, 1), AgentLeft, empty()], State::Pending);
+        check(&[empty(), Sent, Silent(own)], State::Pending);
+        check(&[empty(), Sent, Silent(own), Acknowledged(own)], active());
+        let crashing = [
+            empty(),
+            Sent,
+            AgentLeft,
+            empty(),
+            Sent,
+            AgentLeft,
+            empty(),
+            Sent,
+            AgentLeft,
+        ];
+        check(&crashing, State::AgentAbsent);
+        let ended = after(&[&crashing[..], &[empty()]].concat());
+        assert!(matches!(ended.state, State::Failed { .. }), "{ended:?}");
+        let silent = [
+            empty(),
+            Sent,
+            Silent(own),
+            Sent,
+            Silent(own),
+            Sent,
+            Silent(own),
+        ];
+        assert!(matches!(after(&silent).state, State::Failed { .. }));
+        let retried = [&silent[..], &[AgentLeft, empty(), Sent]].concat();
+        assert!(
+            matches!(after(&retried).state, State::Failed { .. }),
+            "what failed is not tried by itself"
+        );
+    }
+
+    #[test]
+    fn answers_of_another_generation_are_stale() {
+        let activation = after(&[
+            ActivationEvent::AgentCame(Shown::Nothing),
+            ActivationEvent::Sent,
+        ]);
+        for generation in [Generation(6), Generation(8)] {
+            for event in [
+                ActivationEvent::Acknowledged(generation),
+                ActivationEvent::Refused(generation, String::new()),
+                ActivationEvent::Silent(generation),
+            ] {
+                assert_eq!(activation.next(event, Moment(9)), Transition::Stale);
+            }
+        }
+    }
+
+    fn any_event() -> impl Strategy<Value = ActivationEvent> {
+        let generation = (6..9_u64).prop_map(Generation);
+        prop_oneof![
+            Just(ActivationEvent::AgentCame(Shown::Nothing)),
+            (6..9_u64, 1..3_u32).prop_map(|(generation, version)| shown(generation, version)),
+            Just(ActivationEvent::AgentLeft),
+            Just(ActivationEvent::Sent),
+            generation.clone().prop_map(ActivationEvent::Acknowledged),
+            generation
+                .clone()
+                .prop_map(|generation| ActivationEvent::Refused(generation, "no".to_owned())),
+            generation.prop_map(ActivationEvent::Silent),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_history_sends_more_than_allowed_before_it_is_active(events in proptest::collection::vec(any_event(), 0..40)) {
+            let mut activation = Activation::new(Generation(7), persona(1), AgentPresence::Present, Moment(1));
+            let mut sent = 0;
+            for event in events {
+                let Transition::Changed(next) = activation.next(event.clone(), Moment(5)) else { continue };
+                if event == ActivationEvent::Sent {
+                    sent += 1;
+                }
+                prop_assert!(sent <= MOST_ATTEMPTS);
+                prop_assert_eq!(next.generation, activation.generation);
+                // Only the guest's own word, about this very generation, makes it active.
+                if matches!(next.state, ActivationState::Active { .. }) {
+                    let own = event == ActivationEvent::Acknowledged(Generation(7)) || event == shown(7, 1);
+                    prop_assert!(own, "{event:?}");
+                }
+                if matches!(next.state, ActivationState::Active { .. }) {
+                    sent = 0;
+                }
+                activation = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! From tags to what is to be active: mappings, bindings and activations of the catalogue. Staged, as all changes are.
+
+use std::collections::BTreeMap;
+
+use persona::Moment;
+
+use super::{
+    Activation, ActivationEvent, AgentPresence, Binding, Catalogue, CatalogueError, Desired,
+    ExplicitBinding, Generation, Mapping, Resolution, Tag, Transition, VersionSummary, resolve,
+};
+use crate::hypervisor::DomainId;
+use crate::store::{Batch, StoreError};
+
+/// Whether something is activated that is desired already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insistence {
+    /// No: what is under way, active or failed stays.
+    Keep,
+    /// Yes, under a generation of its own: a person asked for it.
+    Again,
+}
+
+/// What wanting something for a domain did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is a new activation.
+    Started(Activation),
+    /// It was wanted already; at most the reason why has changed.
+    Unchanged(Activation),
+}
+
+impl Catalogue {
+    /// What tags mean.
+    pub fn mappings(&self) -> &BTreeMap<Tag, Mapping> {
+        &self.mappings
+    }
+
+    /// Stages what a tag means, over what it meant; gives what it meant.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalogue::summary`].
+    pub fn map(
+        &mut self,
+        batch: &mut Batch,
+        tag: Tag,
+        mapping: Mapping,
+    ) -> Result<Option<Mapping>, CatalogueError> {
+        self.summary(&mapping.persona)?;
+        batch.put(tag.as_str(), &mapping)?;
+        Ok(self.mappings.insert(tag, mapping))
+    }
+
+    /// Refuses to map a tag to a fragment of a document.
+    ///
+    /// # Errors
+    ///
+    /// Always [`CatalogueError::OverridesNotSupported`].
+    pub fn map_override(&self, tag: Tag) -> Result<(), CatalogueError> {
+        Err(CatalogueError::OverridesNotSupported { tag })
+    }
+
+    /// Stages that a tag means nothing; gives what it meant.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError::NotMapped`].
+    pub fn unmap(&mut self, batch: &mut Batch, tag: &Tag) -> Result<Mapping, CatalogueError> {
+        let mapping = self
+            .mappings
+            .remove(tag)
+            .ok_or_else(|| CatalogueError::NotMapped { tag: tag.clone() })?;
+        batch.remove::<Mapping>(tag.as_str());
+        Ok(mapping)
+    }
+
+    /// The persona that a person gave to a domain.
+    pub fn explicit(&self, domain: DomainId) -> Option<&ExplicitBinding> {
+        self.bindings.get(&domain)
+    }
+
+    /// Stages that a person gives a persona to a domain; gives what was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalogue::summary`].
+    pub fn bind(
+        &mut self,
+        batch: &mut Batch,
+        domain: DomainId,
+        binding: ExplicitBinding,
+    ) -> Result<Option<ExplicitBinding>, CatalogueError> {
+        self.summary(&binding.persona)?;
+        batch.put(domain.to_string(), &binding)?;
+        Ok(self.bindings.insert(domain, binding))
+    }
+
+    /// Stages that a domain's tags decide again; gives what a person had given it, if anything.
+    pub fn unbind(&mut self, batch: &mut Batch, domain: DomainId) -> Option<ExplicitBinding> {
+        batch.remove::<ExplicitBinding>(domain.to_string());
+        self.bindings.remove(&domain)
+    }
+
+    /// Which persona a domain with these tags has. On a conflict the last good state holds: leave its activation be.
+    pub fn resolve(&self, domain: DomainId, tags: &[String]) -> Resolution {
+        resolve(
+            self.explicit(domain),
+            tags,
+            &self.mappings,
+            self.default_persona(),
+        )
+    }
+
+    /// What a binding comes to at present.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalogue::summary`].
+    pub fn desired(&self, binding: &Binding) -> Result<Desired, CatalogueError> {
+        let VersionSummary {
+            name,
+            number,
+            digest,
+            ..
+        } = self.summary(&binding.persona)?.clone();
+        Ok(Desired::Persona {
+            name,
+            version: number,
+            digest,
+            origin: binding.origin.clone(),
+        })
+    }
+
+    /// What is to be active on a domain.
+    pub fn activation(&self, domain: DomainId) -> Option<&Activation> {
+        self.activations.get(&domain)
+    }
+
+    /// What is to be active, of every domain that ever had something.
+    pub fn activations(&self) -> impl Iterator<Item = (DomainId, &Activation)> {
+        self.activations
+            .iter()
+            .map(|(domain, activation)| (*domain, activation))
+    }
+
+    /// Stages what is to be active on a domain. A domain that never had anything and is to have nothing has no
+    /// activation: `Ok(None)`.
+    ///
+    /// # Errors
+    ///
+    /// What writing the store gives.
+    pub fn want(
+        &mut self,
+        batch: &mut Batch,
+        domain: DomainId,
+        desired: Desired,
+        insistence: Insistence,
+        agent: AgentPresence,
+        now: Moment,
+    ) -> Result<Option<Wanted>, StoreError> {
+        match self.activations.get_mut(&domain) {
+            None if desired == Desired::Nothing => return Ok(None),
+            Some(activation)
+                if insistence == Insistence::Keep && activation.satisfies(&desired) =>
+            {
+                if activation.desired != desired {
+                    activation.desired = desired;
+                    batch.put(domain.to_string(), activation)?;
+                }
+                return Ok(Some(Wanted::Unchanged(activation.clone())));
+            }
+            _ => {}
+        }
+        let generation = self.generations.take(&self.store)?;
+        let activation = Activation::new(generation, desired, agent, now);
+        batch.put(domain.to_string(), &activation)?;
+        self.activations.insert(domain, activation.clone());
+        Ok(Some(Wanted::Started(activation)))
+    }
+
+    /// Stages what an event makes of a domain's activation. [`Transition::Stale`] where it has none.
+    ///
+    /// # Errors
+    ///
+    /// What writing the store gives.
+    pub fn advance(
+        &mut self,
+        batch: &mut Batch,
+        domain: DomainId,
+        event: ActivationEvent,
+        now: Moment,
+    ) -> Result<Transition, StoreError> {
+        let Some(activation) = self.activations.get_mut(&domain) else {
+            return Ok(Transition::Stale);
+        };
+        let transition = activation.next(event, now);
+        if let Transition::Changed(next) = &transition {
+            batch.put(domain.to_string(), next)?;
+            activation.clone_from(next);
+        }
+        Ok(transition)
+    }
+
+    /// Stages that a domain is gone for good: its explicit binding and its activation go.
+    pub fn forget(&mut self, batch: &mut Batch, domain: DomainId) {
+        self.unbind(batch, domain);
+        if self.activations.remove(&domain).is_some() {
+            batch.remove::<Activation>(domain.to_string());
+        }
+    }
+
+    /// A generation for something that is no activation, such as a plan. Blocks for a sync once in some dozen calls.
+    ///
+    /// # Errors
+    ///
+    /// What writing the store gives.
+    pub fn next_generation(&mut self) -> Result<Generation, StoreError> {
+        self.generations.take(&self.store)
+    }
+}

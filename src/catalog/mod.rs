@@ -1,0 +1,264 @@
+//! The personas that are stored, what tags mean, which domain has which, and what is to be active: text -> version ->
+//! binding -> activation. Owned by the daemon's one task. It reads and stages; it sends nothing and decides nothing
+//! about resources.
+//!
+//! Every change is staged into a [`Batch`] that the caller commits, with the audit records of the change in the same
+//! commit. Should that commit fail, the catalogue in memory is ahead of the disk; the store then takes no more
+//! writes, and the daemon must be restarted.
+
+mod activation;
+mod binding;
+mod edit;
+mod error;
+mod generation;
+mod host;
+mod import;
+mod tags;
+mod versions;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use persona::{Moment, Persona, PersonaName, SourceText};
+
+pub use activation::{
+    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Shown,
+    Transition,
+};
+pub use binding::{Insistence, Wanted};
+pub use edit::{Deletion, Expect};
+pub use error::CatalogueError;
+pub use generation::{Generation, Generations};
+pub use host::{HostId, host_id};
+pub use import::{Imported, guess_format, import};
+pub use tags::{
+    Binding, Conflict, ExplicitBinding, Mapping, Origin, PersonaRef, Resolution, Tag, resolve,
+};
+pub use versions::{Added, Authorship, Version, VersionNumber, VersionSummary};
+
+use versions::NameRecord;
+
+use crate::hypervisor::DomainId;
+use crate::store::{Batch, Store, StoreError};
+
+/// Versions that are removed with a deleted persona in the same batch; more than that go at the next start.
+const DELETED_A_BATCH: usize = 900;
+
+/// The catalogue in memory.
+#[derive(Debug)]
+pub struct Catalogue {
+    store: Arc<Store>,
+    names: BTreeMap<PersonaName, NameRecord>,
+    versions: BTreeMap<(PersonaName, VersionNumber), VersionSummary>,
+    mappings: BTreeMap<Tag, Mapping>,
+    bindings: BTreeMap<DomainId, ExplicitBinding>,
+    activations: BTreeMap<DomainId, Activation>,
+    generations: Generations,
+    default: Option<PersonaName>,
+    /// Versions whose texts have been read.
+    loaded: Mutex<HashMap<(PersonaName, VersionNumber), Arc<Persona>>>,
+}
+
+impl Catalogue {
+    /// Reads everything but keeps only the texts that are in force.
+    ///
+    /// # Errors
+    ///
+    /// What reading the store gives.
+    pub fn open(store: Arc<Store>, now: Moment) -> Result<Self, StoreError> {
+        let generations = Generations::open(&store, now)?;
+        let mut catalogue = Self {
+            names: keyed(store.all::<NameRecord>()?),
+            versions: BTreeMap::new(),
+            mappings: keyed(store.all::<Mapping>()?),
+            bindings: keyed_by_domain(store.all::<ExplicitBinding>()?),
+            activations: keyed_by_domain(store.all::<Activation>()?),
+            generations,
+            default: None,
+            loaded: Mutex::new(HashMap::new()),
+            store,
+        };
+        let mut leftovers = Vec::new();
+        for (key, version) in catalogue.store.all::<Version>()? {
+            let summary = version.summary;
+            match catalogue.names.get(&summary.name) {
+                Some(record) if summary.number.get() > record.deleted => {
+                    catalogue
+                        .versions
+                        .insert((summary.name.clone(), summary.number), summary);
+                }
+                _ => leftovers.push(key),
+            }
+        }
+        for keys in leftovers.chunks(DELETED_A_BATCH) {
+            let mut batch = Batch::new();
+            keys.iter().for_each(|key| batch.remove::<Version>(key));
+            catalogue.store.commit(batch)?;
+        }
+        for name in catalogue.personas().cloned().collect::<Vec<_>>() {
+            match catalogue.persona(&PersonaRef {
+                name: name.clone(),
+                pin: None,
+            }) {
+                Ok((_, persona)) if persona.default_persona && catalogue.default.is_none() => {
+                    catalogue.default = Some(name);
+                }
+                Ok(_) => {}
+                // It harms this persona alone; whoever asks for it is told.
+                Err(error) => tracing::error!(persona = %name, "{error}"),
+            }
+        }
+        Ok(catalogue)
+    }
+
+    /// The names that stand for a persona.
+    pub fn personas(&self) -> impl Iterator<Item = &PersonaName> {
+        self.names
+            .iter()
+            .filter(|(_, record)| record.current.is_some())
+            .map(|(name, _)| name)
+    }
+
+    /// The persona that domains without one get.
+    pub fn default_persona(&self) -> Option<&PersonaName> {
+        self.default.as_ref()
+    }
+
+    /// The version in force.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError::NotFound`].
+    pub fn current(&self, name: &PersonaName) -> Result<&VersionSummary, CatalogueError> {
+        let record = self.names.get(name).and_then(|record| record.current);
+        record
+            .and_then(|number| self.versions.get(&(name.clone(), number)))
+            .ok_or_else(|| self.not_found(name))
+    }
+
+    /// All versions, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError::NotFound`].
+    pub fn history(&self, name: &PersonaName) -> Result<Vec<VersionSummary>, CatalogueError> {
+        self.current(name)?;
+        Ok(self
+            .versions
+            .values()
+            .filter(|version| version.name == *name)
+            .cloned()
+            .collect())
+    }
+
+    /// The version that a reference means: the pinned one, or the current one.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError::NotFound`], [`CatalogueError::NoVersion`].
+    pub fn summary(&self, reference: &PersonaRef) -> Result<&VersionSummary, CatalogueError> {
+        let current = self.current(&reference.name)?;
+        let Some(version) = reference.pin else {
+            return Ok(current);
+        };
+        let name = reference.name.clone();
+        self.versions.get(&(name.clone(), version)).ok_or_else(|| {
+            let newest = self
+                .names
+                .get(&name)
+                .map_or(current.number, |record| record.newest);
+            CatalogueError::NoVersion {
+                name,
+                version,
+                newest,
+            }
+        })
+    }
+
+    /// A version with its text, read from the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalogue::summary`], and what reading the store gives.
+    pub fn version(&self, reference: &PersonaRef) -> Result<Version, CatalogueError> {
+        let summary = self.summary(reference)?;
+        let version = self
+            .store
+            .get::<Version>(Version::key(&summary.name, summary.number))?;
+        version.ok_or_else(|| self.not_found(&reference.name))
+    }
+
+    /// A version and what it means. Read from the store the first time, from memory later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Catalogue::version`], and [`CatalogueError::NoLongerValid`].
+    pub fn persona(
+        &self,
+        reference: &PersonaRef,
+    ) -> Result<(VersionSummary, Arc<Persona>), CatalogueError> {
+        let summary = self.summary(reference)?.clone();
+        let key = (summary.name.clone(), summary.number);
+        if let Some(persona) = self.loaded().get(&key) {
+            return Ok((summary, persona.clone()));
+        }
+        let text = self.version(reference)?.text;
+        let source = SourceText {
+            name: &format!("{}@{}", summary.name, summary.number),
+            text: text.as_bytes(),
+            format: summary.format,
+            persona_name: Some(summary.name.as_str()),
+        };
+        let loaded = persona::load(&source).map_err(|problems| CatalogueError::NoLongerValid {
+            name: summary.name.clone(),
+            version: summary.number,
+            problems,
+        })?;
+        let persona = Arc::new(loaded.persona);
+        self.loaded().insert(key, persona.clone());
+        Ok((summary, persona))
+    }
+
+    fn loaded(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<(PersonaName, VersionNumber), Arc<Persona>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn not_found(&self, name: &PersonaName) -> CatalogueError {
+        CatalogueError::NotFound {
+            name: name.clone(),
+            known: self.personas().cloned().collect(),
+        }
+    }
+}
+
+/// Keys that are texts. A key that is none was never written; it is named in the log and left where it is.
+fn keyed<K: std::str::FromStr + Ord, V>(entries: Vec<(Vec<u8>, V)>) -> BTreeMap<K, V> {
+    parsed(entries, |text| text.parse().ok())
+}
+
+fn keyed_by_domain<V>(entries: Vec<(Vec<u8>, V)>) -> BTreeMap<DomainId, V> {
+    parsed(entries, DomainId::parse)
+}
+
+fn parsed<K: Ord, V>(
+    entries: Vec<(Vec<u8>, V)>,
+    parse: impl Fn(&str) -> Option<K>,
+) -> BTreeMap<K, V> {
+    let mut map = BTreeMap::new();
+    for (key, value) in entries {
+        match std::str::from_utf8(&key).ok().and_then(&parse) {
+            Some(key) => {
+                map.insert(key, value);
+            }
+            None => {
+                tracing::error!(key = ?key, "an entry of the catalogue has a key that cannot be read; left out")
+            }
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,437 @@
+//! The daemon's configuration: `/etc/virt-persona/virt-personad.toml`, every key optional, unknown keys an error. What
+//! the numbers mean and why they are what they are stands beside each. Read by the daemon at start and on reload, and
+//! by `virt-personad --check-config`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use persona::units::Bytes;
+use planner::Policy;
+use serde::Deserialize;
+
+use crate::hypervisor::HostFacts;
+
+/// Where the configuration is looked for unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/virt-persona/virt-personad.toml";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Connection to the hypervisor.
+    pub hypervisor: HypervisorSection,
+    /// Where things are kept.
+    pub paths: PathsSection,
+    /// The rhythm of the daemon.
+    pub tick: TickSection,
+    /// What all domains may have together.
+    pub budget: BudgetSection,
+    /// vCPU changes.
+    pub vcpu: VcpuSection,
+    /// Memory changes.
+    pub memory: MemorySection,
+    /// The record of what was decided and done.
+    pub audit: AuditSection,
+}
+
+/// `[hypervisor]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HypervisorSection {
+    /// libvirt's URI.
+    pub uri: String,
+}
+
+impl Default for HypervisorSection {
+    fn default() -> Self {
+        Self {
+            uri: "qemu:///system".into(),
+        }
+    }
+}
+
+/// `[paths]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathsSection {
+    /// The store.
+    pub state: PathBuf,
+    /// Lock files of the channels.
+    pub run: PathBuf,
+}
+
+impl Default for PathsSection {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/virt-persona".into(),
+            run: "/run/virt-persona".into(),
+        }
+    }
+}
+
+/// `[tick]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TickSection {
+    /// Milliseconds between two looks at every domain. A second is short enough for `FOR 3s` and costs next to nothing.
+    pub interval_ms: u64,
+    /// Milliseconds between two bulk calls to libvirt, for figures that only it has.
+    pub slow_interval_ms: u64,
+    /// Milliseconds between two reports of a guest agent.
+    pub telemetry_ms: u64,
+}
+
+impl Default for TickSection {
+    fn default() -> Self {
+        Self {
+            interval_ms: 1000,
+            slow_interval_ms: 5000,
+            telemetry_ms: 1000,
+        }
+    }
+}
+
+impl TickSection {
+    /// Between two looks at every domain.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms)
+    }
+
+    /// Between two bulk calls.
+    pub fn slow_interval(&self) -> Duration {
+        Duration::from_millis(self.slow_interval_ms)
+    }
+}
+
+/// `[budget]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetSection {
+    /// vCPUs a host CPU. Four is what most hosts run well with, since machines are rarely busy together; a pinned domain
+    /// counts this many times over, because its CPUs are its own.
+    pub vcpus_per_core: f64,
+    /// Share of the host's memory that is kept for the host, in percent; memory is never promised twice.
+    pub memory_reserve_percent: u32,
+    /// At least so many MiB are kept for the host.
+    pub memory_reserve_minimum_mib: u64,
+}
+
+impl Default for BudgetSection {
+    fn default() -> Self {
+        Self {
+            vcpus_per_core: 4.0,
+            memory_reserve_percent: 10,
+            memory_reserve_minimum_mib: 1024,
+        }
+    }
+}
+
+impl BudgetSection {
+    /// What all domains of this host may have together.
+    pub fn of(&self, host: &HostFacts) -> planner::snapshot::Host {
+        let reserve = (host.memory.0 / 100 * u64::from(self.memory_reserve_percent))
+            .max(Bytes::from_mib(self.memory_reserve_minimum_mib).0);
+        // The ratio is validated to be finite, positive and small; cores are few.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let vcpus = (f64::from(host.cores) * self.vcpus_per_core).floor() as u32;
+        planner::snapshot::Host {
+            vcpus,
+            memory: Bytes(host.memory.0.saturating_sub(reserve)),
+        }
+    }
+}
+
+/// Whether a vCPU that the guest no longer uses is also unplugged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VcpuRemoval {
+    /// Unplugged under KVM, only taken offline in the guest under emulation: there an unplug that never ends also
+    /// breaks the next growth until libvirtd restarts.
+    #[default]
+    Auto,
+    /// Never unplugged.
+    Offline,
+    /// Always unplugged.
+    Unplug,
+}
+
+/// `[vcpu]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VcpuSection {
+    /// Whether a vCPU that the guest no longer uses is also unplugged.
+    pub removal: VcpuRemoval,
+    /// Seconds in which a step has to be seen by host and guest.
+    pub deadline_s: u64,
+}
+
+impl Default for VcpuSection {
+    fn default() -> Self {
+        Self {
+            removal: VcpuRemoval::Auto,
+            deadline_s: 10,
+        }
+    }
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemorySection {
+    /// Seconds in which a step has to be seen by host and guest. Plugging a gigabyte takes a guest a second or two;
+    /// giving memory back takes longer, because pages have to move.
+    pub deadline_s: u64,
+    /// Smaller changes are not made, in MiB.
+    pub change_minimum_mib: u64,
+    /// Seconds for which a change by hand, of memory or vCPUs, is respected.
+    pub hold_s: u64,
+}
+
+impl Default for MemorySection {
+    fn default() -> Self {
+        Self {
+            deadline_s: 20,
+            change_minimum_mib: 64,
+            hold_s: 1800,
+        }
+    }
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSection {
+    /// Records that are kept; the oldest go first.
+    pub records: u64,
+}
+
+impl Default for AuditSection {
+    fn default() -> Self {
+        Self { records: 100_000 }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("failed to read the configuration {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the parser shows the line.
+    #[error("the configuration {} is not valid", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of its range.
+    #[error("the configuration {} has {key} = {value}, which must be {range}", path.display())]
+    Range {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        range: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads a file; one that is absent at the default place means all defaults.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && path == Path::new(DEFAULT_PATH) =>
+            {
+                String::new()
+            }
+            Err(source) => {
+                return Err(ConfigError::Read {
+                    path: path.into(),
+                    source,
+                });
+            }
+        };
+        Self::parse(&text, path)
+    }
+
+    /// Parses and validates a text; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
+        config.validate(path)?;
+        Ok(config)
+    }
+
+    /// The planner's numbers.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            memory_change_minimum: Bytes::from_mib(self.memory.change_minimum_mib),
+            hold: Duration::from_secs(self.memory.hold_s),
+            ..Policy::default()
+        }
+    }
+
+    fn validate(&self, path: &Path) -> Result<(), ConfigError> {
+        let check = |good, key, value: String, range| {
+            if good {
+                Ok(())
+            } else {
+                Err(ConfigError::Range {
+                    path: path.into(),
+                    key,
+                    value,
+                    range,
+                })
+            }
+        };
+        let tick = &self.tick;
+        check(
+            (100..=60_000).contains(&tick.interval_ms),
+            "tick.interval_ms",
+            tick.interval_ms.to_string(),
+            "100 to 60000",
+        )?;
+        check(
+            (1000..=600_000).contains(&tick.slow_interval_ms),
+            "tick.slow_interval_ms",
+            tick.slow_interval_ms.to_string(),
+            "1000 to 600000",
+        )?;
+        check(
+            (100..=60_000).contains(&tick.telemetry_ms),
+            "tick.telemetry_ms",
+            tick.telemetry_ms.to_string(),
+            "100 to 60000",
+        )?;
+        let ratio = self.budget.vcpus_per_core;
+        check(
+            ratio.is_finite() && (0.1..=64.0).contains(&ratio),
+            "budget.vcpus_per_core",
+            ratio.to_string(),
+            "0.1 to 64",
+        )?;
+        check(
+            self.budget.memory_reserve_percent <= 90,
+            "budget.memory_reserve_percent",
+            self.budget.memory_reserve_percent.to_string(),
+            "0 to 90",
+        )?;
+        check(
+            (1..=600).contains(&self.vcpu.deadline_s),
+            "vcpu.deadline_s",
+            self.vcpu.deadline_s.to_string(),
+            "1 to 600",
+        )?;
+        check(
+            (1..=3600).contains(&self.memory.deadline_s),
+            "memory.deadline_s",
+            self.memory.deadline_s.to_string(),
+            "1 to 3600",
+        )?;
+        check(
+            (1..=65_536).contains(&self.memory.change_minimum_mib),
+            "memory.change_minimum_mib",
+            self.memory.change_minimum_mib.to_string(),
+            "1 to 65536",
+        )?;
+        check(
+            (100..=100_000_000).contains(&self.audit.records),
+            "audit.records",
+            self.audit.records.to_string(),
+            "100 to 100000000",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("test.toml")).map_err(|error| match error {
+            ConfigError::Parse { source, .. } => source.to_string(),
+            other => other.to_string(),
+        })
+    }
+
+    #[test]
+    fn an_empty_configuration_is_all_defaults() {
+        assert_eq!(check(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_packaged_configuration_is_the_defaults() {
+        let text = include_str!("../packaging/virt-personad.toml");
+        assert_eq!(check(text), Ok(Config::default()));
+        // Every line that is commented out shows a default too: with the marks taken away it must still be one.
+        let bare: String = text
+            .lines()
+            .map(|line| match line.strip_prefix("#") {
+                Some(rest) if rest.contains(" = ") && !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        assert_eq!(check(&bare), Ok(Config::default()));
+        assert!(
+            bare.lines()
+                .filter(|line| line.contains(" = ") && !line.starts_with('#'))
+                .count()
+                > 10
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = check("[tick]\nintervall_ms = 5\n").unwrap_err();
+        assert!(
+            error.contains("intervall_ms") && error.contains("line 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_range() {
+        let error = check("[tick]\ninterval_ms = 5\n").unwrap_err();
+        assert!(
+            error.contains("tick.interval_ms = 5") && error.contains("100 to 60000"),
+            "{error}"
+        );
+        assert!(check("[budget]\nvcpus_per_core = nan\n").is_err());
+    }
+
+    #[test]
+    fn the_budget_keeps_the_larger_reserve_for_the_host() {
+        let host = |memory| HostFacts {
+            cores: 2,
+            memory,
+            library_version: String::new(),
+            emulator_version: String::new(),
+        };
+        let budget = BudgetSection::default();
+        assert_eq!(
+            budget.of(&host(Bytes::from_mib(4096))).memory,
+            Bytes::from_mib(3072)
+        );
+        assert_eq!(
+            budget.of(&host(Bytes(100 * Bytes::GIB))).memory,
+            Bytes(90 * Bytes::GIB)
+        );
+        assert_eq!(budget.of(&host(Bytes::from_mib(512))).memory, Bytes(0));
+        assert_eq!(budget.of(&host(Bytes(0))).vcpus, 8);
+    }
+}

@@ -1,0 +1,194 @@
+//! Why a domain did or did not change: the last plan's report of it, in the words of people. Every figure comes with its
+//! source and age, every limit with its sentence.
+
+use persona::rule::{Looked, Truth};
+use persona::units::Moment;
+use planner::report::{Clamp, ResourceReport, RuleReport, Verdict, Wish, amount_text};
+
+use super::tracked::Tracked;
+use super::{show, tick};
+use crate::view::{
+    ActionView, ClampView, ExplainView, LookedView, ResourceView, RuleState, RuleView, TruthWord,
+};
+
+/// Explains the last tick of a domain.
+pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
+    let description = &tracked.description;
+    let report = tracked.report.as_ref();
+    let rules = report.map_or_else(Vec::new, |report| {
+        report
+            .rules
+            .iter()
+            .map(|rule| rule_view(rule, &report.resources, report.at))
+            .collect()
+    });
+    let resources = report.map_or_else(Vec::new, |report| {
+        report
+            .resources
+            .iter()
+            .map(|line| resource_view(line, tracked))
+            .collect()
+    });
+    ExplainView {
+        domain: description.id,
+        name: description.name.clone(),
+        at: report.map_or(now, |report| report.at),
+        summary: summary(tracked),
+        persona: tracked.persona.bound.clone(),
+        rules,
+        resources,
+    }
+}
+
+fn summary(tracked: &Tracked) -> String {
+    let Some(report) = &tracked.report else {
+        return "the domain has not been looked at yet".into();
+    };
+    if let Some(idle) = report.idle {
+        return idle.to_string();
+    }
+    let parts: Vec<String> = report.resources.iter().map(verdict_text).collect();
+    if parts.is_empty() {
+        "the persona manages neither vCPUs nor memory".into()
+    } else {
+        parts.join("; ")
+    }
+}
+
+fn verdict_text(line: &ResourceReport) -> String {
+    let name = tick::resource_name(line.resource);
+    let present = amount_text(line.resource, line.present);
+    match &line.verdict {
+        Verdict::Content => format!("{name} stay at {present}, because nothing wants a change"),
+        Verdict::Step(to) => {
+            let by = line
+                .by
+                .as_ref()
+                .map_or_else(String::new, |by| format!(" because of {by}"));
+            format!(
+                "{name} go from {present} to {}{by}",
+                amount_text(line.resource, *to)
+            )
+        }
+        Verdict::No(reason) => {
+            let wish = match (&line.by, line.wanted) {
+                (Some(by), Some(wanted)) => {
+                    format!(
+                        " although {by} wants {}",
+                        amount_text(line.resource, wanted)
+                    )
+                }
+                _ => String::new(),
+            };
+            format!(
+                "{name} stay at {present}{wish}, because {}",
+                reason.sentence(line.resource)
+            )
+        }
+    }
+}
+
+fn rule_view(rule: &RuleReport, resources: &[ResourceReport], at: Moment) -> RuleView {
+    let line = resources.iter().find(
+        |line| matches!(&line.by, Some(Wish::Rule(name) | Wish::Undo(name)) if *name == rule.name),
+    );
+    let undoing = line.is_some_and(|line| matches!(line.by, Some(Wish::Undo(_))));
+    let (state, detail) = match (rule.truth, line, rule.cooldown_left) {
+        _ if undoing => (RuleState::Undoing, line.map(verdict_text)),
+        (Truth::True, _, Some(left)) => (
+            RuleState::Cooldown,
+            Some(format!("for another {} s", left.as_secs_f64().ceil())),
+        ),
+        (Truth::True, Some(line), None) => match &line.verdict {
+            Verdict::Step(_) => (RuleState::Fired, Some(verdict_text(line))),
+            _ => (RuleState::Blocked, Some(verdict_text(line))),
+        },
+        (Truth::True, None, None) => (
+            RuleState::Blocked,
+            Some("what it wants is there already, or another rule goes before it".into()),
+        ),
+        _ => (RuleState::Quiet, None),
+    };
+    RuleView {
+        name: rule.name.clone(),
+        text: rule.text.clone(),
+        line: Some(rule.line),
+        truth: truth(rule.truth),
+        state,
+        detail,
+        wants: line
+            .and_then(|line| line.wanted.map(|wanted| amount_text(line.resource, wanted)))
+            .into_iter()
+            .collect(),
+        looked: rule
+            .looked
+            .iter()
+            .map(|looked| looked_view(looked, at))
+            .collect(),
+    }
+}
+
+fn looked_view(looked: &Looked, at: Moment) -> LookedView {
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
+    LookedView {
+        comparison: looked.comparison.clone(),
+        truth: truth(looked.verdict),
+        metric: Some(looked.metric.name().to_owned()),
+        value: looked.reading.map(|reading| reading.value),
+        unit: Some(looked.metric.unit()),
+        source: looked.reading.map(|reading| reading.source),
+        age_ms: looked
+            .reading
+            .and_then(|reading| millis(at.since(reading.at))),
+        held_ms: looked.held_for.and_then(millis),
+        needs_ms: looked.needs.and_then(millis),
+    }
+}
+
+fn truth(truth: Truth) -> TruthWord {
+    match truth {
+        Truth::True => TruthWord::True,
+        Truth::False => TruthWord::False,
+        Truth::Unknown => TruthWord::Unknown,
+    }
+}
+
+fn resource_view(line: &ResourceReport, tracked: &Tracked) -> ResourceView {
+    let outcome = tracked.outcome(line.resource);
+    ResourceView {
+        resource: show::resource(line.resource),
+        had: Some(line.present),
+        wanted: line.wanted,
+        clamps: line
+            .clamps
+            .iter()
+            .map(|clamp| clamp_view(line, clamp))
+            .collect(),
+        granted: match line.verdict {
+            Verdict::Step(to) => Some(to),
+            _ => None,
+        },
+        action: outcome.map(|outcome| ActionView {
+            requested: outcome.requested,
+            plugged: outcome.plugged,
+            guest: outcome.guest,
+            outcome: Some(tick::word(outcome.ending)),
+            sentence: outcome.sentence(),
+        }),
+    }
+}
+
+fn clamp_view(line: &ResourceReport, clamp: &Clamp) -> ClampView {
+    let word = tick::json(&clamp.limit);
+    ClampView {
+        by: word.as_str().unwrap_or_default().to_owned(),
+        from: clamp.from,
+        to: clamp.to,
+        sentence: format!(
+            "{} -> {}: {}",
+            amount_text(line.resource, clamp.from),
+            amount_text(line.resource, clamp.to),
+            clamp.limit
+        ),
+    }
+}

@@ -1,0 +1,419 @@
+//! What hypervisor and agents tell, and what that makes known of each domain. Nothing is decided here: descriptions are
+//! asked for, channels and observations are attached and detached, and the persona path is told of what concerns it.
+
+use agent_protocol::message::HelloReason;
+use planner::snapshot::Run;
+
+use super::event::Event;
+use super::tracked::{Looking, Tracked};
+use super::{Daemon, tick};
+use crate::act::sentence_of;
+use crate::agent::{AgentEvent, LostReason, Running};
+use crate::audit::AuditKind;
+use crate::hypervisor::{
+    DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent,
+    Lifecycle, MetadataElement, PortState,
+};
+use crate::observe::Emulator;
+use crate::view::{AgentState, HypervisorState};
+
+impl Daemon {
+    pub(super) fn hypervisor_tells(&mut self, event: HypervisorEvent) {
+        match event {
+            HypervisorEvent::Connected => self.connected(),
+            HypervisorEvent::Disconnected { reason } => self.disconnected(reason),
+            HypervisorEvent::Lifecycle {
+                domain,
+                change: Lifecycle::Undefined,
+            } => {
+                // A transient domain that runs on is undefined only on disk; the description tells.
+                self.look(domain);
+            }
+            HypervisorEvent::Lifecycle { domain, change } => {
+                if change == Lifecycle::Started {
+                    self.registry.renew(domain, HelloReason::Revert);
+                }
+                self.look(domain);
+            }
+            HypervisorEvent::Rebooted { domain } => {
+                self.registry.renew(domain, HelloReason::Reboot);
+                if let Some(tracked) = self.domains.get_mut(&domain) {
+                    tracked.agent.report = None;
+                }
+            }
+            HypervisorEvent::MetadataChanged { domain, uri } => {
+                // What the daemon itself writes there needs no second look.
+                if uri.as_deref() != Some(MetadataElement::Status.uri()) {
+                    self.look(domain);
+                }
+            }
+            HypervisorEvent::Device { domain, .. } => {
+                self.observer.refresh(domain);
+                self.look(domain);
+            }
+            HypervisorEvent::Balloon { domain, current } => {
+                if let Some(tracked) = self.domains.get_mut(&domain)
+                    && tracked.description.balloon_current.is_some()
+                {
+                    tracked.description.balloon_current = Some(current);
+                }
+            }
+            HypervisorEvent::AgentPort { domain, state } => {
+                if state == PortState::Open {
+                    self.registry.renew(domain, HelloReason::Connect);
+                }
+            }
+            HypervisorEvent::AcpiStatus { domain, status } => {
+                tracing::debug!(%domain, status, "the guest told of a device operation");
+            }
+        }
+    }
+
+    fn connected(&mut self) {
+        self.connection.state = HypervisorState::Connected;
+        self.connection.detail = None;
+        let text = format!("connected to {}", self.connection.uri);
+        self.record(AuditKind::Connection, None, &text, serde_json::Value::Null);
+        let hypervisor = self.hypervisor.clone();
+        self.spawn(async move { Event::Host(hypervisor.host().await) });
+        self.list_domains();
+    }
+
+    fn disconnected(&mut self, reason: String) {
+        if self.connection.state == HypervisorState::Connected || self.connection.detail.is_none() {
+            let text = format!("not connected to {}: {reason}", self.connection.uri);
+            self.record(AuditKind::Connection, None, &text, serde_json::Value::Null);
+        }
+        self.connection.state = HypervisorState::Disconnected;
+        self.connection.detail = Some(reason);
+        self.publish();
+    }
+
+    /// Asks for all domains.
+    pub(super) fn list_domains(&mut self) {
+        self.last_list = Some(self.clock.now());
+        let hypervisor = self.hypervisor.clone();
+        self.spawn(async move { Event::Domains(hypervisor.domains().await) });
+    }
+
+    pub(super) fn host_is_known(&mut self, result: Result<HostFacts, HypervisorError>) {
+        match result {
+            Ok(host) => {
+                self.connection.library = Some(host.library_version.clone());
+                self.connection.emulator = Some(host.emulator_version.clone());
+                self.host = Some(host);
+                self.problems.remove("host");
+            }
+            Err(error) => {
+                let text = format!("what the host has is not known: {}", sentence_of(&error));
+                tracing::warn!(text);
+                self.problems.insert("host", text);
+            }
+        }
+        self.publish();
+    }
+
+    pub(super) fn domains_are_known(
+        &mut self,
+        result: Result<Vec<DomainDescription>, HypervisorError>,
+    ) {
+        let descriptions = match result {
+            Ok(descriptions) => descriptions,
+            Err(error) => {
+                tracing::warn!(
+                    error = sentence_of(&error),
+                    "the domains could not be listed"
+                );
+                return;
+            }
+        };
+        let gone: Vec<DomainId> = self
+            .domains
+            .keys()
+            .filter(|id| {
+                !descriptions
+                    .iter()
+                    .any(|description| description.id == **id)
+            })
+            .copied()
+            .collect();
+        for id in gone {
+            self.domain_is_gone(id);
+        }
+        for description in descriptions {
+            self.take_description(description);
+        }
+        self.publish();
+    }
+
+    /// Asks for the description of one domain; while one is under way, once more after it.
+    pub(super) fn look(&mut self, id: DomainId) {
+        if let Some(tracked) = self.domains.get_mut(&id) {
+            if tracked.looking != Looking::No {
+                tracked.looking = Looking::AndAgain;
+                return;
+            }
+            tracked.looking = Looking::Yes;
+        }
+        let hypervisor = self.hypervisor.clone();
+        self.spawn(async move { Event::Described(id, Box::new(hypervisor.describe(id).await)) });
+    }
+
+    pub(super) fn domain_is_known(
+        &mut self,
+        id: DomainId,
+        result: Result<DomainDescription, HypervisorError>,
+    ) {
+        let again = self.domains.get_mut(&id).map(|tracked| {
+            std::mem::replace(&mut tracked.looking, Looking::No) == Looking::AndAgain
+        });
+        match result {
+            Ok(description) => self.take_description(description),
+            Err(HypervisorError::NoDomain { .. }) => self.domain_is_gone(id),
+            Err(error) => {
+                tracing::debug!(domain = %id, error = sentence_of(&error), "a domain could not be described");
+            }
+        }
+        if again == Some(true) {
+            self.look(id);
+        }
+        self.publish();
+    }
+
+    /// What is known of a domain is replaced by what it is now.
+    fn take_description(&mut self, description: DomainDescription) {
+        let id = description.id;
+        let fresh = !self.domains.contains_key(&id);
+        let tracked = self
+            .domains
+            .entry(id)
+            .or_insert_with(|| Tracked::new(description.clone()));
+        let old = std::mem::replace(&mut tracked.description, description);
+        let restarted = old.instance != tracked.description.instance;
+        if restarted {
+            // Nothing that was known of another running instance holds for this one.
+            let persona = std::mem::take(&mut tracked.persona);
+            let looking = tracked.looking;
+            *tracked = Tracked::new(tracked.description.clone());
+            tracked.persona = persona;
+            tracked.looking = looking;
+        }
+        let run = tracked.run();
+        let tags_changed = old.tags != tracked.description.tags;
+        let problem = tracked.description.tags_problem.clone();
+        let channel = tracked.description.agent_channel.clone();
+        let emulator = Emulator::of(&tracked.description);
+        match (run, channel) {
+            (Run::Off, _) | (_, None) => self.registry.detach(id),
+            (run, Some(socket)) => {
+                let running = if run == Run::Paused {
+                    Running::Paused
+                } else {
+                    Running::Yes
+                };
+                self.registry.attach(id, socket, running);
+                self.registry.set_running(id, running);
+            }
+        }
+        match emulator.filter(|_| run != Run::Off) {
+            Some(emulator) => self.observer.attach(id, emulator),
+            None => self.observer.detach(id),
+        }
+        if fresh {
+            tracing::info!(domain = %id, name = self.domains[&id].description.name, ?run, "found a domain");
+        }
+        if fresh || tags_changed || restarted {
+            self.tags_problem(id, problem);
+            self.resolve(id);
+        }
+        if fresh || restarted || run != run_of(&old) {
+            self.statistics_on(id);
+        }
+    }
+
+    /// Turns the balloon's statistics on where the persona wants memory managed and nobody has done it yet: without
+    /// them the guest's memory is unknown, and unknown never shrinks anything.
+    pub(super) fn statistics_on(&mut self, id: DomainId) {
+        let Some(tracked) = self.domains.get(&id) else {
+            return;
+        };
+        let managed = tracked
+            .persona
+            .in_force
+            .as_ref()
+            .is_some_and(|persona| persona.base.memory.is_some());
+        let description = &tracked.description;
+        if !managed
+            || tracked.run() != Run::Running
+            || description.balloon_current.is_none()
+            || description.balloon_period.is_some()
+        {
+            return;
+        }
+        let hypervisor = self.hypervisor.clone();
+        let period = std::time::Duration::from_secs(2);
+        self.spawn(async move {
+            if let Err(error) = hypervisor.set_balloon_period(id, period).await {
+                tracing::warn!(domain = %id, error = sentence_of(&error), "the balloon's statistics could not be turned on");
+            }
+            Event::Described(id, Box::new(hypervisor.describe(id).await))
+        });
+    }
+
+    fn domain_is_gone(&mut self, id: DomainId) {
+        if let Some(tracked) = self.domains.remove(&id) {
+            let name = tracked.description.name;
+            tracing::info!(domain = %id, name, "a domain is no longer defined");
+            self.registry.detach(id);
+            self.observer.detach(id);
+            self.state.forget(id);
+            self.forget_persona(id, &name);
+        }
+    }
+
+    pub(super) fn stats_are_known(
+        &mut self,
+        result: Result<Vec<(DomainId, DomainStats)>, HypervisorError>,
+    ) {
+        self.asking_stats = false;
+        let stats = match result {
+            Ok(stats) => stats,
+            Err(error) => {
+                tracing::debug!(
+                    error = sentence_of(&error),
+                    "the bulk figures could not be had"
+                );
+                return;
+            }
+        };
+        for (id, mut stats) in stats {
+            let Some(tracked) = self.domains.get_mut(&id) else {
+                self.look(id);
+                continue;
+            };
+            // The device tells dates of the wall clock; the daemon's own clock does not follow its steps.
+            stats.balloon.last_update = stats
+                .balloon
+                .last_update
+                .map(|seconds| self.clock.of_wall(seconds).0 / 1000);
+            tracked.balloon = stats.balloon;
+            let description = &tracked.description;
+            let vcpus = stats
+                .vcpus_plugged
+                .is_some_and(|plugged| plugged != description.vcpus_plugged);
+            let balloon = description.balloon_current.is_some()
+                && stats.balloon.current.is_some()
+                && stats.balloon.current != description.balloon_current;
+            if vcpus || balloon {
+                self.look(id);
+            }
+        }
+    }
+
+    pub(super) fn agent_tells(&mut self, id: DomainId, event: AgentEvent) {
+        let now = self.clock.now();
+        let Some(tracked) = self.domains.get_mut(&id) else {
+            return;
+        };
+        let agent = &mut tracked.agent;
+        match event {
+            AgentEvent::Connected { facts } => {
+                let text = format!(
+                    "the agent {} is connected (boot {})",
+                    facts.agent_version.as_str(),
+                    facts.boot_id.as_str()
+                );
+                agent.heard = Some(now);
+                agent.trouble = None;
+                agent.facts = Some(facts);
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+                self.agent_came(id);
+            }
+            AgentEvent::Lost { reason } => {
+                agent.facts = None;
+                agent.report = None;
+                // A session that the daemon itself renews is back in a moment.
+                if reason != LostReason::Renewed {
+                    let text = format!("the agent is not connected: {reason}");
+                    self.record(
+                        AuditKind::Connection,
+                        Some(id),
+                        &text,
+                        serde_json::Value::Null,
+                    );
+                }
+                self.agent_left(id);
+            }
+            AgentEvent::Telemetry(latest) => agent.latest = Some(latest),
+            AgentEvent::Unresponsive => {
+                let text = "the agent no longer answers; the guest may hang".to_string();
+                agent.trouble = Some((AgentState::Unresponsive, text.clone()));
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+            }
+            AgentEvent::Incompatible { versions } => {
+                let text = format!("the agent cannot be talked to: {versions}");
+                agent.trouble = Some((AgentState::Misbehaving, text.clone()));
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+            }
+            AgentEvent::Misbehaved { misconduct } => {
+                if misconduct.offences() > 0 {
+                    let text =
+                        "the guest sent what no agent sends; it was not believed".to_string();
+                    agent.trouble = Some((AgentState::Misbehaving, text.clone()));
+                    let detail = serde_json::json!({ "misconduct": format!("{misconduct:?}") });
+                    self.record(AuditKind::Connection, Some(id), &text, detail);
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor) needs a restart.
+    pub(super) fn reload(&mut self, by: &str) -> Result<(), crate::config::ConfigError> {
+        match crate::config::Config::read(&self.config_path) {
+            Ok(config) => {
+                let restart = config.hypervisor != self.config.hypervisor
+                    || config.paths != self.config.paths;
+                self.policy = config.policy();
+                self.hands.settings = tick::settings(&config);
+                self.config = config;
+                self.problems.remove("configuration");
+                let note = if restart {
+                    "; the hypervisor and the paths are taken over at the next start"
+                } else {
+                    ""
+                };
+                let text = format!("the configuration was read again because of {by}{note}");
+                self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
+                self.publish();
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("the configuration stays as it was: {}", sentence_of(&error));
+                self.record(AuditKind::Refusal, None, &text, serde_json::Value::Null);
+                self.problems.insert("configuration", text);
+                self.publish();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn run_of(description: &DomainDescription) -> Run {
+    Tracked::new(description.clone()).run()
+}

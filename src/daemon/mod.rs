@@ -1,0 +1,345 @@
+//! The daemon: one task owns all state and is woken by one closed set of events; everything slow runs in tasks of its
+//! own and comes back as an event. Readers get a published view, never the state.
+//!
+//! ```text
+//! hypervisor events, agents, bus requests, timers, signals -> Event -> this task -> view, audit, plans, requests
+//! follow     what hypervisor and agents tell  -> what is known of each domain
+//! tick       sample -> snapshot -> plan -> steps begun                         (control path)
+//! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
+//! requests   what people ask -> catalogue, bindings, answers
+//! show       what is known -> view;  explain and doctor: the long answers
+//! ```
+//!
+//! A kill at any moment loses nothing: what was asked for is in the store before it is begun, steps name amounts and
+//! not changes, activations carry generations, and everything else is observed anew.
+
+mod clock;
+mod doctor;
+mod event;
+mod explain;
+mod follow;
+mod personas;
+mod requests;
+mod show;
+pub mod systemd;
+mod tick;
+mod tracked;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use persona::units::Moment;
+use planner::{Policy, State};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::act::Hands;
+use crate::agent::Registry;
+use crate::audit::{AuditKind, AuditTrail, Entry};
+use crate::catalog::Catalogue;
+use crate::command::Request;
+use crate::config::Config;
+use crate::hypervisor::{DomainId, Events, HostFacts, Hypervisor};
+use crate::observe::{HostReadings, Observer};
+use crate::store::Store;
+use crate::view::{AuditRecordView, HypervisorState, HypervisorView, View};
+
+pub use clock::Clock;
+pub use event::Event;
+
+use tracked::Tracked;
+
+/// How long the end waits for steps under way; what is not verified by then is found out at the next start.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
+/// What the daemon is made of; `bin/virt-personad` puts it together.
+pub struct Parts {
+    /// The configuration, and where it is read again from.
+    pub config: Config,
+    /// See above.
+    pub config_path: PathBuf,
+    /// The hypervisor and what it tells.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// See above.
+    pub hypervisor_events: Events,
+    /// For people: which hypervisor it is.
+    pub hypervisor_name: String,
+    /// Host ends of the agents' channels, and what they tell.
+    pub registry: Registry,
+    /// See above.
+    pub agent_events: mpsc::UnboundedReceiver<(DomainId, crate::agent::AgentEvent)>,
+    /// Reads cgroups and procfs.
+    pub observer: Observer,
+    /// What must survive.
+    pub store: Arc<Store>,
+    /// What people ask through the bus.
+    pub requests: mpsc::Receiver<Request>,
+    /// Where the view is published.
+    pub views: watch::Sender<Arc<View>>,
+    /// Where audit records are announced.
+    pub announcements: broadcast::Sender<AuditRecordView>,
+    /// Signals, as events.
+    pub signals: mpsc::UnboundedReceiver<Event>,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The store cannot be read.
+    #[error("the store cannot be read at start")]
+    Store(#[source] crate::store::StoreError),
+}
+
+/// The owner of all state.
+pub struct Daemon {
+    config: Config,
+    config_path: PathBuf,
+    policy: Policy,
+    clock: Clock,
+    started: Moment,
+    hypervisor: Arc<dyn Hypervisor>,
+    connection: HypervisorView,
+    registry: Registry,
+    observer: Observer,
+    store: Arc<Store>,
+    audit: AuditTrail,
+    catalog: Catalogue,
+    hands: Hands,
+    host: Option<HostFacts>,
+    host_readings: Option<HostReadings>,
+    domains: BTreeMap<DomainId, Tracked>,
+    state: State,
+    ledger: Option<planner::report::HostReport>,
+    ticks: u64,
+    overruns: u64,
+    last_slow: Option<Moment>,
+    last_list: Option<Moment>,
+    asking_stats: bool,
+    acting: usize,
+    problems: BTreeMap<&'static str, String>,
+    views: watch::Sender<Arc<View>>,
+    announcements: broadcast::Sender<AuditRecordView>,
+    inbox: mpsc::UnboundedSender<Event>,
+}
+
+/// Whether the daemon goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    On,
+    Stop,
+}
+
+/// Runs until it is told to stop.
+///
+/// # Errors
+/// When the store or the catalogue cannot be read at start.
+pub async fn run(parts: Parts) -> Result<(), DaemonError> {
+    let (inbox, mut events) = mpsc::unbounded_channel();
+    let Parts {
+        mut hypervisor_events,
+        mut agent_events,
+        mut requests,
+        mut signals,
+        ..
+    } = parts;
+    let clock = Clock::start();
+    let audit = AuditTrail::open(parts.store.clone(), parts.config.audit.records)
+        .map_err(DaemonError::Store)?;
+    let catalog = Catalogue::open(parts.store.clone(), clock.now()).map_err(DaemonError::Store)?;
+    let hands = Hands {
+        hypervisor: parts.hypervisor.clone(),
+        guest: Arc::new(parts.registry.clone()),
+        settings: tick::settings(&parts.config),
+    };
+    let mut daemon = Daemon {
+        policy: parts.config.policy(),
+        clock,
+        started: clock.now(),
+        connection: HypervisorView {
+            state: HypervisorState::Disconnected,
+            uri: parts.hypervisor_name,
+            library: None,
+            emulator: None,
+            detail: None,
+        },
+        hypervisor: parts.hypervisor,
+        registry: parts.registry,
+        observer: parts.observer,
+        state: tick::carried_state(&parts.store).map_err(DaemonError::Store)?,
+        store: parts.store,
+        audit,
+        catalog,
+        hands,
+        host: None,
+        host_readings: None,
+        domains: BTreeMap::new(),
+        ledger: None,
+        ticks: 0,
+        overruns: 0,
+        last_slow: None,
+        last_list: None,
+        asking_stats: false,
+        acting: 0,
+        problems: BTreeMap::new(),
+        views: parts.views,
+        announcements: parts.announcements,
+        inbox,
+        config: parts.config,
+        config_path: parts.config_path,
+    };
+    daemon.begin();
+    let mut timer = interval(daemon.config.tick.interval());
+    timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let event = tokio::select! {
+            // What has happened goes before the next look at it.
+            biased;
+            Some(event) = signals.recv() => event,
+            Some(event) = events.recv() => event,
+            Some(event) = hypervisor_events.recv() => Event::Hypervisor(event),
+            Some((domain, event)) = agent_events.recv() => Event::Agent(domain, event),
+            Some(request) = requests.recv() => Event::Request(Box::new(request)),
+            _ = timer.tick() => Event::Tick,
+        };
+        let reload = matches!(event, Event::Reload);
+        if daemon.handle(event) == Flow::Stop {
+            break;
+        }
+        if reload {
+            timer = interval(daemon.config.tick.interval());
+            timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        }
+    }
+    systemd::stopping();
+    let end = Instant::now() + LAST_STEPS;
+    while daemon.acting > 0 {
+        match timeout_at(end, events.recv()).await {
+            Ok(Some(event @ (Event::Acted(_) | Event::ActLost(_)))) => {
+                daemon.handle(event);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    daemon.record(
+        AuditKind::Daemon,
+        None,
+        "the daemon stops",
+        serde_json::Value::Null,
+    );
+    Ok(())
+}
+
+impl Daemon {
+    /// What is done before the first event.
+    fn begin(&mut self) {
+        if let Some(aside) = self.store.set_aside() {
+            let text = format!(
+                "the store could not be opened ({}) and was set aside at {}; personas and bindings in it are not in force",
+                aside.reason,
+                aside.path.display()
+            );
+            self.problems.insert("store", text);
+        }
+        let text = format!("the daemon {} starts", env!("CARGO_PKG_VERSION"));
+        self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
+        self.forget_senders();
+        self.publish();
+    }
+
+    fn handle(&mut self, event: Event) -> Flow {
+        match event {
+            Event::Tick => self.tick(),
+            Event::Hypervisor(event) => self.hypervisor_tells(event),
+            Event::Host(result) => self.host_is_known(result),
+            Event::Domains(result) => self.domains_are_known(result),
+            Event::Described(domain, result) => self.domain_is_known(domain, *result),
+            Event::Stats(result) => self.stats_are_known(result),
+            Event::Agent(domain, event) => self.agent_tells(domain, event),
+            Event::Acted(outcome) => self.step_ended(*outcome),
+            Event::ActLost(step) => self.step_lost(&step),
+            Event::Activated(result) => self.activation_ended(*result),
+            Event::MetadataWritten(domain, result) => self.metadata_is_written(domain, result),
+            Event::Request(request) => self.answer(*request),
+            Event::Reload => {
+                systemd::reloading();
+                // The result is in the log, the audit and the problems; a signal has nobody to answer to.
+                let _ = self.reload("a signal");
+                systemd::ready();
+            }
+            Event::Stop => return Flow::Stop,
+        }
+        Flow::On
+    }
+
+    /// Writes one record, durable before anybody is told.
+    fn record(
+        &mut self,
+        kind: AuditKind,
+        domain: Option<DomainId>,
+        text: &str,
+        detail: serde_json::Value,
+    ) {
+        let entry = self.entry(kind, domain, text, detail);
+        self.record_all(vec![entry]);
+    }
+
+    fn entry(
+        &self,
+        kind: AuditKind,
+        domain: Option<DomainId>,
+        text: &str,
+        detail: serde_json::Value,
+    ) -> Entry {
+        let name = |id| {
+            self.domains
+                .get(&id)
+                .map_or_else(String::new, |domain| domain.description.name.clone())
+        };
+        Entry {
+            at: self.clock.now(),
+            domain: domain.map(|id| (id, name(id))),
+            kind,
+            text: text.to_owned(),
+            detail,
+        }
+    }
+
+    /// Writes records with one wait for the disk, and announces them afterwards.
+    fn record_all(&mut self, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        // The disk may take tens of milliseconds; other tasks of this thread move elsewhere meanwhile.
+        match tokio::task::block_in_place(|| self.audit.append_all(entries)) {
+            Ok(records) => {
+                self.problems.remove("audit");
+                for record in records {
+                    // Nobody may be listening.
+                    let _ = self.announcements.send(show::record_view(record));
+                }
+            }
+            Err(error) => {
+                let error = crate::act::sentence_of(&error);
+                tracing::error!(%error, "the audit could not be written");
+                self.problems
+                    .insert("audit", format!("the audit could not be written: {error}"));
+            }
+        }
+    }
+
+    /// Runs something slow in a task of its own; what comes of it comes back as an event.
+    fn spawn<F>(&self, work: F)
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            // The daemon is gone when its inbox is.
+            let _ = inbox.send(event);
+        });
+    }
+}

@@ -1,0 +1,406 @@
+//! What is known, as the view that readers get. Nothing is computed that somebody else would have to compute too; what
+//! is unknown stays unknown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use persona::rule::Resource;
+use persona::signal::{Metric, Signals};
+use persona::units::{Bytes, Moment};
+use planner::snapshot::{Ability, Run};
+
+use super::Daemon;
+use super::tracked::Tracked;
+use crate::audit::AuditRecord;
+use crate::catalog::{self, Activation, Desired, Origin};
+use crate::hypervisor::DomainId;
+use crate::view::{
+    self, ActivationState, ActivationView, AgentState, AgentView, AuditRecordView, BoundPersona,
+    DocumentFormat, DomainView, HoldView, HostView, ManagerView, MappingView, MemoryMechanism,
+    MemoryView, PersonaView, ReadingView, VcpuView, VersionView, View,
+};
+
+impl Daemon {
+    /// Publishes what is known now. Readers never see the state itself.
+    pub(super) fn publish(&mut self) {
+        let view = Arc::new(self.view());
+        // Readers may all be gone; the next one finds the latest view.
+        self.views.send_replace(view);
+    }
+
+    fn view(&self) -> View {
+        let now = self.clock.now();
+        let domains: BTreeMap<DomainId, DomainView> = self
+            .domains
+            .iter()
+            .map(|(id, tracked)| (*id, self.domain_view(tracked, now)))
+            .collect();
+        View {
+            manager: self.manager_view(),
+            personas: self.persona_views(),
+            mappings: self.mapping_views(),
+            domains,
+        }
+    }
+
+    fn manager_view(&self) -> ManagerView {
+        let budget = self.host.as_ref().map(|host| self.config.budget.of(host));
+        let count = |amount: u64| u32::try_from(amount).ok();
+        ManagerView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            hypervisor: self.connection.clone(),
+            host: HostView {
+                cores: self.host.as_ref().map(|host| host.cores),
+                vcpus_budget: budget.map(|budget| budget.vcpus),
+                vcpus_granted: self.ledger.and_then(|ledger| count(ledger.vcpus_granted)),
+                memory: self.host.as_ref().map(|host| host.memory),
+                memory_budget: budget.map(|budget| budget.memory),
+                memory_granted: self.ledger.map(|ledger| Bytes(ledger.memory_granted)),
+            },
+            ticks: self.ticks,
+            overruns: self.overruns,
+            problems: self.problems.values().cloned().collect(),
+        }
+    }
+
+    fn domain_view(&self, tracked: &Tracked, now: Moment) -> DomainView {
+        let description = &tracked.description;
+        let runs = tracked.run() != Run::Off;
+        DomainView {
+            id: description.id,
+            name: description.name.clone(),
+            instance: description.instance,
+            state: description.state,
+            tags: description.tags.clone(),
+            persona: tracked.persona.bound.clone(),
+            activation: activation_view(tracked),
+            vcpus: self.vcpu_view(tracked, now),
+            memory: self.memory_view(tracked, now),
+            agent: agent_view(tracked, now),
+            readings: if runs {
+                reading_views(tracked, now)
+            } else {
+                Vec::new()
+            },
+            last_decision: tracked.decision.clone(),
+            holds: self.hold_views(description.id, now),
+            problems: self.domain_problems(tracked, now),
+        }
+    }
+
+    fn vcpu_view(&self, tracked: &Tracked, now: Moment) -> VcpuView {
+        let description = &tracked.description;
+        let runs = tracked.run() != Run::Off;
+        let bounds = tracked
+            .persona
+            .in_force
+            .as_ref()
+            .and_then(|persona| persona.base.cpu.clone());
+        let target = self
+            .state
+            .domain(description.id)
+            .and_then(|state| state.vcpus.target);
+        VcpuView {
+            persona_min: bounds.as_ref().map(|bounds| bounds.min),
+            persona_max: bounds.as_ref().and_then(|bounds| bounds.max),
+            domain_max: Some(description.vcpus_maximum),
+            requested: target.and_then(|target| u32::try_from(target).ok()),
+            plugged: runs.then_some(description.vcpus_plugged),
+            guest: tracked.online(now),
+        }
+    }
+
+    fn memory_view(&self, tracked: &Tracked, now: Moment) -> MemoryView {
+        let description = &tracked.description;
+        let runs = tracked.run() != Run::Off;
+        let bounds = tracked
+            .persona
+            .in_force
+            .as_ref()
+            .and_then(|persona| persona.base.memory.clone());
+        let memory = tracked.snapshot(now, 1).memory;
+        // Sizes are whole numbers well within what an f64 holds exactly.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let guest = value(tracked, Metric::MemorySize, now).map(|bytes| Bytes(bytes as u64));
+        MemoryView {
+            persona_min: bounds.as_ref().map(|bounds| bounds.min),
+            persona_max: bounds.as_ref().and_then(|bounds| bounds.max),
+            domain_max: Some(memory.maximum),
+            requested: runs.then_some(memory.requested),
+            plugged: runs.then_some(memory.plugged),
+            guest,
+            mechanism: Some(match memory.ability {
+                Ability::NoMemoryDevice => MemoryMechanism::None,
+                _ if description.virtio_mem.is_empty() => MemoryMechanism::Balloon,
+                _ => MemoryMechanism::VirtioMem,
+            }),
+        }
+    }
+
+    fn hold_views(&self, id: DomainId, now: Moment) -> Vec<HoldView> {
+        let Some(state) = self.state.domain(id) else {
+            return Vec::new();
+        };
+        let mut holds = Vec::new();
+        for resource in [Resource::Vcpus, Resource::Memory] {
+            let slot = state.resource(resource);
+            let reasons = [
+                (slot.held_until, "somebody changed it by hand"),
+                (
+                    slot.quarantined_until,
+                    "the last steps did not take effect, so the mechanism is left alone",
+                ),
+            ];
+            for (until, reason) in reasons {
+                if let Some(until) = until.filter(|until| *until > now) {
+                    holds.push(HoldView {
+                        resource: self::resource(resource),
+                        reason: reason.into(),
+                        until: Some(until),
+                    });
+                }
+            }
+        }
+        holds
+    }
+
+    fn domain_problems(&self, tracked: &Tracked, now: Moment) -> Vec<String> {
+        let mut problems: Vec<String> = tracked.persona.problem.iter().cloned().collect();
+        if let Some((_, text)) = &tracked.agent.trouble {
+            problems.push(text.clone());
+        }
+        if tracked.run() == Run::Running && tracked.persona.in_force.is_some() {
+            let snapshot = tracked.snapshot(now, 1);
+            for resource in [Resource::Vcpus, Resource::Memory] {
+                let ability = snapshot.ability(resource);
+                if ability != Ability::Both {
+                    problems.push(planner::report::Reason::Unable(ability).sentence(resource));
+                }
+            }
+        }
+        problems
+    }
+
+    fn persona_views(&self) -> BTreeMap<String, PersonaView> {
+        let mut views = BTreeMap::new();
+        for name in self.catalog.personas() {
+            let Ok(current) = self.catalog.current(name) else {
+                continue;
+            };
+            let versions = self
+                .catalog
+                .history(name)
+                .map_or(0, |history| history.len());
+            let reference = catalog::PersonaRef {
+                name: name.clone(),
+                pin: None,
+            };
+            let description = self
+                .catalog
+                .persona(&reference)
+                .ok()
+                .and_then(|(_, persona)| persona.description.clone());
+            let bound = self.domains.values().filter(|tracked| {
+                tracked
+                    .persona
+                    .bound
+                    .as_ref()
+                    .is_some_and(|bound| bound.name == name.as_str())
+            });
+            views.insert(
+                name.to_string(),
+                PersonaView {
+                    name: name.to_string(),
+                    description,
+                    versions: u32::try_from(versions).unwrap_or(u32::MAX),
+                    current: current.number.get(),
+                    digest: current.digest.to_string(),
+                    default: self.catalog.default_persona() == Some(name),
+                    domains: bound
+                        .map(|tracked| tracked.description.name.clone())
+                        .collect(),
+                },
+            );
+        }
+        views
+    }
+
+    fn mapping_views(&self) -> Vec<MappingView> {
+        let mappings = self.catalog.mappings().iter();
+        mappings
+            .map(|(tag, mapping)| MappingView {
+                tag: tag.to_string(),
+                persona: mapping.persona.to_string(),
+                priority: mapping.priority,
+                domains: self
+                    .domains
+                    .values()
+                    .filter(|tracked| {
+                        tracked
+                            .description
+                            .tags
+                            .iter()
+                            .any(|text| text == tag.as_str())
+                    })
+                    .map(|tracked| tracked.description.name.clone())
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+fn value(tracked: &Tracked, metric: Metric, now: Moment) -> Option<f64> {
+    tracked
+        .readings
+        .reading(metric)
+        .filter(|reading| reading.is_fresh(now))
+        .map(|reading| reading.value)
+}
+
+fn reading_views(tracked: &Tracked, now: Moment) -> Vec<ReadingView> {
+    let shown = |metric: &Metric| {
+        let reading = tracked.readings.reading(*metric)?;
+        let age = u64::try_from(now.since(reading.at).as_millis()).ok();
+        Some(ReadingView {
+            metric: metric.name().to_owned(),
+            // What is too old counts for no rule, so it is not shown as a value either.
+            value: reading.is_fresh(now).then_some(reading.value),
+            unit: metric.unit(),
+            source: Some(reading.source),
+            age_ms: age,
+        })
+    };
+    Metric::ALL.iter().filter_map(shown).collect()
+}
+
+fn agent_view(tracked: &Tracked, now: Moment) -> AgentView {
+    let agent = &tracked.agent;
+    let state = match (&agent.facts, &agent.trouble) {
+        _ if tracked.description.agent_channel.is_none() => AgentState::NoChannel,
+        (Some(_), _) => AgentState::Connected,
+        (None, Some((state, _))) => *state,
+        (None, None) => AgentState::Absent,
+    };
+    AgentView {
+        state,
+        version: agent
+            .facts
+            .as_ref()
+            .map(|facts| facts.agent_version.as_str().to_owned()),
+        last_seen_ms: agent
+            .heard
+            .and_then(|heard| u64::try_from(now.since(heard).as_millis()).ok()),
+    }
+}
+
+/// How far a domain's activation has come.
+pub(super) fn activation_view(tracked: &Tracked) -> ActivationView {
+    let side = &tracked.persona;
+    ActivationView {
+        state: side.state,
+        detail: side.detail.clone(),
+        since: side.since,
+    }
+}
+
+/// The catalogue's state of an activation, in the words of the view.
+pub(super) fn activation_state(
+    activation: Option<&Activation>,
+) -> (ActivationState, Option<String>, Option<Moment>) {
+    use catalog::ActivationState as State;
+    let Some(activation) = activation else {
+        return (ActivationState::None, None, None);
+    };
+    let nothing = activation.desired == Desired::Nothing;
+    match &activation.state {
+        State::Active { since } if nothing => (ActivationState::None, None, Some(*since)),
+        State::Active { since } => (ActivationState::Active, None, Some(*since)),
+        State::AgentAbsent if nothing => (ActivationState::None, None, Some(activation.wanted_at)),
+        State::AgentAbsent => {
+            let detail = "the agent in the guest is not connected; vCPUs and memory are kept as the persona says all the same";
+            (
+                ActivationState::WaitingForAgent,
+                Some(detail.into()),
+                Some(activation.wanted_at),
+            )
+        }
+        State::Pending => (ActivationState::Pending, None, Some(activation.wanted_at)),
+        State::Sent { at } if nothing => (ActivationState::Deactivating, None, Some(*at)),
+        State::Sent { at } => (ActivationState::Sent, None, Some(*at)),
+        State::Failed { reason } => (
+            ActivationState::Failed,
+            Some(reason.clone()),
+            Some(activation.wanted_at),
+        ),
+    }
+}
+
+/// The persona that an activation is about.
+pub(super) fn bound(activation: &Activation) -> Option<BoundPersona> {
+    let Desired::Persona {
+        name,
+        version,
+        digest,
+        origin,
+    } = &activation.desired
+    else {
+        return None;
+    };
+    let (word, tag) = match origin {
+        Origin::Explicit => (view::Origin::Applied, None),
+        Origin::Tag { tag, .. } => (view::Origin::Tag, Some(tag.to_string())),
+        Origin::Default => (view::Origin::Default, None),
+    };
+    Some(BoundPersona {
+        name: name.to_string(),
+        version: version.get(),
+        digest: digest.to_string(),
+        origin: word,
+        tag,
+        pinned: false,
+        generation: activation.generation.0,
+    })
+}
+
+/// A record, as readers see it.
+pub(super) fn record_view(record: AuditRecord) -> AuditRecordView {
+    AuditRecordView {
+        seq: record.seq,
+        at: record.at,
+        domain: record.domain,
+        domain_name: record.domain_name,
+        kind: record.kind.to_string(),
+        text: record.text,
+        detail: record.detail,
+    }
+}
+
+/// A stored version, as readers see it.
+pub(super) fn version_view(summary: &catalog::VersionSummary, current: bool) -> VersionView {
+    VersionView {
+        name: summary.name.to_string(),
+        version: summary.number.get(),
+        digest: summary.digest.to_string(),
+        current,
+        format: format(summary.format),
+        author: summary.author.clone(),
+        at: summary.at,
+        note: summary.note.clone(),
+    }
+}
+
+fn format(format: persona::Format) -> DocumentFormat {
+    match format {
+        persona::Format::Yaml => DocumentFormat::Yaml,
+        persona::Format::Json => DocumentFormat::Json,
+    }
+}
+
+/// A resource, in the words of the view.
+pub(super) fn resource(resource: Resource) -> view::Resource {
+    match resource {
+        Resource::Vcpus => view::Resource::Vcpus,
+        Resource::Memory => view::Resource::Memory,
+    }
+}

@@ -1,0 +1,233 @@
+//! One domain as the daemon knows it: its definition, the latest figures, its agent, the persona in force, and what the
+//! last plan said. Changed by the daemon's one task alone; the planner sees it as a `snapshot::Domain`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use persona::Persona;
+use persona::rule::Resource;
+use persona::units::{Bytes, Moment};
+use planner::report::DomainReport;
+use planner::snapshot::{self, Ability, Run};
+
+use crate::act::Outcome;
+use crate::agent::{AgentFacts, LatestReport};
+use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
+use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
+use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
+
+/// What the balloon may leave at least, when the persona does not say: less does not keep a kernel alive.
+const BALLOON_FLOOR: Bytes = Bytes::from_mib(128);
+
+/// The balloon works in pages; whole MiB are what people and libvirt's tools use.
+const BALLOON_BLOCK: Bytes = Bytes::from_mib(1);
+
+/// One domain.
+pub(super) struct Tracked {
+    pub(super) description: DomainDescription,
+    pub(super) balloon: BalloonStats,
+    pub(super) readings: Readings,
+    pub(super) vcpu_basis: Option<VcpuBasis>,
+    pub(super) agent: AgentSide,
+    pub(super) persona: PersonaSide,
+    /// What the last plan said.
+    pub(super) report: Option<DomainReport>,
+    /// The last step of each resource that ended.
+    pub(super) outcomes: [Option<Outcome>; 2],
+    pub(super) decision: Option<DecisionView>,
+    /// A description was asked for and has not come yet; a further wish for one is remembered.
+    pub(super) looking: Looking,
+}
+
+/// Whether the hypervisor is being asked about a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looking {
+    No,
+    Yes,
+    /// And what is being told now is out of date already.
+    AndAgain,
+}
+
+/// The agent of a domain.
+#[derive(Default)]
+pub(super) struct AgentSide {
+    pub(super) facts: Option<AgentFacts>,
+    pub(super) report: Option<GuestReport>,
+    pub(super) latest: Option<LatestReport>,
+    pub(super) heard: Option<Moment>,
+    pub(super) trouble: Option<(AgentState, String)>,
+}
+
+/// The persona of a domain.
+pub(super) struct PersonaSide {
+    /// What the domain is bound to.
+    pub(super) bound: Option<BoundPersona>,
+    /// What its rules are evaluated by: what the guest has activated, or what waits for an agent that is not there.
+    pub(super) in_force: Option<Arc<Persona>>,
+    pub(super) state: ActivationState,
+    pub(super) detail: Option<String>,
+    pub(super) since: Option<Moment>,
+    /// What the daemon last wrote into the domain's metadata; `Some(None)` is its removal.
+    pub(super) status: Option<Option<String>>,
+    /// What is wrong with tags and mappings, as a sentence.
+    pub(super) problem: Option<String>,
+}
+
+impl Default for PersonaSide {
+    fn default() -> Self {
+        Self {
+            bound: None,
+            in_force: None,
+            state: ActivationState::None,
+            detail: None,
+            since: None,
+            status: None,
+            problem: None,
+        }
+    }
+}
+
+impl Tracked {
+    pub(super) fn new(description: DomainDescription) -> Self {
+        Self {
+            description,
+            balloon: BalloonStats::default(),
+            readings: Readings::unknown(Missing::NotMeasured),
+            vcpu_basis: None,
+            agent: AgentSide::default(),
+            persona: PersonaSide::default(),
+            report: None,
+            outcomes: [None, None],
+            decision: None,
+            looking: Looking::No,
+        }
+    }
+
+    pub(super) fn run(&self) -> Run {
+        match self.description.state {
+            RunState::Running => Run::Running,
+            RunState::Paused => Run::Paused,
+            RunState::Off | RunState::Other => Run::Off,
+        }
+    }
+
+    /// vCPUs online, of a fresh report of the guest.
+    pub(super) fn online(&self, now: Moment) -> Option<u32> {
+        let online = guest::online_vcpus(self.agent.report.as_ref()?, now)?;
+        // A guest cannot have more online than are plugged; such a claim is worth nothing.
+        (online <= self.description.vcpus_plugged).then_some(online)
+    }
+
+    /// Takes over the latest telemetry, when there is any.
+    pub(super) fn take_report(&mut self, period: Duration, now: Moment) {
+        let Some(report) = self.agent.latest.as_ref().and_then(LatestReport::take) else {
+            return;
+        };
+        self.agent.heard = Some(now);
+        self.agent.report = Some(GuestReport {
+            online_count: Some(report.online.count()),
+            present_count: Some(report.present_count),
+            memory_total: Some(Bytes::from_kib(report.memory_total_kib)),
+            memory_available: Some(Bytes::from_kib(report.memory_available_kib)),
+            memory_pressure: report.psi_memory_some_avg10,
+            load1: report.load1,
+            at: now,
+            period,
+        });
+    }
+
+    /// The domain as the planner sees it.
+    /// `pinned_weight` is what a pinned vCPU counts for.
+    pub(super) fn snapshot(&self, now: Moment, pinned_weight: u32) -> snapshot::Domain<'_> {
+        let description = &self.description;
+        snapshot::Domain {
+            id: description.id,
+            name: &description.name,
+            persona: self.persona.in_force.as_deref(),
+            run: self.run(),
+            instance: description.instance,
+            vcpus: snapshot::Vcpus {
+                maximum: description.vcpus_maximum,
+                fixed: description.vcpus_fixed,
+                plugged: description.vcpus_plugged,
+                online: self.online(now),
+                weight: if description.vcpus_pinned {
+                    pinned_weight
+                } else {
+                    1
+                },
+                ability: self.vcpu_ability(),
+            },
+            memory: self.memory(),
+            signals: &self.readings,
+        }
+    }
+
+    fn vcpu_ability(&self) -> Ability {
+        if self.description.vcpus_maximum <= self.description.vcpus_fixed {
+            Ability::NoHotplugVcpus
+        } else if self.agent.facts.is_none() {
+            Ability::NoGuestAgent
+        } else {
+            Ability::Both
+        }
+    }
+
+    fn memory(&self) -> snapshot::Memory {
+        let description = &self.description;
+        let boot = description.memory_boot;
+        if !description.virtio_mem.is_empty() {
+            let sum = |size: fn(&crate::hypervisor::VirtioMem) -> Bytes| {
+                Bytes(
+                    boot.0
+                        + description
+                            .virtio_mem
+                            .iter()
+                            .map(|device| size(device).0)
+                            .sum::<u64>(),
+                )
+            };
+            return snapshot::Memory {
+                boot,
+                requested: sum(|device| device.requested),
+                plugged: sum(|device| device.current),
+                maximum: sum(|device| device.size),
+                minimum: boot,
+                block: description
+                    .virtio_mem
+                    .iter()
+                    .map(|device| device.block)
+                    .max()
+                    .unwrap_or_default(),
+                ability: Ability::Both,
+            };
+        }
+        let current = description.balloon_current;
+        snapshot::Memory {
+            boot,
+            requested: current.unwrap_or(boot),
+            plugged: current.unwrap_or(boot),
+            maximum: boot,
+            minimum: BALLOON_FLOOR.min(boot),
+            block: BALLOON_BLOCK,
+            ability: if current.is_some() {
+                Ability::Both
+            } else {
+                Ability::NoMemoryDevice
+            },
+        }
+    }
+
+    /// The last step of one resource that ended.
+    pub(super) fn outcome(&self, resource: Resource) -> Option<&Outcome> {
+        self.outcomes[slot(resource)].as_ref()
+    }
+}
+
+/// Where the outcome of a resource is kept.
+pub(super) fn slot(resource: Resource) -> usize {
+    match resource {
+        Resource::Vcpus => 0,
+        Resource::Memory => 1,
+    }
+}

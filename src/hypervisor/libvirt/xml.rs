@@ -1,0 +1,562 @@
+//! libvirt's domain XML read into a [`DomainDescription`], and the one piece of it that is written back: a virtio-mem
+//! device with another requested size. Elements that are not known are passed over; what is known must be as libvirt
+//! documents it (formatdomain). Called by the libvirt hypervisor.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use persona::domain::DomainId;
+use persona::units::Bytes;
+
+use super::super::tree::{Element, parse};
+use super::super::{Acceleration, DomainDescription, MetadataElement, RunState, VirtioMem};
+
+/// The virtio-serial port of the persona agent.
+pub(super) const AGENT_PORT: &str = "org.virtpersona.agent.0";
+/// The virtio-serial port of the QEMU guest agent.
+const QEMU_GUEST_AGENT_PORT: &str = "org.qemu.guest_agent.0";
+
+/// A description, and what only this folder needs.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) description: DomainDescription,
+    /// Alias of the persona agent's channel, by which the monitor names it.
+    pub(super) agent_alias: Option<String>,
+}
+
+/// Reads a domain. `state` comes from libvirt and not from the XML; the process is left open.
+///
+/// # Errors
+///
+/// What is missing or unreadable, as a sentence.
+pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
+    let domain = parse(xml)?;
+    if domain.name != "domain" {
+        return Err(format!(
+            "the root element is `{}` instead of `domain`",
+            domain.name
+        ));
+    }
+    let id = required(&domain, "uuid")?;
+    let id = DomainId::parse(id).ok_or_else(|| format!("the UUID `{id}` cannot be read"))?;
+    let name = required(&domain, "name")?.to_owned();
+    let instance = domain.attribute("id").and_then(|id| id.parse().ok());
+    let acceleration = match domain.attribute("type") {
+        Some("kvm") => Acceleration::Kvm,
+        _ => Acceleration::Emulated,
+    };
+
+    let vcpu = domain.child("vcpu").ok_or("there is no `vcpu` element")?;
+    let vcpus_maximum = number(&vcpu.text, "vcpu")?;
+    let vcpus_plugged = match vcpu.attribute("current") {
+        Some(current) => number(current, "vcpu current")?,
+        None => vcpus_maximum,
+    };
+
+    let none = Element::default();
+    let devices = domain.child("devices").unwrap_or(&none);
+    let cells = domain.at(&["cpu", "numa"]).map_or(0, |numa| {
+        u32::try_from(numa.all("cell").count()).unwrap_or(u32::MAX)
+    });
+    let virtio_mem = devices
+        .all("memory")
+        .filter(|device| device.attribute("model") == Some("virtio-mem"))
+        .map(read_virtio_mem)
+        .collect::<Result<Vec<_>, _>>()?;
+    let plugged_by_virtio_mem: u64 = virtio_mem.iter().map(|device| device.current.0).sum();
+
+    let balloon = devices.child("memballoon").filter(|device| {
+        device
+            .attribute("model")
+            .is_none_or(|model| model != "none")
+    });
+    let balloon_current = match (balloon, domain.child("currentMemory")) {
+        // libvirt adds what virtio-mem has plugged to the balloon's own figure, and takes it for nothing when it sets it.
+        (Some(_), Some(current)) => {
+            Some(memory(current)?.saturating_sub(Bytes(plugged_by_virtio_mem)))
+        }
+        _ => None,
+    };
+    let balloon_period = balloon
+        .and_then(|device| device.child("stats"))
+        .and_then(|stats| stats.attribute("period"))
+        .and_then(|period| period.parse().ok())
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs);
+
+    let agent = channel(devices, AGENT_PORT);
+    let (tags, tags_problem) = match read_tags(&domain) {
+        Ok(tags) => (tags, None),
+        Err(problem) => (Vec::new(), Some(problem)),
+    };
+
+    Ok(Read {
+        agent_alias: agent
+            .and_then(|channel| channel.at(&["alias"]))
+            .and_then(|alias| alias.attribute("name"))
+            .map(Into::into),
+        description: DomainDescription {
+            id,
+            name,
+            instance,
+            state,
+            acceleration,
+            vcpus_maximum,
+            vcpus_plugged,
+            vcpus_fixed: fixed_vcpus(&domain, vcpus_plugged, vcpus_maximum),
+            vcpus_pinned: domain
+                .child("cputune")
+                .is_some_and(|tune| tune.child("vcpupin").is_some()),
+            memory_boot: boot_memory(&domain, devices)?,
+            memory_maximum: domain.child("maxMemory").map(memory).transpose()?,
+            numa_nodes: cells,
+            virtio_mem,
+            balloon_current,
+            balloon_period,
+            virtio_serial: devices
+                .all("controller")
+                .any(|controller| controller.attribute("type") == Some("virtio-serial")),
+            agent_channel: agent.and_then(bound_socket),
+            qemu_guest_agent: channel(devices, QEMU_GUEST_AGENT_PORT).is_some(),
+            tags,
+            tags_problem,
+            process: None,
+        },
+    })
+}
+
+/// The device of this alias, with another requested size, as `virDomainUpdateDeviceFlags` takes it: the whole element
+/// as it is, and one number changed. `None` when there is no such device.
+///
+/// # Errors
+///
+/// What is wrong with the XML, as a sentence.
+pub(super) fn resize_virtio_mem(
+    xml: &str,
+    alias: &str,
+    requested: Bytes,
+) -> Result<Option<String>, String> {
+    let domain = parse(xml)?;
+    let Some(device) = domain.child("devices").and_then(|devices| {
+        devices.all("memory").find(|device| {
+            device.attribute("model") == Some("virtio-mem")
+                && device.child("alias").and_then(|a| a.attribute("name")) == Some(alias)
+        })
+    }) else {
+        return Ok(None);
+    };
+    let size = device
+        .at(&["target", "requested"])
+        .ok_or("the virtio-mem device has no requested size")?;
+    Ok(Some(format!(
+        "{}<requested unit='KiB'>{}</requested>{}",
+        &xml[device.span.start..size.span.start],
+        requested.as_kib(),
+        &xml[size.span.end..device.span.end],
+    )))
+}
+
+fn required<'a>(domain: &'a Element, name: &str) -> Result<&'a str, String> {
+    let element = domain.child(name);
+    element
+        .map(|element| element.text.trim())
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| format!("there is no `{name}` element"))
+}
+
+fn number(text: &str, what: &str) -> Result<u32, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| format!("`{}` of `{what}` is not a number", text.trim()))
+}
+
+fn memory(element: &Element) -> Result<Bytes, String> {
+    amount(&element.text, element.attribute("unit"), &element.name)
+}
+
+/// An amount with libvirt's `unit` attribute; KiB where there is none.
+fn amount(text: &str, unit: Option<&str>, what: &str) -> Result<Bytes, String> {
+    let text = text.trim();
+    let amount: u64 = text
+        .parse()
+        .map_err(|_| format!("`{text}` of `{what}` is not an amount of memory"))?;
+    let unit: u64 = match unit.unwrap_or("KiB") {
+        "b" | "bytes" => 1,
+        "KB" => 1000,
+        "k" | "KiB" => Bytes::KIB,
+        "MB" => 1000 * 1000,
+        "M" | "MiB" => Bytes::MIB,
+        "GB" => 1000 * 1000 * 1000,
+        "G" | "GiB" => Bytes::GIB,
+        "TB" => 1000 * 1000 * 1000 * 1000,
+        "T" | "TiB" => Bytes::GIB << 10,
+        unit => return Err(format!("`{unit}` of `{what}` is not a unit of memory")),
+    };
+    Ok(Bytes(amount.saturating_mul(unit)))
+}
+
+fn device_memory(device: &Element, what: &str) -> Result<Bytes, String> {
+    device.at(&["target", what]).map_or(Ok(Bytes(0)), memory)
+}
+
+fn read_virtio_mem(device: &Element) -> Result<VirtioMem, String> {
+    let node = device.at(&["target", "node"]);
+    Ok(VirtioMem {
+        alias: device
+            .child("alias")
+            .and_then(|alias| alias.attribute("name"))
+            .unwrap_or_default()
+            .to_owned(),
+        node: node.map_or(Ok(0), |node| number(&node.text, "node"))?,
+        size: device_memory(device, "size")?,
+        block: device_memory(device, "block")?,
+        requested: device_memory(device, "requested")?,
+        // Absent in the persistent definition, where nothing is plugged.
+        current: device_memory(device, "current")?,
+    })
+}
+
+/// Memory without memory devices. The cells of the guest's NUMA topology hold exactly that; without a topology libvirt
+/// counts the devices into `memory`.
+fn boot_memory(domain: &Element, devices: &Element) -> Result<Bytes, String> {
+    if let Some(numa) = domain.at(&["cpu", "numa"]) {
+        let mut total = Bytes(0);
+        for cell in numa.all("cell") {
+            let memory = cell.attribute("memory").unwrap_or_default();
+            total = total.saturating_add(amount(memory, cell.attribute("unit"), "cell")?);
+        }
+        return Ok(total);
+    }
+    let mut total = memory(
+        domain
+            .child("memory")
+            .ok_or("there is no `memory` element")?,
+    )?;
+    for device in devices.all("memory") {
+        total = total.saturating_sub(device_memory(device, "size")?);
+    }
+    Ok(total)
+}
+
+/// vCPUs that can't be unplugged. Without individual `vcpus` those that the machine starts with can't be.
+fn fixed_vcpus(domain: &Element, plugged: u32, maximum: u32) -> u32 {
+    let fixed = match domain.child("vcpus") {
+        Some(vcpus) => vcpus
+            .all("vcpu")
+            .filter(|vcpu| {
+                vcpu.attribute("enabled") == Some("yes")
+                    && vcpu.attribute("hotpluggable") == Some("no")
+            })
+            .count(),
+        None => usize::try_from(plugged).unwrap_or(usize::MAX),
+    };
+    u32::try_from(fixed).unwrap_or(maximum).max(1)
+}
+
+fn channel<'a>(devices: &'a Element, port: &str) -> Option<&'a Element> {
+    devices.all("channel").find(|channel| {
+        channel.child("target").is_some_and(|target| {
+            target.attribute("type") == Some("virtio") && target.attribute("name") == Some(port)
+        })
+    })
+}
+
+/// The socket that the emulator listens on. One that it connects to belongs to somebody else.
+fn bound_socket(channel: &Element) -> Option<PathBuf> {
+    let source = channel
+        .child("source")
+        .filter(|_| channel.attribute("type") == Some("unix"))?;
+    source
+        .attribute("path")
+        .filter(|_| source.attribute("mode").is_none_or(|mode| mode == "bind"))
+        .map(PathBuf::from)
+}
+
+/// The tags, whatever the prefix of their namespace.
+fn read_tags(domain: &Element) -> Result<Vec<String>, String> {
+    let ours =
+        |element: &&Element| element.namespace.as_deref() == Some(MetadataElement::Tags.uri());
+    let Some(instance) = domain
+        .child("metadata")
+        .and_then(|metadata| metadata.children.iter().find(ours))
+    else {
+        return Ok(Vec::new());
+    };
+    if instance.name != "instance" {
+        return Err(format!(
+            "the tag metadata holds `{}` instead of `instance`",
+            instance.name
+        ));
+    }
+    let mut tags: Vec<String> = Vec::new();
+    for child in &instance.children {
+        if !ours(&child) {
+            return Err(format!(
+                "`{}` inside the tag metadata is not in its namespace",
+                child.name
+            ));
+        }
+        // Other elements of this namespace may come with a later version.
+        if child.name != "tag" {
+            continue;
+        }
+        let tag = child.text.trim();
+        if tag.is_empty() {
+            return Err("a tag in the metadata is empty".into());
+        }
+        if !tags.iter().any(|known| known == tag) {
+            tags.push(tag.to_owned());
+        }
+    }
+    Ok(tags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Definitions as libvirt 9.0 printed them.
+    const STARTED: &str = include_str!("../../../tests/fixtures/domains/started.xml");
+    const GROWN: &str = include_str!("../../../tests/fixtures/domains/grown.xml");
+    const PINNED: &str = include_str!("../../../tests/fixtures/domains/pinned-kvm-off.xml");
+    const TWO_NODES: &str = include_str!("../../../tests/fixtures/domains/two-nodes-off.xml");
+    const PLAIN: &str = include_str!("../../../tests/fixtures/domains/plain.xml");
+
+    fn check(xml: &str, state: RunState, expected: DomainDescription, agent_alias: Option<&str>) {
+        let read = read_domain(xml, state).unwrap();
+        assert_eq!(read.description, expected);
+        assert_eq!(read.agent_alias.as_deref(), agent_alias);
+    }
+
+    fn started() -> DomainDescription {
+        DomainDescription {
+            id: DomainId::parse("51da93fd-10ac-4dab-ac1a-a09d0d4bca20").unwrap(),
+            name: "example-a".into(),
+            instance: Some(5),
+            state: RunState::Running,
+            acceleration: Acceleration::Emulated,
+            vcpus_maximum: 4,
+            vcpus_plugged: 1,
+            vcpus_fixed: 1,
+            vcpus_pinned: false,
+            memory_boot: Bytes::from_mib(512),
+            memory_maximum: Some(Bytes::from_mib(4096)),
+            numa_nodes: 1,
+            virtio_mem: vec![VirtioMem {
+                alias: "virtiomem0".into(),
+                node: 0,
+                size: Bytes::from_mib(1024),
+                block: Bytes::from_mib(2),
+                requested: Bytes(0),
+                current: Bytes(0),
+            }],
+            balloon_current: Some(Bytes::from_mib(512)),
+            balloon_period: Some(Duration::from_secs(1)),
+            virtio_serial: true,
+            agent_channel: Some(
+                "/var/lib/libvirt/qemu/channel/target/domain-5-example-a/org.virtpersona.agent.0"
+                    .into(),
+            ),
+            qemu_guest_agent: true,
+            tags: Vec::new(),
+            tags_problem: None,
+            process: None,
+        }
+    }
+
+    #[test]
+    fn a_domain_that_has_just_started_is_described() {
+        check(STARTED, RunState::Running, started(), Some("channel0"));
+    }
+
+    #[test]
+    fn what_was_plugged_is_described_and_is_no_part_of_boot_memory_and_balloon() {
+        let mut expected = started();
+        expected.vcpus_plugged = 3;
+        expected.virtio_mem[0].requested = Bytes::from_mib(256);
+        expected.virtio_mem[0].current = Bytes::from_mib(256);
+        expected.tags = vec!["web".into(), "tier & one".into()];
+        check(GROWN, RunState::Running, expected, Some("channel0"));
+    }
+
+    #[test]
+    fn a_pinned_kvm_domain_without_numa_and_balloon_is_described() {
+        let expected = DomainDescription {
+            id: DomainId::parse("9c7ea61b-c1cb-44b7-abe1-61a52604e19e").unwrap(),
+            name: "example-k".into(),
+            instance: None,
+            state: RunState::Off,
+            acceleration: Acceleration::Kvm,
+            vcpus_maximum: 2,
+            vcpus_plugged: 2,
+            vcpus_fixed: 2,
+            vcpus_pinned: true,
+            memory_boot: Bytes::from_mib(2048),
+            memory_maximum: None,
+            numa_nodes: 0,
+            virtio_mem: Vec::new(),
+            balloon_current: None,
+            balloon_period: None,
+            virtio_serial: true,
+            // The emulator would connect to it: it is somebody else's.
+            agent_channel: None,
+            qemu_guest_agent: false,
+            tags: vec!["db".into()],
+            tags_problem: None,
+            process: None,
+        };
+        check(PINNED, RunState::Off, expected, None);
+    }
+
+    #[test]
+    fn memory_devices_and_individual_vcpus_of_a_definition_are_described() {
+        let read = read_domain(TWO_NODES, RunState::Off).unwrap().description;
+        assert_eq!(read.numa_nodes, 2);
+        assert_eq!(read.memory_boot, Bytes::from_mib(1024));
+        assert_eq!(read.balloon_current, Some(Bytes::from_mib(1024)));
+        assert_eq!(read.balloon_period, None);
+        assert_eq!(
+            (read.vcpus_plugged, read.vcpus_fixed, read.vcpus_maximum),
+            (2, 1, 4)
+        );
+        let devices: Vec<_> = read
+            .virtio_mem
+            .iter()
+            .map(|d| (d.node, d.size, d.requested))
+            .collect();
+        assert_eq!(devices, [(1, Bytes::from_mib(512), Bytes::from_mib(128))]);
+    }
+
+    #[test]
+    fn a_domain_without_any_preparation_is_described() {
+        let read = read_domain(PLAIN, RunState::Running).unwrap();
+        let description = read.description;
+        assert_eq!(description.memory_boot, Bytes::from_mib(64));
+        assert_eq!(description.memory_maximum, None);
+        assert_eq!(description.balloon_current, Some(Bytes::from_mib(64)));
+        assert!(!description.virtio_serial);
+        assert_eq!(description.agent_channel, None);
+        assert_eq!(description.tags_problem, None);
+    }
+
+    #[test]
+    fn memory_devices_count_into_memory_where_there_are_no_cells() {
+        let xml = "<domain type='qemu'><uuid>9c7ea61bc1cb44b7abe161a52604e19e</uuid><name>a</name>
+            <memory unit='MiB'>768</memory><vcpu>1</vcpu><devices><memory model='dimm'><target>
+            <size unit='MiB'>256</size></target></memory></devices></domain>";
+        let read = read_domain(xml, RunState::Off).unwrap().description;
+        assert_eq!(read.memory_boot, Bytes::from_mib(512));
+    }
+
+    #[track_caller]
+    fn tags_of(metadata: &str) -> Result<Vec<String>, String> {
+        let xml = PLAIN.replace("<vcpu ", &format!("<metadata>{metadata}</metadata><vcpu "));
+        let read = read_domain(&xml, RunState::Running).unwrap().description;
+        match read.tags_problem {
+            Some(problem) => {
+                assert!(read.tags.is_empty());
+                Err(problem)
+            }
+            None => Ok(read.tags),
+        }
+    }
+
+    #[test]
+    fn tags_are_read_whatever_the_prefix() {
+        let uri = MetadataElement::Tags.uri();
+        assert_eq!(tags_of("").unwrap(), [""; 0]);
+        assert_eq!(tags_of("<a:b xmlns:a='urn:c'/>").unwrap(), [""; 0]);
+        assert_eq!(
+            tags_of(&format!(
+                "<q:instance xmlns:q='{uri}'><q:tag> web </q:tag><q:later/><q:tag>a&#38;b</q:tag><q:tag>web</q:tag></q:instance>"
+            ))
+            .unwrap(),
+            ["web", "a&b"]
+        );
+        assert_eq!(
+            tags_of(&format!(
+                "<instance xmlns='{uri}'><tag><![CDATA[<]]></tag></instance>"
+            ))
+            .unwrap(),
+            ["<"]
+        );
+    }
+
+    #[test]
+    fn tags_that_cannot_be_read_are_a_problem_and_not_an_empty_list() {
+        let uri = MetadataElement::Tags.uri();
+        for (metadata, word) in [
+            (
+                format!("<q:tags xmlns:q='{uri}'/>"),
+                "`tags` instead of `instance`",
+            ),
+            (
+                format!("<q:instance xmlns:q='{uri}'><tag>a</tag></q:instance>"),
+                "not in its namespace",
+            ),
+            (
+                format!("<q:instance xmlns:q='{uri}'><q:tag/></q:instance>"),
+                "empty",
+            ),
+        ] {
+            let problem = tags_of(&metadata).unwrap_err();
+            assert!(problem.contains(word), "{problem}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_domain_is_refused_with_a_sentence() {
+        let deep = format!("{}{}", "<a>".repeat(100), "</a>".repeat(100));
+        for (xml, word) in [
+            ("", "ends before"),
+            ("<domain>", "ends before"),
+            ("<network/>", "`network` instead of `domain`"),
+            ("<domain><name>a</name></domain>", "no `uuid`"),
+            (deep.as_str(), "nested"),
+            ("<domain><a:b/></domain>", "bound to no namespace"),
+            ("<domain>&nonsense;</domain>", "nonsense"),
+        ] {
+            let problem = read_domain(xml, RunState::Off).unwrap_err();
+            assert!(problem.contains(word), "{xml}: {problem}");
+        }
+        for (from, to, word) in [
+            ("<vcpu placement='static'>1<", "<vcpu>many<", "`many`"),
+            ("unit='KiB'>65536<", "unit='parsec'>65536<", "`parsec`"),
+            ("c3e76de1-", "zzzzzzzz-", "UUID"),
+        ] {
+            assert!(PLAIN.contains(from), "{from}");
+            let problem = read_domain(&PLAIN.replace(from, to), RunState::Off).unwrap_err();
+            assert!(problem.contains(word), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_resized_device_is_the_whole_element_with_one_number_changed() {
+        let device = resize_virtio_mem(GROWN, "virtiomem0", Bytes::from_mib(64))
+            .unwrap()
+            .unwrap();
+        assert!(
+            device.starts_with("<memory model='virtio-mem'>"),
+            "{device}"
+        );
+        assert!(device.ends_with("</memory>"), "{device}");
+        assert!(
+            device.contains("<requested unit='KiB'>65536</requested>"),
+            "{device}"
+        );
+        assert!(
+            device.contains("<block unit='KiB'>2048</block>"),
+            "{device}"
+        );
+        assert!(device.contains("<alias name='virtiomem0'/>"), "{device}");
+        parse(&device).unwrap();
+        assert_eq!(
+            resize_virtio_mem(GROWN, "virtiomem1", Bytes(0)).unwrap(),
+            None
+        );
+        assert_eq!(
+            resize_virtio_mem(PLAIN, "virtiomem0", Bytes(0)).unwrap(),
+            None
+        );
+    }
+}

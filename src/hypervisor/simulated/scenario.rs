@@ -1,0 +1,333 @@
+//! What a simulated host consists of, as a TOML file says it. Nothing runs here. Read by `virt-personad --simulate FILE`
+//! and written by hand in tests.
+//!
+//! ```toml
+//! deadline_ms = 500            # how long a call may take
+//!
+//! [host]
+//! cores = 4
+//! memory_mib = 8192
+//!
+//! [[domain]]
+//! name = "web"
+//! vcpus_maximum = 4
+//! memory_mib = 512
+//! tags = ["web"]
+//! virtio_mem = [{ alias = "virtiomem0", size_mib = 1024 }]
+//! guest = { memory_used_mib = 200, unplug = "times-out" }
+//! faults = [{ call = "set-vcpus", fault = "refuse", message = "no" }]
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use persona::domain::DomainId;
+use persona::units::Bytes;
+use serde::Deserialize;
+
+use super::super::{Acceleration, HostFacts, RunState, VirtioMem};
+use super::fault::{CallName, Fault};
+
+/// A host and its domains.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// How long a call may take, in milliseconds; short, so that tests of time-outs are.
+    #[serde(default = "deadline_ms")]
+    pub deadline_ms: u64,
+    /// The host.
+    #[serde(default)]
+    pub host: Host,
+    /// Its domains.
+    #[serde(default, rename = "domain")]
+    pub domains: Vec<Domain>,
+}
+
+/// The host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// Logical CPUs.
+    pub cores: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+}
+
+/// A domain.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Domain {
+    /// Name.
+    pub name: String,
+    /// UUID; one made of its place in the file when it is left out.
+    pub id: Option<DomainId>,
+    /// Run state at the beginning.
+    #[serde(default = "running")]
+    pub state: RunState,
+    /// How it is emulated.
+    #[serde(default = "emulated")]
+    pub acceleration: Acceleration,
+    /// vCPUs at most.
+    #[serde(default = "one")]
+    pub vcpus_maximum: u32,
+    /// vCPUs at each start.
+    #[serde(default = "one")]
+    pub vcpus: u32,
+    /// vCPUs that can't be unplugged.
+    #[serde(default = "one")]
+    pub vcpus_fixed: u32,
+    /// Whether vCPU threads are pinned.
+    #[serde(default)]
+    pub vcpus_pinned: bool,
+    /// Boot memory, in MiB.
+    pub memory_mib: u64,
+    /// `<maxMemory>`, in MiB.
+    pub memory_maximum_mib: Option<u64>,
+    /// NUMA nodes of the guest.
+    #[serde(default = "one")]
+    pub numa_nodes: u32,
+    /// virtio-mem devices.
+    #[serde(default)]
+    pub virtio_mem: Vec<Device>,
+    /// The balloon device.
+    #[serde(default)]
+    pub balloon: Balloon,
+    /// Whether a virtio-serial controller is there.
+    #[serde(default = "yes")]
+    pub virtio_serial: bool,
+    /// Socket of the persona agent's channel.
+    pub agent_channel: Option<PathBuf>,
+    /// Whether a channel of the QEMU guest agent is there.
+    #[serde(default)]
+    pub qemu_guest_agent: bool,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// A process to be observed in place of the emulator.
+    pub process: Option<u32>,
+    /// How its guest behaves.
+    #[serde(default)]
+    pub guest: Guest,
+    /// What goes wrong, in order; each once.
+    #[serde(default)]
+    pub faults: Vec<Planned>,
+}
+
+/// A virtio-mem device.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Alias.
+    pub alias: String,
+    /// The guest's NUMA node.
+    #[serde(default)]
+    pub node: u32,
+    /// The most that it can plug, in MiB.
+    pub size_mib: u64,
+    /// Granularity, in MiB.
+    #[serde(default = "two")]
+    pub block_mib: u64,
+}
+
+/// The balloon device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balloon {
+    /// There, with statistics each second.
+    #[default]
+    Statistics,
+    /// There, statistics off.
+    Silent,
+    /// Not there.
+    None,
+}
+
+/// How a guest behaves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guest {
+    /// Memory in use, in MiB: below it virtio-mem and the balloon cannot shrink the guest.
+    pub memory_used_mib: u64,
+    /// Time of each quarter of the way to a requested size of memory, in milliseconds.
+    pub follow_ms: u64,
+    /// How the unplug of a vCPU ends.
+    pub unplug: Unplug,
+}
+
+/// How the unplug of a vCPU ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unplug {
+    /// As asked.
+    #[default]
+    Completes,
+    /// As under software emulation: the guest lets one vCPU go, the library does not learn of it, waits in vain and then
+    /// refuses each further change of vCPUs until it is connected anew.
+    TimesOut,
+    /// The guest refuses (ACPI status 130), and the library waits in vain.
+    Refused,
+}
+
+/// A fault of the beginning.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Planned {
+    /// Of which call.
+    pub call: CallName,
+    /// What goes wrong.
+    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            cores: 4,
+            memory_mib: 8192,
+        }
+    }
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self {
+            memory_used_mib: 0,
+            follow_ms: 20,
+            unplug: Unplug::default(),
+        }
+    }
+}
+
+fn deadline_ms() -> u64 {
+    500
+}
+
+fn running() -> RunState {
+    RunState::Running
+}
+
+fn emulated() -> Acceleration {
+    Acceleration::Emulated
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn two() -> u64 {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Why a scenario cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("cannot read the scenario {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The text is not a scenario.
+    #[error("the scenario cannot be understood")]
+    Parse {
+        /// Where and why.
+        #[source]
+        source: toml::de::Error,
+    },
+}
+
+impl Scenario {
+    /// Parses the text of a scenario file.
+    ///
+    /// # Errors
+    ///
+    /// [`ScenarioError::Parse`], with line and column in its source.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        toml::from_str(text).map_err(|source| ScenarioError::Parse { source })
+    }
+
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    ///
+    /// [`ScenarioError`].
+    pub fn read(path: &Path) -> Result<Self, ScenarioError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ScenarioError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text)
+    }
+
+    /// How long a call may take.
+    pub(super) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl Host {
+    pub(super) fn facts(&self) -> HostFacts {
+        HostFacts {
+            cores: self.cores,
+            memory: Bytes::from_mib(self.memory_mib),
+            library_version: "0.0.0".into(),
+            emulator_version: "0.0.0".into(),
+        }
+    }
+}
+
+impl Device {
+    /// The device at a start: nothing is plugged.
+    pub(super) fn empty(&self) -> VirtioMem {
+        VirtioMem {
+            alias: self.alias.clone(),
+            node: self.node,
+            size: Bytes::from_mib(self.size_mib),
+            block: Bytes::from_mib(self.block_mib),
+            requested: Bytes(0),
+            current: Bytes(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_scenario_is_understood() {
+        let source = include_str!("scenario.rs");
+        let text: String = source
+            .lines()
+            .skip_while(|line| !line.contains("```toml"))
+            .skip(1)
+            .take_while(|line| !line.contains("```"))
+            .map(|line| format!("{}\n", line.trim_start_matches("//!")))
+            .collect();
+        let scenario = Scenario::parse(&text).unwrap();
+        let web = &scenario.domains[0];
+        assert_eq!(web.guest.unplug, Unplug::TimesOut);
+        assert_eq!(web.virtio_mem[0].block_mib, 2);
+        assert_eq!(web.faults[0].call, CallName::SetVcpus);
+        assert_eq!(
+            web.faults[0].fault,
+            Fault::Refuse {
+                message: "no".into()
+            }
+        );
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_an_error_with_its_line() {
+        let error = Scenario::parse("[host]\ncors = 4\n").unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("line 2"), "{source}");
+        assert!(source.contains("cors"), "{source}");
+    }
+}
