@@ -115,9 +115,6 @@ pub(super) fn changed(
     changed
 }
 
-/// One domain: what it has, why, and which persona it gets.
-///
-/// Properties emit their change; what changes all the time (readings, when the agent was last seen) is in Status alone.
 #[interface(name = "org.virtpersona1.Domain")]
 impl Domain {
     /// Binds the domain to a persona (`NAME`, which follows its current version, or `NAME@VERSION`) and starts the

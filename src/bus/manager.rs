@@ -42,11 +42,6 @@ pub(super) fn changed(
     changed
 }
 
-/// The daemon: stores personas, says what tags mean, shows what was decided and done.
-///
-/// Every method ends with options; an option that is not named at the method is refused. In dictionaries an absent
-/// key is unknown or empty; whole numbers have type `x`. Sizes are bytes, moments milliseconds since the Unix epoch.
-/// Words may be added to those that are listed: a client shows a word that it does not know as it is.
 #[interface(name = "org.virtpersona1.Manager")]
 impl Manager {
     /// Stores a persona under a name that is free. Needs `org.virtpersona1.manage-personas`.

@@ -195,6 +195,9 @@ impl Bus {
     }
 
     fn object(&self, operation: &'static str, path: &str, source: zbus::Error) -> BusError {
+        if self.connection.is_closed() || matches!(source, zbus::Error::InputOutput(_)) {
+            return self.closed();
+        }
         BusError::Object {
             bus: self.choice.to_string(),
             operation,

@@ -84,7 +84,6 @@ pub(super) fn changed(
     changed
 }
 
-/// One stored persona. It is changed through the Manager.
 #[interface(name = "org.virtpersona1.Persona")]
 impl Persona {
     /// The document as it was given.

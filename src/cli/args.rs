@@ -23,6 +23,20 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+impl Cli {
+    /// The command line as a person means it: clap takes whatever follows a tag to remove for a tag too, so `--json`
+    /// behind one is taken out again.
+    #[must_use]
+    pub fn as_meant(mut self) -> Self {
+        if let Verb::Tag { changes, .. } = &mut self.verb {
+            let given = changes.len();
+            changes.retain(|change| change != "--json");
+            self.common.json |= changes.len() < given;
+        }
+        self
+    }
+}
+
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
@@ -223,12 +237,14 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn tags(arguments: &[&str]) -> Vec<String> {
-        let cli = Cli::try_parse_from(["virt-persona", "tag", "web"].iter().chain(arguments));
-        match cli.expect("a good command line").verb {
-            Verb::Tag { changes, .. } => changes,
-            other => panic!("{other:?}"),
-        }
+    fn tags(arguments: &[&str]) -> (Vec<String>, bool) {
+        let cli = Cli::try_parse_from(["virt-persona", "tag", "web"].iter().chain(arguments))
+            .expect("a good command line")
+            .as_meant();
+        let Verb::Tag { changes, .. } = cli.verb else {
+            return (Vec::new(), false);
+        };
+        (changes, cli.common.json)
     }
 
     #[test]
@@ -238,7 +254,16 @@ mod tests {
 
     #[test]
     fn tags_to_remove_are_no_options() {
-        assert_eq!(tags(&["+web", "-http", "-db"]), ["+web", "-http", "-db"]);
-        assert_eq!(tags(&["-db", "--json"]), ["-db"]);
+        let read = |arguments| {
+            let (tags, json) = tags(arguments);
+            (tags.join(" "), json)
+        };
+        assert_eq!(
+            read(&["+web", "-http", "-db"]),
+            ("+web -http -db".to_owned(), false)
+        );
+        assert_eq!(read(&["-db", "--json"]), ("-db".to_owned(), true));
+        assert_eq!(read(&["--json", "-db"]), ("-db".to_owned(), true));
+        assert_eq!(read(&["+db", "--json"]), ("+db".to_owned(), true));
     }
 }

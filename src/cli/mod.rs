@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use serde::Serialize;
 use serde_json::json;
 
 use self::args::{Cli, Common, Verb};
@@ -18,6 +19,7 @@ use crate::view::{CheckState, DocumentFormat, ProblemView};
 
 pub mod args;
 mod check;
+mod man;
 mod screen;
 mod show;
 pub mod time;
@@ -44,7 +46,7 @@ enum CliError {
     #[error("{0}")]
     Argument(Refusal),
     /// A tag change is neither.
-    #[error("`{0}` is neither +TAG nor -TAG")]
+    #[error("`{0}` is neither +TAG nor -TAG; options stand before the tags")]
     TagChange(String),
     /// The wait ended without the persona being active.
     #[error("{0}")]
@@ -91,7 +93,7 @@ enum Ended {
 
 /// The whole program.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse().as_meant();
     let common = cli.common.clone();
     match verb(cli) {
         Ok(Ended::Well) => ExitCode::SUCCESS,
@@ -106,6 +108,14 @@ pub fn run() -> ExitCode {
             ExitCode::from(error.exit())
         }
     }
+}
+
+/// A refusal with `--json`.
+#[derive(Serialize)]
+struct Complaint<'a> {
+    error: &'a str,
+    message: &'a str,
+    problems: &'a [ProblemView],
 }
 
 fn complain(common: &Common, error: &CliError) -> io::Result<()> {
@@ -135,11 +145,11 @@ fn complain(common: &Common, error: &CliError) -> io::Result<()> {
             CliError::Client(ClientError::Refused { problems, .. }) => problems,
             _ => &[],
         };
-        Screen::stdout().json(&json!({
-            "error": error.word(),
-            "message": text,
-            "problems": problems,
-        }))?;
+        Screen::stdout().json(&Complaint {
+            error: error.word(),
+            message: &text,
+            problems,
+        })?;
     }
     Ok(())
 }
@@ -162,7 +172,8 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             Ok(ended)
         }
         Verb::Man => {
-            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
+            screen.raw(&man::page(Cli::command()))?;
+            screen.flush()?;
             Ok(Ended::Well)
         }
         verb => {
@@ -312,7 +323,9 @@ fn prepare(verb: Verb) -> Result<Prepared, CliError> {
             for change in changes {
                 match change.split_at_checked(1) {
                     Some(("+", tag)) if !tag.is_empty() => add.push(tag.to_owned()),
-                    Some(("-", tag)) if !tag.is_empty() => remove.push(tag.to_owned()),
+                    Some(("-", tag)) if !tag.is_empty() && !tag.starts_with('-') => {
+                        remove.push(tag.to_owned())
+                    }
                     _ => return Err(CliError::TagChange(change)),
                 }
             }

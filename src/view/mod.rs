@@ -94,16 +94,15 @@ impl View {
     }
 }
 
-/// Names less alike than this are no help as a suggestion: `web` for `wbe` is, `web` for `database` is not.
-const ALIKE: f64 = 0.7;
-
-/// The name that is most like the one that does not exist, where one is alike at all.
+/// The name that is nearest to the one that does not exist, where one is near at all: a slip for every three letters,
+/// where two letters in the wrong order are one slip.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let slips = (wanted.chars().count() / 3).max(1);
     names
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(wanted, name), name))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|name| (strsim::osa_distance(wanted, name), name))
+        .filter(|(distance, _)| *distance <= slips)
+        .min()
         .map(|(_, name)| name.to_owned())
 }
 
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_suggestion_is_a_name_that_is_alike() {
+    fn a_suggestion_is_a_name_that_is_near() {
         let names = ["web", "database", "ci-runner"];
         assert_eq!(nearest("wbe", names), Some("web".to_owned()));
         assert_eq!(nearest("databse", names), Some("database".to_owned()));

@@ -1,0 +1,333 @@
+//! The program `virt-persona` itself: what it prints for people and for programs, and its exit status.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::fake::{Fake, record};
+use crate::private_bus::PrivateBus;
+use crate::{golden, repository};
+
+/// A run that has ended.
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+fn program(path: PathBuf, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
+    command
+        .args(arguments)
+        .env_remove("NO_COLOR")
+        .env("TZ", "UTC")
+        .current_dir(repository(""))
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(arguments: &[&str]) -> Ran {
+    ran(program(
+        env!("CARGO_BIN_EXE_virt-persona").into(),
+        arguments,
+    ))
+    .await
+}
+
+async fn ran(mut command: Command) -> Ran {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("the program");
+    Ran {
+        status: output.status.code().expect("an exit status"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Runs it on this bus, as another user if one is given; the program is copied to where that user can reach it.
+pub(crate) async fn run_as(bus: &PrivateBus, user: Option<u32>, arguments: &[&str]) -> Ran {
+    let copy = bus.folder().join("virt-persona");
+    if !copy.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_virt-persona"), &copy).expect("a copy of the program");
+        std::fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("executable");
+    }
+    let mut all = vec!["--connect", bus.address()];
+    all.extend(arguments);
+    let mut command = program(copy, &all);
+    command.current_dir("/");
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    ran(command).await
+}
+
+/// Runs each command and gives the whole as a terminal would show it.
+async fn session(bus: Option<&PrivateBus>, commands: &[&[&str]]) -> String {
+    let mut shown = String::new();
+    for arguments in commands {
+        let ran = match bus {
+            Some(bus) => {
+                let mut all = vec!["--connect", bus.address()];
+                all.extend(*arguments);
+                run(&all).await
+            }
+            None => run(arguments).await,
+        };
+        shown.push_str(&format!(
+            "$ virt-persona {}\n{}{}[exit {}]\n\n",
+            arguments.join(" "),
+            ran.stdout,
+            ran.stderr,
+            ran.status
+        ));
+    }
+    shown
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_see() {
+    let bus = PrivateBus::start();
+    let fake = Fake::start(&bus).await;
+    let shown = session(
+        Some(&bus),
+        &[
+            &["domains"],
+            &["status", "web"],
+            &["status", "db"],
+            &["list"],
+            &["show", "web-high@1"],
+            &["history", "web-high"],
+            &["maps"],
+            &["tag", "web"],
+            &["tag", "web", "+more", "-web"],
+            &["map", "db", "web-high", "--priority", "3"],
+            &["unmap", "db"],
+            &["apply", "db", "web-high", "--dry-run"],
+            &["apply", "db", "web-high"],
+            &["apply", "web", "web-high", "--wait"],
+            &["deactivate", "db"],
+            &["explain", "web"],
+            &["audit", "--domain", "web"],
+            &["doctor"],
+            &["doctor", "web"],
+            &["set-current", "web-high@1"],
+            &["delete", "web-high", "--force"],
+        ],
+    )
+    .await;
+    golden("tests/bus/golden/people.txt", &shown);
+    fake.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_programs_see() {
+    let bus = PrivateBus::start();
+    let fake = Fake::start(&bus).await;
+    let shown = session(
+        Some(&bus),
+        &[
+            &["domains", "--json"],
+            &["list", "--json"],
+            &["show", "web-high", "--json"],
+            &["history", "web-high", "--json"],
+            &["maps", "--json"],
+            &["tag", "web", "--json"],
+            &["map", "db", "web-high", "--json"],
+            &["apply", "db", "web-high", "--dry-run", "--json"],
+            &["apply", "web", "web-high", "--wait", "--json"],
+            &["deactivate", "db", "--json"],
+            &["explain", "web", "--json"],
+            &["audit", "--json"],
+            &["doctor", "--json"],
+            &["set-current", "web-high@1", "--json"],
+        ],
+    )
+    .await;
+    golden("tests/bus/golden/programs.txt", &shown);
+    fake.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_says_why() {
+    let bus = PrivateBus::start();
+    let fake = Fake::start(&bus).await;
+    let bad = bus.folder().join("bad.yaml");
+    std::fs::write(&bad, "nonsense: 1\n").expect("a document");
+    let bad = bad.display().to_string();
+    let shown = session(
+        Some(&bus),
+        &[
+            &["status", "wbe"],
+            &["status", "wbe", "--json"],
+            &["show", "web-hihg"],
+            &["set-current", "web-high@9"],
+            &["set-current", "web-high"],
+            &["apply", "web", "broken"],
+            &["apply", "web", "fails", "--wait"],
+            &["apply", "web", "@3"],
+            &["tag", "web", "plain"],
+            &["create", &bad],
+            &["create", &bad, "--json"],
+            &["create", "/nonexistent.yaml"],
+            &["audit", "--domain", "wbe"],
+            &["audit", "--limit", "100000"],
+        ],
+    )
+    .await
+    .replace(&bad, "bad.yaml");
+    golden("tests/bus/golden/refused.txt", &shown);
+    fake.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_shows_every_problem_without_a_daemon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a document");
+        path.display().to_string()
+    };
+    let good = write(
+        "good.yaml",
+        "name: web\nbase_configuration: {cpu: {min: 1, max: 4}}\n",
+    );
+    let bad = write(
+        "bad.yaml",
+        "name: web\nbase_configuration:\n  cpu: {min: 4, max: 2}\nnonsense: 1\n",
+    );
+    let nameless = write("nameless.json", "{\"description\": \"no name\"}\n");
+    let shown = session(
+        None,
+        &[
+            &["check", &good],
+            &["check", &good, &bad],
+            &["check", &bad, "--json"],
+            &["check", &nameless],
+            &["check", &nameless, "--name", "given"],
+            &["check", "/nonexistent.yaml"],
+        ],
+    )
+    .await
+    .replace(&format!("{}/", folder.path().display()), "");
+    golden("tests/bus/golden/check.txt", &shown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_not_there_is_status_3() {
+    let bus = PrivateBus::start();
+    let nowhere = "unix:path=/nonexistent/bus";
+    for arguments in [
+        &["--connect", bus.address(), "domains"][..],
+        &["--connect", bus.address(), "watch"],
+        &["--connect", nowhere, "domains"],
+    ] {
+        let ran = run(arguments).await;
+        assert_eq!(ran.status, 3, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
+    }
+    let mut system = program(env!("CARGO_BIN_EXE_virt-persona").into(), &["domains"]);
+    system.env("DBUS_SYSTEM_BUS_ADDRESS", bus.address());
+    let ran = ran(system).await;
+    assert_eq!(ran.status, 3);
+    assert!(
+        ran.stderr
+            .contains("start it with `systemctl start virt-personad`"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_usage_is_status_2() {
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["status"],
+        &["apply", "web", "web-high", "--dry-run", "--wait"],
+        &["--session", "--connect", "x", "list"],
+        &["audit", "--since", "yesterday"],
+    ] {
+        let ran = run(arguments).await;
+        assert_eq!(ran.status, 2, "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_prints_records_as_they_come_and_ends_with_its_reader() {
+    let bus = PrivateBus::start();
+    let fake = Fake::start(&bus).await;
+    let mut child = program(
+        env!("CARGO_BIN_EXE_virt-persona").into(),
+        &["--connect", bus.address(), "watch", "--json"],
+    )
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("the program");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    // When it listens cannot be seen from outside, so records are sent until the first arrives.
+    let first = loop {
+        let sent = fake.events.send(record(1));
+        assert!(sent.is_ok(), "the bus listens");
+        let wait = std::time::Duration::from_millis(50);
+        if let Ok(line) = tokio::time::timeout(wait, lines.next_line()).await {
+            break line.expect("a line").expect("a line");
+        }
+    };
+    let seen: serde_json::Value = serde_json::from_str(&first).expect("JSON");
+    assert_eq!(seen, serde_json::to_value(record(1)).expect("JSON"));
+
+    fake.events.send(record(5)).expect("the bus listens");
+    loop {
+        let line = lines.next_line().await.expect("a line").expect("a line");
+        let seen: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        if seen["seq"] == 5 {
+            break;
+        }
+    }
+    let mut notes = BufReader::new(child.stderr.take().expect("its errors")).lines();
+    assert_eq!(
+        notes.next_line().await.expect("a line").as_deref(),
+        Some("3 records were missed; `virt-persona audit` has them")
+    );
+
+    drop(lines);
+    let status = loop {
+        // It sees that nobody reads only when it writes.
+        let sent = fake.events.send(record(6));
+        assert!(sent.is_ok(), "the bus listens");
+        let wait = std::time::Duration::from_millis(50);
+        if let Ok(status) = tokio::time::timeout(wait, child.wait()).await {
+            break status.expect("its end");
+        }
+    };
+    assert_eq!(status.code(), Some(0));
+    fake.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_man_page_is_that_of_this_command_line() {
+    let ran = run(&["man"]).await;
+    assert_eq!(ran.status, 0);
+    golden("packaging/man/virt-persona.1", &ran.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completions_are_there_for_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&["completions", shell]).await;
+        assert_eq!(ran.status, 0);
+        assert!(ran.stdout.contains("set-current"), "{shell}");
+    }
+}

@@ -1,0 +1,579 @@
+//! A scripted daemon: publishes a view, answers commands out of a small state, writes down who asked what.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use persona::domain::DomainId;
+use persona::signal::{Source, Unit};
+use persona::units::{Bytes, Moment};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use virt_persona::bus::{self, BusError};
+use virt_persona::command::{Caller, Command, Mode, Noun, Refusal, Reply, Request};
+use virt_persona::hypervisor::RunState;
+use virt_persona::view::{
+    ActivationState, ActivationView, AgentState, AgentView, AppliedView, AuditRecordView,
+    AuditView, BoundPersona, Change, CheckState, CheckView, ClampView, DecisionView, DoctorView,
+    DocumentFormat, DocumentView, DomainView, ExplainView, HostView, HypervisorState,
+    HypervisorView, LookedView, ManagerView, MappingView, MemoryMechanism, MemoryView, Origin,
+    OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView,
+    RuleState, RuleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+};
+
+use crate::private_bus::PrivateBus;
+
+pub(crate) const WEB: DomainId = DomainId([0x1f; 16]);
+pub(crate) const DB: DomainId = DomainId([0xab; 16]);
+
+/// The scripted daemon.
+pub(crate) struct Fake {
+    pub(crate) views: watch::Sender<Arc<View>>,
+    pub(crate) events: broadcast::Sender<AuditRecordView>,
+    pub(crate) asked: Arc<Mutex<Vec<(Command, Caller)>>>,
+    bus: JoinHandle<Result<(), BusError>>,
+    answers: JoinHandle<()>,
+}
+
+impl Fake {
+    pub(crate) async fn start(bus: &PrivateBus) -> Self {
+        let (views, receiver) = watch::channel(Arc::new(view()));
+        let (events, event_receiver) = broadcast::channel(16);
+        let (requests, request_receiver) = mpsc::channel(16);
+        let served = bus::serve(bus.choice(), requests, receiver, event_receiver)
+            .await
+            .expect("the service");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        Self {
+            bus: tokio::spawn(served.run()),
+            answers: tokio::spawn(answer(request_receiver, views.clone(), asked.clone())),
+            views,
+            events,
+            asked,
+        }
+    }
+
+    /// Publishes a changed view.
+    pub(crate) fn publish(&self, change: impl FnOnce(&mut View)) {
+        publish(&self.views, change);
+    }
+
+    /// What was asked, with who asked.
+    pub(crate) fn asked(&self) -> Vec<(Command, Caller)> {
+        self.asked.lock().expect("the journal").clone()
+    }
+
+    /// Ends the daemon; gives how its bus ended.
+    pub(crate) async fn stop(self) -> Result<(), BusError> {
+        let Self {
+            views,
+            bus,
+            answers,
+            ..
+        } = self;
+        answers.abort();
+        // The task must have let go of its sender, or the bus would wait for further views.
+        let _ = answers.await;
+        drop(views);
+        bus.await.expect("the bus's task")
+    }
+}
+
+fn publish(views: &watch::Sender<Arc<View>>, change: impl FnOnce(&mut View)) {
+    views.send_modify(|view| {
+        let mut next = View::clone(view);
+        change(&mut next);
+        *view = Arc::new(next);
+    });
+}
+
+async fn answer(
+    mut requests: mpsc::Receiver<Request>,
+    views: watch::Sender<Arc<View>>,
+    asked: Arc<Mutex<Vec<(Command, Caller)>>>,
+) {
+    while let Some(request) = requests.recv().await {
+        asked
+            .lock()
+            .expect("the journal")
+            .push((request.command.clone(), request.caller.clone()));
+        let reply = carry_out(request.command, &request.caller, &views);
+        // A caller that has gone is no failure of the daemon.
+        let _ = request.reply.send(reply);
+    }
+}
+
+fn carry_out(
+    command: Command,
+    caller: &Caller,
+    views: &watch::Sender<Arc<View>>,
+) -> Result<Reply, Refusal> {
+    let now = views.borrow().clone();
+    match command {
+        Command::CreatePersona { document, name, .. } => {
+            if document.contains("nonsense") {
+                return Err(Refusal::InvalidPersona {
+                    problems: vec![problem()],
+                    rendered: "error: a persona has no key `nonsense`\n --> document:1:1\n"
+                        .to_owned(),
+                });
+            }
+            let name = name.unwrap_or_else(|| "fresh".to_owned());
+            if now.personas.contains_key(&name) {
+                return Err(Refusal::AlreadyExists { name });
+            }
+            publish(views, |view| {
+                view.personas.insert(name.clone(), persona(&name));
+            });
+            Ok(Reply::Stored(stored(&name, Change::Changed)))
+        }
+        Command::UpdatePersona { name, .. } => {
+            now.persona_named(&name)?;
+            Ok(Reply::Stored(stored(&name, Change::Unchanged)))
+        }
+        Command::DeletePersona { name, .. } => {
+            now.persona_named(&name)?;
+            publish(views, |view| {
+                view.personas.remove(&name);
+            });
+            Ok(Reply::Done(Change::Changed))
+        }
+        Command::SetCurrent { name, version } => {
+            now.persona_named(&name)?;
+            if version > 2 {
+                return Err(Refusal::NotFound {
+                    what: Noun::Version,
+                    name: format!("{name}@{version}"),
+                    nearest: None,
+                });
+            }
+            Ok(Reply::Stored(stored(&name, Change::Changed)))
+        }
+        Command::ShowPersona(wanted) => Ok(Reply::Document(DocumentView {
+            version: version(&wanted.name, wanted.version.unwrap_or(2)),
+            document: format!("name: {}\n", wanted.name),
+        })),
+        Command::History { name } => Ok(Reply::History(vec![version(&name, 1), version(&name, 2)])),
+        Command::Apply {
+            domain,
+            persona,
+            mode,
+        } => {
+            let domain = now.domain_named(&domain)?;
+            if persona.name == "broken" {
+                return Err(Refusal::AgentUnavailable {
+                    domain: domain.name.clone(),
+                    reason: "it has no channel".to_owned(),
+                });
+            }
+            now.persona_named(&persona.name)?;
+            if mode == Mode::DryRun {
+                return Ok(Reply::Plan(plan(domain, &persona.name)));
+            }
+            let id = domain.id;
+            let applied = AppliedView {
+                domain: id,
+                name: domain.name.clone(),
+                persona: Some(BoundPersona {
+                    origin: Origin::Applied,
+                    tag: None,
+                    generation: 8,
+                    ..bound(&persona.name)
+                }),
+                activation: activation(ActivationState::Sent),
+                generation: 8,
+            };
+            let end = if persona.name == "fails" {
+                ActivationState::Failed
+            } else {
+                ActivationState::Active
+            };
+            publish(views, |view| {
+                let domain = view.domains.get_mut(&id).expect("a domain of the view");
+                domain.persona = applied.persona.clone();
+                domain.activation = activation(end);
+            });
+            Ok(Reply::Applied(applied))
+        }
+        Command::Deactivate { domain } => {
+            let domain = now.domain_named(&domain)?;
+            Ok(Reply::Applied(AppliedView {
+                domain: domain.id,
+                name: domain.name.clone(),
+                persona: None,
+                activation: activation(ActivationState::Deactivating),
+                generation: 9,
+            }))
+        }
+        Command::Tag {
+            domain,
+            add,
+            remove,
+        } => {
+            let domain = now.domain_named(&domain)?;
+            let mut tags = domain.tags.clone();
+            tags.retain(|tag| !remove.contains(tag));
+            tags.extend(add);
+            let id = domain.id;
+            publish(views, |view| {
+                view.domains
+                    .get_mut(&id)
+                    .expect("a domain of the view")
+                    .tags = tags.clone();
+            });
+            Ok(Reply::Tags(tags))
+        }
+        Command::Map {
+            tag,
+            persona,
+            priority,
+        } => {
+            now.persona_named(&persona)?;
+            publish(views, |view| {
+                view.mappings.push(MappingView {
+                    tag,
+                    persona,
+                    priority,
+                    domains: Vec::new(),
+                });
+            });
+            Ok(Reply::Done(Change::Changed))
+        }
+        Command::Unmap { tag } => {
+            publish(views, |view| view.mappings.retain(|m| m.tag != tag));
+            Ok(Reply::Done(Change::Changed))
+        }
+        Command::Explain { domain } => {
+            let domain = now.domain_named(&domain)?;
+            Ok(Reply::Explain(Box::new(explain(domain))))
+        }
+        Command::Audit { domain, .. } => {
+            if let Some(domain) = domain {
+                now.domain_named(&domain)?;
+            }
+            Ok(Reply::Audit(AuditView {
+                records: vec![record(1), record(2)],
+            }))
+        }
+        Command::Doctor { domain } => Ok(Reply::Doctor(DoctorView {
+            checks: vec![
+                check(None, CheckState::Ok),
+                check(
+                    Some("web"),
+                    if domain.is_some() {
+                        CheckState::Warn
+                    } else {
+                        CheckState::Fail
+                    },
+                ),
+            ],
+        })),
+        // The reload of this daemon gives the answer to another question, as a faulty one would.
+        Command::Reload => Ok(Reply::Tags(vec![caller.name.clone()])),
+    }
+}
+
+fn problem() -> ProblemView {
+    ProblemView {
+        severity: Severity::Error,
+        kind: "unknown-key".to_owned(),
+        message: "a persona has no key `nonsense`".to_owned(),
+        line: 1,
+        column: 1,
+        length: 8,
+        help: Some("remove it".to_owned()),
+    }
+}
+
+fn stored(name: &str, change: Change) -> StoredView {
+    StoredView {
+        name: name.to_owned(),
+        version: 1,
+        digest: "d1".repeat(32),
+        change,
+        warnings: vec![ProblemView {
+            severity: Severity::Warning,
+            ..problem()
+        }],
+    }
+}
+
+fn version(name: &str, version: u32) -> VersionView {
+    VersionView {
+        name: name.to_owned(),
+        version,
+        digest: format!("d{version}").repeat(32),
+        current: version == 2,
+        format: DocumentFormat::Yaml,
+        author: "root".to_owned(),
+        at: Moment(1_700_000_000_000),
+        note: (version == 2).then(|| "more memory".to_owned()),
+    }
+}
+
+fn bound(name: &str) -> BoundPersona {
+    BoundPersona {
+        name: name.to_owned(),
+        version: 2,
+        digest: "d2".repeat(32),
+        origin: Origin::Tag,
+        tag: Some("web".to_owned()),
+        pinned: false,
+        generation: 7,
+    }
+}
+
+fn activation(state: ActivationState) -> ActivationView {
+    ActivationView {
+        state,
+        detail: (state == ActivationState::Failed)
+            .then(|| "the pre-activation script ended with status 3".to_owned()),
+        since: Some(Moment(1_700_000_000_000)),
+    }
+}
+
+fn plan(domain: &DomainView, persona: &str) -> PlanView {
+    let line = |subject: &str, now: Option<&str>, then: Option<&str>| PlanLine {
+        subject: subject.to_owned(),
+        now: now.map(str::to_owned),
+        then: then.map(str::to_owned),
+        from: format!("{persona}@2, line 4"),
+    };
+    PlanView {
+        domain: domain.id,
+        name: domain.name.clone(),
+        persona: persona.to_owned(),
+        version: 2,
+        lines: vec![
+            line("vcpus.max", Some("4"), Some("8")),
+            line("memory.max", None, Some("8 GiB")),
+        ],
+        obstacles: vec!["the domain allows 4 vCPUs at most".to_owned()],
+    }
+}
+
+fn explain(domain: &DomainView) -> ExplainView {
+    ExplainView {
+        domain: domain.id,
+        name: domain.name.clone(),
+        at: Moment(1_700_000_000_000),
+        summary: "grows to 4 vCPUs and not to 6, because the domain allows no more".to_owned(),
+        persona: domain.persona.clone(),
+        rules: vec![RuleView {
+            name: "grow-cpu".to_owned(),
+            text: "IF cpu.utilization > 80% FOR 5m THEN add 4 vcpus".to_owned(),
+            line: Some(12),
+            truth: TruthWord::True,
+            state: RuleState::Fired,
+            detail: None,
+            wants: vec!["add 4 vcpus".to_owned()],
+            looked: vec![
+                LookedView {
+                    comparison: "cpu.utilization > 80 %".to_owned(),
+                    truth: TruthWord::True,
+                    metric: Some("cpu.utilization".to_owned()),
+                    value: Some(93.25),
+                    unit: Some(Unit::Percent),
+                    source: Some(Source::Host),
+                    age_ms: Some(400),
+                    held_ms: Some(301_000),
+                    needs_ms: Some(300_000),
+                },
+                LookedView {
+                    comparison: "guest.load > 4".to_owned(),
+                    truth: TruthWord::Unknown,
+                    metric: Some("guest.load".to_owned()),
+                    value: None,
+                    unit: Some(Unit::Count),
+                    source: None,
+                    age_ms: None,
+                    held_ms: None,
+                    needs_ms: None,
+                },
+            ],
+        }],
+        resources: vec![ResourceView {
+            resource: Resource::Vcpus,
+            had: Some(2),
+            wanted: Some(6),
+            clamps: vec![ClampView {
+                by: "domain_max".to_owned(),
+                from: 6,
+                to: 4,
+                sentence: "the domain's definition allows 4".to_owned(),
+            }],
+            granted: Some(4),
+            action: None,
+        }],
+    }
+}
+
+/// An audit record.
+pub(crate) fn record(seq: u64) -> AuditRecordView {
+    AuditRecordView {
+        seq,
+        at: Moment(1_700_000_000_000 + seq * 1000),
+        domain: Some(WEB),
+        domain_name: Some("web".to_owned()),
+        kind: "action".to_owned(),
+        text: format!("{seq} vCPUs: applied"),
+        detail: serde_json::json!({"requested": seq, "guest": null}),
+    }
+}
+
+fn check(domain: Option<&str>, state: CheckState) -> CheckView {
+    CheckView {
+        domain: domain.map(str::to_owned),
+        name: "memory-hotplug".to_owned(),
+        state,
+        sentence: "what was found".to_owned(),
+        mend: (state != CheckState::Ok).then(|| "add a virtio-mem device".to_owned()),
+    }
+}
+
+/// A persona without domains.
+pub(crate) fn persona(name: &str) -> PersonaView {
+    PersonaView {
+        name: name.to_owned(),
+        description: Some("Front end of the shop".to_owned()),
+        versions: 2,
+        current: 2,
+        digest: "d2".repeat(32),
+        default: false,
+        domains: Vec::new(),
+    }
+}
+
+/// A domain of which all is known.
+fn web() -> DomainView {
+    DomainView {
+        id: WEB,
+        name: "web".to_owned(),
+        instance: Some(3),
+        state: RunState::Running,
+        tags: vec!["web".to_owned()],
+        persona: Some(bound("web-high")),
+        activation: activation(ActivationState::Active),
+        vcpus: VcpuView {
+            persona_min: Some(1),
+            persona_max: Some(8),
+            domain_max: Some(4),
+            requested: Some(3),
+            plugged: Some(3),
+            guest: Some(2),
+        },
+        memory: MemoryView {
+            persona_min: Some(Bytes::from_mib(512)),
+            persona_max: Some(Bytes::from_mib(2048)),
+            domain_max: Some(Bytes::from_mib(1536)),
+            requested: Some(Bytes::from_mib(1024)),
+            plugged: Some(Bytes::from_mib(1024)),
+            guest: Some(Bytes::from_mib(1024)),
+            mechanism: Some(MemoryMechanism::VirtioMem),
+        },
+        agent: AgentView {
+            state: AgentState::Connected,
+            version: Some("0.1.0".to_owned()),
+            last_seen_ms: Some(800),
+        },
+        readings: vec![
+            ReadingView {
+                metric: "cpu.utilization".to_owned(),
+                value: Some(93.25),
+                unit: Unit::Percent,
+                source: Some(Source::Host),
+                age_ms: Some(400),
+            },
+            ReadingView {
+                metric: "guest.load".to_owned(),
+                value: None,
+                unit: Unit::Count,
+                source: None,
+                age_ms: None,
+            },
+        ],
+        last_decision: Some(DecisionView {
+            at: Moment(1_700_000_000_000),
+            resource: Resource::Vcpus,
+            rule: Some("grow-cpu".to_owned()),
+            from: Some(2),
+            to: 3,
+            outcome: Some(OutcomeWord::Partial),
+            text: "2 to 3 vCPUs by grow-cpu: the guest shows 2".to_owned(),
+        }),
+        holds: Vec::new(),
+        problems: vec!["vCPU 2 is plugged, but the guest has not brought it online".to_owned()],
+    }
+}
+
+/// A domain of which next to nothing is known.
+pub(crate) fn bare(id: DomainId, name: &str) -> DomainView {
+    DomainView {
+        id,
+        name: name.to_owned(),
+        instance: None,
+        state: RunState::Off,
+        tags: Vec::new(),
+        persona: None,
+        activation: ActivationView {
+            state: ActivationState::None,
+            detail: None,
+            since: None,
+        },
+        vcpus: VcpuView::default(),
+        memory: MemoryView::default(),
+        agent: AgentView {
+            state: AgentState::NoChannel,
+            version: None,
+            last_seen_ms: None,
+        },
+        readings: Vec::new(),
+        last_decision: None,
+        holds: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+/// The view at the start.
+fn view() -> View {
+    View {
+        manager: ManagerView {
+            version: "0.1.0".to_owned(),
+            started: Moment(1_700_000_000_000),
+            hypervisor: HypervisorView {
+                state: HypervisorState::Connected,
+                uri: "qemu:///system".to_owned(),
+                library: Some("9.0.0".to_owned()),
+                emulator: Some("7.2.22".to_owned()),
+                detail: None,
+            },
+            host: HostView {
+                cores: Some(2),
+                vcpus_budget: Some(8),
+                vcpus_granted: Some(3),
+                memory: Some(Bytes::from_mib(8192)),
+                memory_budget: Some(Bytes::from_mib(7168)),
+                memory_granted: None,
+            },
+            ticks: 60,
+            overruns: 0,
+            problems: Vec::new(),
+        },
+        domains: BTreeMap::from([(WEB, web()), (DB, bare(DB, "db"))]),
+        personas: BTreeMap::from([
+            (
+                "web-high".to_owned(),
+                PersonaView {
+                    domains: vec!["web".to_owned()],
+                    ..persona("web-high")
+                },
+            ),
+            ("fails".to_owned(), persona("fails")),
+        ]),
+        mappings: vec![MappingView {
+            tag: "web".to_owned(),
+            persona: "web-high".to_owned(),
+            priority: -5,
+            domains: vec!["web".to_owned()],
+        }],
+    }
+}
