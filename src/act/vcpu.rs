@@ -2,8 +2,11 @@
 //! CPUs offline first, then the hypervisor unplugs as best effort, because what the guest no longer uses is given back
 //! even while its device stays.
 
+use std::time::Duration;
+
 use persona::rule::Resource;
 use planner::{Ending, Step};
+use tokio::time::{Instant, sleep};
 
 use super::guest::GuestFault;
 use super::{Hands, Outcome, may_have_happened, sentence_of};
@@ -93,12 +96,8 @@ async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription
             seen.plugged = plugged(hands, &step).await;
         }
     }
-    match hands
-        .guest
-        .online_cpus(step.domain, target, hands.settings.vcpu_deadline)
-        .await
-    {
-        Ok(cpus) => seen.online = Some(cpus.online),
+    match bring_online(hands, &step, target).await {
+        Ok(online) => seen.online = Some(online),
         Err(fault) => {
             let ending = match fault {
                 // The vCPU is plugged, so something did change: it is not as if nothing had happened.
@@ -122,6 +121,31 @@ async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription
     }
     let ending = judge(&step, target, seen);
     ended(&step, ending, seen, note)
+}
+
+/// How long the guest's kernel is given between two tries to notice a vCPU that was plugged a moment ago.
+const NOTICE: Duration = Duration::from_millis(200);
+
+/// Asks the guest for its CPUs until they are online or the deadline passes: a plugged vCPU is in the guest only when
+/// its kernel has worked through the ACPI event, and until then the agent rightly says that there is no such CPU.
+async fn bring_online(hands: &Hands, step: &Step, target: u32) -> Result<u32, GuestFault> {
+    let end = Instant::now() + hands.settings.vcpu_deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let answer = hands
+            .guest
+            .online_cpus(step.domain, target, left.max(NOTICE))
+            .await;
+        let done = match &answer {
+            Ok(cpus) => cpus.online >= target,
+            Err(GuestFault::Refused(_)) => false,
+            Err(_) => true,
+        };
+        if done || Instant::now() + NOTICE >= end {
+            return answer.map(|cpus| cpus.online);
+        }
+        sleep(NOTICE).await;
+    }
 }
 
 /// What the two sides show, against what was asked for.

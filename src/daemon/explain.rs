@@ -1,7 +1,7 @@
 //! Why a domain did or did not change: the last plan's report of it, in the words of people. Every figure comes with its
 //! source and age, every limit with its sentence.
 
-use persona::rule::{Looked, Truth};
+use persona::rule::{Looked, Resource, Truth};
 use persona::units::Moment;
 use planner::report::{Clamp, ResourceReport, RuleReport, Verdict, Wish, amount_text};
 
@@ -58,15 +58,19 @@ fn summary(tracked: &Tracked) -> String {
 fn verdict_text(line: &ResourceReport) -> String {
     let name = tick::resource_name(line.resource);
     let present = amount_text(line.resource, line.present);
+    let (stay, go) = match line.resource {
+        Resource::Vcpus => ("stay", "go"),
+        Resource::Memory => ("stays", "goes"),
+    };
     match &line.verdict {
-        Verdict::Content => format!("{name} stay at {present}, because nothing wants a change"),
+        Verdict::Content => format!("{name} {stay} at {present}, because nothing wants a change"),
         Verdict::Step(to) => {
             let by = line
                 .by
                 .as_ref()
                 .map_or_else(String::new, |by| format!(" because of {by}"));
             format!(
-                "{name} go from {present} to {}{by}",
+                "{name} {go} from {present} to {}{by}",
                 amount_text(line.resource, *to)
             )
         }
@@ -81,7 +85,7 @@ fn verdict_text(line: &ResourceReport) -> String {
                 _ => String::new(),
             };
             format!(
-                "{name} stay at {present}{wish}, because {}",
+                "{name} {stay} at {present}{wish}, because {}",
                 reason.sentence(line.resource)
             )
         }
@@ -159,11 +163,7 @@ fn resource_view(line: &ResourceReport, tracked: &Tracked) -> ResourceView {
         resource: show::resource(line.resource),
         had: Some(line.present),
         wanted: line.wanted,
-        clamps: line
-            .clamps
-            .iter()
-            .map(|clamp| clamp_view(line, clamp))
-            .collect(),
+        clamps: line.clamps.iter().map(clamp_view).collect(),
         granted: match line.verdict {
             Verdict::Step(to) => Some(to),
             _ => None,
@@ -178,17 +178,12 @@ fn resource_view(line: &ResourceReport, tracked: &Tracked) -> ResourceView {
     }
 }
 
-fn clamp_view(line: &ResourceReport, clamp: &Clamp) -> ClampView {
+fn clamp_view(clamp: &Clamp) -> ClampView {
     let word = tick::json(&clamp.limit);
     ClampView {
         by: word.as_str().unwrap_or_default().to_owned(),
         from: clamp.from,
         to: clamp.to,
-        sentence: format!(
-            "{} -> {}: {}",
-            amount_text(line.resource, clamp.from),
-            amount_text(line.resource, clamp.to),
-            clamp.limit
-        ),
+        sentence: clamp.limit.to_string(),
     }
 }

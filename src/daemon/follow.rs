@@ -312,6 +312,7 @@ impl Daemon {
 
     pub(super) fn agent_tells(&mut self, id: DomainId, event: AgentEvent) {
         let now = self.clock.now();
+        let telemetry = std::time::Duration::from_millis(self.config.tick.telemetry_ms);
         let Some(tracked) = self.domains.get_mut(&id) else {
             return;
         };
@@ -349,7 +350,13 @@ impl Daemon {
                 }
                 self.agent_left(id);
             }
-            AgentEvent::Telemetry(latest) => agent.latest = Some(latest),
+            AgentEvent::Telemetry(latest) => {
+                if let Some(report) = latest.take() {
+                    tracked.take_report(&report, telemetry, now);
+                }
+                // Shown with the next tick.
+                return;
+            }
             AgentEvent::Unresponsive => {
                 let text = "the agent no longer answers; the guest may hang".to_string();
                 agent.trouble = Some((AgentState::Unresponsive, text.clone()));

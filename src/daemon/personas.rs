@@ -511,7 +511,10 @@ fn message(generation: Generation, version: u32, persona: &Persona) -> Message {
 
 fn script(script: &Script) -> MessageScript {
     MessageScript {
-        interpreter: script.interpreter.clone(),
+        interpreter: match &script.argument {
+            Some(argument) => format!("{} {argument}", script.interpreter),
+            None => script.interpreter.clone(),
+        },
         text: script.text.clone(),
         timeout_ms: u64::try_from(script.timeout.as_millis()).unwrap_or(u64::MAX),
         user: script.user.clone(),

@@ -97,13 +97,11 @@ impl Daemon {
 
     fn sample(&mut self, now: Moment) {
         let host = self.observer.sample_host(now);
-        let telemetry = Duration::from_millis(self.config.tick.telemetry_ms);
         let slow = self.config.tick.slow_interval();
         for (id, domain) in &mut self.domains {
             if domain.run() != Run::Running {
                 continue;
             }
-            domain.take_report(telemetry, now);
             let sample = self.observer.sample_domain(*id, domain.online(now), now);
             domain.readings = sample.readings;
             domain.vcpu_basis = sample.vcpu_basis;

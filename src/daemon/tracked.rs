@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_protocol::CheckedReport;
 use persona::Persona;
 use persona::rule::Resource;
 use persona::units::{Bytes, Moment};
@@ -11,7 +12,7 @@ use planner::report::DomainReport;
 use planner::snapshot::{self, Ability, Run};
 
 use crate::act::Outcome;
-use crate::agent::{AgentFacts, LatestReport};
+use crate::agent::AgentFacts;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
 use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
@@ -53,7 +54,6 @@ pub(super) enum Looking {
 pub(super) struct AgentSide {
     pub(super) facts: Option<AgentFacts>,
     pub(super) report: Option<GuestReport>,
-    pub(super) latest: Option<LatestReport>,
     pub(super) heard: Option<Moment>,
     pub(super) trouble: Option<(AgentState, String)>,
 }
@@ -118,11 +118,8 @@ impl Tracked {
         (online <= self.description.vcpus_plugged).then_some(online)
     }
 
-    /// Takes over the latest telemetry, when there is any.
-    pub(super) fn take_report(&mut self, period: Duration, now: Moment) {
-        let Some(report) = self.agent.latest.as_ref().and_then(LatestReport::take) else {
-            return;
-        };
+    /// Takes over what the agent reports; it counts from its arrival, since the guest's own clock is not asked.
+    pub(super) fn take_report(&mut self, report: &CheckedReport, period: Duration, now: Moment) {
         self.agent.heard = Some(now);
         self.agent.report = Some(GuestReport {
             online_count: Some(report.online.count()),
