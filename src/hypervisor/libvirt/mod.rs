@@ -125,6 +125,18 @@ impl Working {
         }
     }
 
+    /// A refusal that does not come from the library.
+    fn refused(&self, message: String) -> HypervisorError {
+        HypervisorError::Failed {
+            operation: self.operation,
+            domain: self.domain.clone(),
+            source: LibraryError {
+                message,
+                code: None,
+            },
+        }
+    }
+
     fn unreadable(&self, detail: impl ToString) -> HypervisorError {
         HypervisorError::BadAnswer {
             operation: self.operation,
@@ -431,14 +443,7 @@ impl Hypervisor for Libvirt {
                     .map_err(|error| working.failed(&error))?;
                 match qmp::parse_hotpluggable_cpus(&answer) {
                     Ok(qmp::Reply::Vcpus(vcpus)) => Ok(vcpus),
-                    Ok(qmp::Reply::Refused(message)) => Err(HypervisorError::Failed {
-                        operation: working.operation,
-                        domain: working.domain.clone(),
-                        source: LibraryError {
-                            message,
-                            code: None,
-                        },
-                    }),
+                    Ok(qmp::Reply::Refused(message)) => Err(working.refused(message)),
                     Err(detail) => Err(working.unreadable(detail)),
                 }
             },
@@ -458,7 +463,7 @@ impl Hypervisor for Libvirt {
             REQUEST,
             move |working| {
                 if xml.as_deref().is_some_and(|xml| xml.contains('\0')) {
-                    return Err(working.unreadable("the element holds a NUL character"));
+                    return Err(working.refused("the element holds a NUL character".into()));
                 }
                 let found = working.find(domain)?;
                 write_metadata(&found, element, xml.as_deref())
