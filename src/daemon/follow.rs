@@ -86,7 +86,7 @@ impl Daemon {
         }
         self.connection.state = HypervisorState::Disconnected;
         self.connection.detail = Some(reason);
-        self.publish();
+        self.publish_soon();
     }
 
     /// Asks for all domains.
@@ -110,7 +110,7 @@ impl Daemon {
                 self.problems.insert("host", text);
             }
         }
-        self.publish();
+        self.publish_soon();
     }
 
     pub(super) fn domains_are_known(
@@ -143,7 +143,7 @@ impl Daemon {
         for description in descriptions {
             self.take_description(description);
         }
-        self.publish();
+        self.publish_soon();
     }
 
     /// Asks for the description of one domain; while one is under way, once more after it.
@@ -177,7 +177,7 @@ impl Daemon {
         if again == Some(true) {
             self.look(id);
         }
-        self.publish();
+        self.publish_soon();
     }
 
     /// What is known of a domain is replaced by what it is now.
@@ -387,7 +387,7 @@ impl Daemon {
                 }
             }
         }
-        self.publish();
+        self.publish_soon();
     }
 
     /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor) needs a restart.
@@ -407,14 +407,14 @@ impl Daemon {
                 };
                 let text = format!("the configuration was read again because of {by}{note}");
                 self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
-                self.publish();
+                self.publish_soon();
                 Ok(())
             }
             Err(error) => {
                 let text = format!("the configuration stays as it was: {}", sentence_of(&error));
                 self.record(AuditKind::Refusal, None, &text, serde_json::Value::Null);
                 self.problems.insert("configuration", text);
-                self.publish();
+                self.publish_soon();
                 Err(error)
             }
         }

@@ -120,6 +120,8 @@ pub struct Daemon {
     asking_stats: bool,
     acting: usize,
     problems: BTreeMap<&'static str, String>,
+    /// Something changed since the last view was published.
+    unshown: bool,
     views: watch::Sender<Arc<View>>,
     announcements: broadcast::Sender<AuditRecordView>,
     inbox: mpsc::UnboundedSender<Event>,
@@ -184,6 +186,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         asking_stats: false,
         acting: 0,
         problems: BTreeMap::new(),
+        unshown: false,
         views: parts.views,
         announcements: parts.announcements,
         inbox,
@@ -203,6 +206,11 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
             Some((domain, event)) = agent_events.recv() => Event::Agent(domain, event),
             Some(request) = requests.recv() => Event::Request(Box::new(request)),
             _ = timer.tick() => Event::Tick,
+            // Nothing else waits: what a burst of events changed is shown once, not once for each.
+            () = std::future::ready(()), if daemon.unshown => {
+                daemon.publish();
+                continue;
+            }
         };
         let reload = matches!(event, Event::Reload);
         if daemon.handle(event) == Flow::Stop {

@@ -390,7 +390,7 @@ impl Daemon {
             }
         }
         self.follow_activation(id);
-        self.publish();
+        self.publish_soon();
     }
 
     /// Shows the persona in the domain's metadata, where `virsh` users look.

@@ -20,11 +20,14 @@ use crate::audit::AuditKind;
 use crate::config::Config;
 use crate::hypervisor::DomainId;
 use crate::observe::guest;
-use crate::store::{Store, StoreError, Stored, Tree};
+use crate::store::{Batch, Store, StoreError, Stored, Tree};
 use crate::view::{DecisionView, OutcomeWord};
 
 /// Domains are listed anew this often, in case an event was lost.
 const LIST_AGAIN: Duration = Duration::from_secs(300);
+
+/// States that are stored together: well below what the store takes at once, at some hundred bytes each.
+const STATES_A_BATCH: usize = 100;
 
 /// How steps are carried out under a configuration.
 pub(super) fn settings(config: &Config) -> Settings {
@@ -172,9 +175,7 @@ impl Daemon {
         touched.sort_unstable();
         touched.dedup();
         // What a step is going to ask for is on disk before it is asked: after a crash it is not taken for a hand's work.
-        for domain in touched {
-            self.keep_state(domain);
-        }
+        self.keep_states(&touched);
         self.record_all(entries);
         self.ledger = Some(plan.host);
         for report in plan.reports {
@@ -229,7 +230,7 @@ impl Daemon {
             domain.outcomes[slot(resource)] = Some(outcome);
         }
         self.look(id);
-        self.publish();
+        self.publish_soon();
     }
 
     pub(super) fn step_lost(&mut self, step: &Step) {
@@ -247,19 +248,33 @@ impl Daemon {
 
     /// Puts the planner's state of a domain into the store.
     pub(super) fn keep_state(&mut self, id: DomainId) {
-        let Some(state) = self.state.domain(id) else {
-            return;
-        };
-        let carried = Carried(state.clone());
-        let kept = tokio::task::block_in_place(|| self.store.put(id.0, &carried));
+        self.keep_states(&[id]);
+    }
+
+    /// Puts the planner's state of several domains into the store: with one wait for the disk for many of them, because
+    /// a tick can begin a step in every domain.
+    fn keep_states(&mut self, domains: &[DomainId]) {
+        let carried: Vec<(DomainId, Carried)> = domains
+            .iter()
+            .filter_map(|id| Some((*id, Carried(self.state.domain(*id)?.clone()))))
+            .collect();
+        let kept = tokio::task::block_in_place(|| {
+            carried.chunks(STATES_A_BATCH).try_for_each(|states| {
+                let mut batch = Batch::new();
+                for (id, state) in states {
+                    batch.put(id.0, state)?;
+                }
+                self.store.commit(batch)
+            })
+        });
         if let Err(error) = kept {
             let error = act::sentence_of(&error);
-            tracing::error!(domain = %id, %error, "cooldowns and holds could not be stored");
+            tracing::error!(%error, "cooldowns and holds could not be stored");
             self.problems.insert(
                 "store-write",
                 format!("the store could not be written: {error}"),
             );
-        } else {
+        } else if !carried.is_empty() {
             self.problems.remove("store-write");
         }
     }
