@@ -12,6 +12,9 @@ mod guest;
 mod memory;
 mod vcpu;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +126,8 @@ pub(crate) fn sentence_of(error: &(dyn std::error::Error + 'static)) -> String {
 fn may_have_happened(error: &HypervisorError) -> bool {
     matches!(
         error,
-        HypervisorError::TimedOut { .. } | HypervisorError::BadAnswer { .. }
+        HypervisorError::TimedOut { .. }
+            | HypervisorError::Lost { .. }
+            | HypervisorError::BadAnswer { .. }
     )
 }

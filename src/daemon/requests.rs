@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use persona::{PersonaName, Problems, SourceText};
 
-use super::event::Event;
+use super::tags::TagWish;
 use super::{Daemon, explain, show};
 use crate::act::sentence_of;
 use crate::audit::{AuditKind, AuditQuery};
@@ -16,7 +16,7 @@ use crate::catalog::{
 use crate::command::{
     Caller, Command, DomainName, Force, Mode, Noun, PersonaRef, Refusal, Reply, Request,
 };
-use crate::hypervisor::{DomainId, MetadataElement};
+use crate::hypervisor::DomainId;
 use crate::store::Batch;
 use crate::view::{
     AppliedView, AuditView, Change, DocumentFormat, DocumentView, PlanLine, PlanView, ProblemView,
@@ -39,7 +39,15 @@ impl Daemon {
             remove,
         } = command
         {
-            self.tag(&domain, &add, &remove, &caller, reply);
+            self.tag(
+                &domain,
+                TagWish {
+                    add,
+                    remove,
+                    caller,
+                    reply,
+                },
+            );
             return;
         }
         let answer = self.carry_out(command, &caller);
@@ -146,7 +154,7 @@ impl Daemon {
     }
 
     /// The domain that a person means, in the order of `virsh`: number, UUID, name.
-    fn domain(&self, name: &DomainName) -> Result<DomainId, Refusal> {
+    pub(super) fn domain(&self, name: &DomainName) -> Result<DomainId, Refusal> {
         let text = name.0.as_str();
         let instance = text.parse::<u32>().ok();
         let by_number = instance.and_then(|number| {
@@ -513,82 +521,6 @@ impl Daemon {
         Ok(Reply::Done(Change::Changed))
     }
 
-    /// Tags live in the domain's metadata; the answer comes when the hypervisor has written them.
-    fn tag(
-        &mut self,
-        domain: &DomainName,
-        add: &[String],
-        remove: &[String],
-        caller: &Caller,
-        reply: tokio::sync::oneshot::Sender<Result<Reply, Refusal>>,
-    ) {
-        let wanted = self.domain(domain).and_then(|id| {
-            for tag in add.iter().chain(remove) {
-                parse_tag(tag)?;
-            }
-            if let Some(problem) = &self.domains[&id].description.tags_problem {
-                return Err(Refusal::Refused {
-                    reason: format!(
-                        "the domain's tags cannot be read, so they are not overwritten: {problem}"
-                    ),
-                });
-            }
-            let mut tags = self.domains[&id].description.tags.clone();
-            tags.retain(|tag| !remove.contains(tag));
-            for tag in add {
-                if !tags.contains(tag) {
-                    tags.push(tag.clone());
-                }
-            }
-            Ok((id, tags))
-        });
-        let (id, tags) = match wanted {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
-            }
-        };
-        if tags == self.domains[&id].description.tags {
-            let _ = reply.send(Ok(Reply::Tags(tags)));
-            return;
-        }
-        // Tags hold no character that XML gives a meaning to: they were checked, and those from metadata are escaped.
-        let xml = (!tags.is_empty()).then(|| {
-            let inner: String = tags
-                .iter()
-                .map(|tag| format!("<tag>{}</tag>", quick_xml::escape::escape(tag.as_str())))
-                .collect();
-            format!("<instance>{inner}</instance>")
-        });
-        let hypervisor = self.hypervisor.clone();
-        let text = format!(
-            "{} set the tags to {}",
-            caller.name,
-            if tags.is_empty() {
-                "none".into()
-            } else {
-                tags.join(", ")
-            }
-        );
-        self.record(AuditKind::Binding, Some(id), &text, serde_json::Value::Null);
-        self.spawn(async move {
-            let written = hypervisor
-                .set_metadata(id, MetadataElement::Tags, xml)
-                .await;
-            let answer = match written {
-                Ok(()) => Ok(Reply::Tags(tags)),
-                Err(error) => Err(Refusal::Hypervisor {
-                    reason: sentence_of(&error),
-                }),
-            };
-            let description = hypervisor.describe(id).await;
-            // A caller that went away needs no answer.
-            let _ = reply.send(answer);
-            Event::Described(id, Box::new(description))
-        });
-    }
-
     fn read_audit(
         &self,
         domain: Option<&DomainName>,
@@ -640,7 +572,7 @@ fn version_number(version: u32) -> Result<VersionNumber, Refusal> {
     })
 }
 
-fn parse_tag(text: &str) -> Result<Tag, Refusal> {
+pub(super) fn parse_tag(text: &str) -> Result<Tag, Refusal> {
     Tag::from_str(text).map_err(|error| Refusal::BadArgument {
         argument: "tag".into(),
         reason: sentence_of(&error),
