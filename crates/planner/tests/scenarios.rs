@@ -209,14 +209,8 @@ impl World {
                 Resource::Vcpus => u64::from(machine.vcpus),
                 Resource::Memory => machine.memory,
             };
-            self.state.finish(
-                step.domain,
-                step.resource,
-                self.ending,
-                Some(asked),
-                &self.policy,
-                self.now,
-            );
+            self.state
+                .finish(step, self.ending, Some(asked), &self.policy, self.now);
         }
         plan
     }
