@@ -426,18 +426,25 @@ impl Daemon {
         self.publish();
     }
 
-    /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor) needs a restart.
+    /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor, the
+    /// agents' interval, the audit's length) needs a restart.
     pub(super) fn reload(&mut self, by: &str) -> Result<(), crate::config::ConfigError> {
         match crate::config::Config::read(&self.config_path) {
-            Ok(config) => {
+            Ok(mut config) => {
                 let restart = config.hypervisor != self.config.hypervisor
-                    || config.paths != self.config.paths;
+                    || config.paths != self.config.paths
+                    || config.tick.telemetry_ms != self.config.tick.telemetry_ms
+                    || config.audit != self.config.audit;
+                // The agents go on at the interval that they were told, so their reports age by that one.
+                config.tick.telemetry_ms = self.config.tick.telemetry_ms;
+                // Readings are too old after some of these periods, and windows start anew after a gap of them.
+                self.observer.set_period(config.tick.interval());
                 self.policy = config.policy();
                 self.hands.settings = tick::settings(&config);
                 self.config = config;
                 self.problems.remove("configuration");
                 let note = if restart {
-                    "; the hypervisor and the paths are taken over at the next start"
+                    "; the hypervisor, the paths, the agents' interval and the audit's length are taken over at the next start"
                 } else {
                     ""
                 };

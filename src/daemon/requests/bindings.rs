@@ -46,19 +46,20 @@ impl Daemon {
         let id = self.domain(domain)?;
         let mut batch = Batch::new();
         if self.catalog.unbind(&mut batch, id).is_none() {
-            let side = &self.domains[&id].persona;
-            let reason = match side.bound.as_ref() {
+            let tracked = &self.domains[&id];
+            // The bus names domains by their identity, people by their name.
+            let name = &tracked.description.name;
+            let reason = match tracked.persona.bound.as_ref() {
                 Some(bound) if bound.tag.is_some() => format!(
-                    "domain `{}` has persona `{}` because of its tag `{}`; remove the tag or its mapping",
-                    domain.0,
+                    "domain `{name}` has persona `{}` because of its tag `{}`; remove the tag or its mapping",
                     bound.name,
                     bound.tag.as_deref().unwrap_or_default()
                 ),
                 Some(bound) => format!(
-                    "domain `{}` has `{}` because that is the default persona; apply another, or make it no default",
-                    domain.0, bound.name
+                    "domain `{name}` has `{}` because that is the default persona; apply another, or make it no default",
+                    bound.name
                 ),
-                None => format!("domain `{}` has no persona", domain.0),
+                None => format!("domain `{name}` has no persona"),
             };
             return Err(Refusal::Refused { reason });
         }
