@@ -74,7 +74,7 @@ pub struct ResourceState {
     pub in_flight: Option<InFlight>,
     /// What the hypervisor was asked for when it was last looked at, to see changes by hand.
     pub asked: Option<u64>,
-    /// Where the last step went: a slow guest may still move towards it.
+    /// Where the last step goes or went: a slow guest may still move towards it.
     pub target: Option<u64>,
     /// A change by hand is respected until then.
     pub held_until: Option<Moment>,
@@ -119,10 +119,13 @@ impl State {
         self.domains.get(&id)
     }
 
-    /// Notes that `step` is being carried out.
+    /// Notes that `step` is being carried out. Its target is carried from here on: should this program end before the
+    /// step does, what the hypervisor then shows as asked for is the step's and no hand's.
     pub fn begin(&mut self, step: &Step, now: Moment) {
         let state = self.domains.entry(step.domain).or_default();
-        state.resource_mut(step.resource).in_flight = Some(InFlight {
+        let slot = state.resource_mut(step.resource);
+        slot.target = Some(step.to);
+        slot.in_flight = Some(InFlight {
             from: step.from,
             to: step.to,
             since: now,
