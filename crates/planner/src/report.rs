@@ -249,7 +249,7 @@ impl Reason {
             Self::Cooldown(left) => format!("the cooldown after the last change runs for another {} s", seconds(left)),
             Self::InFlight { to } => format!("a step to {} is being carried out and verified", show(*to)),
             Self::Held { left } => format!(
-                "somebody changed it by hand, which is respected for another {} s (release it with `virt-persona release`)",
+                "somebody changed it by hand, which is respected for another {} s",
                 seconds(left)
             ),
             Self::Waiting { left, failures } => {
