@@ -24,15 +24,13 @@ test-all: lint test ## everything that a change must pass
 lint: ## format, clippy, documentation, shell scripts, XML and the house's rules; changes nothing
 	@packaging/lint
 
-bench: setup ## measure the tick, the agent's round trip and sizes; DATA=path adds recorded traces
+bench: setup ## measure the tick, the planner, the agent's round trip, sizes and memory, as ratios of one run
 	@tests/guest/build >/dev/null
-	@if [ -z "$(DATA)" ]; then echo "bench: DATA is not set, so what needs recorded traces is left out"; fi
-	DATA="$(DATA)" $(CARGO) bench --workspace
+	$(CARGO) bench --package virt-persona --bench planner --bench tick --bench live
 
-evaluate: ## compare rules on recorded traces; DATA=path is needed
-	@if [ -z "$(DATA)" ]; then echo "evaluate: give the directory of recorded traces: make evaluate DATA=path" >&2; exit 1; fi
-	@if [ ! -d "$(DATA)" ]; then echo "evaluate: $(DATA) is not a directory" >&2; exit 1; fi
-	@tests/evaluate "$(DATA)"
+evaluate: ## replay recorded CPU utilisation (DATA/planetlab/*.csv) through the planner; DATA=path is needed
+	@if [ -z "$(DATA)" ]; then echo "evaluate: give the directory that holds planetlab/*.csv: make evaluate DATA=path" >&2; exit 1; fi
+	@$(CARGO) run --quiet --release --example evaluate -- "$(DATA)"
 
 build: ## build the daemon, the command line and the static guest agent
 	$(CARGO) build --release --workspace --exclude virt-persona-agent --exclude guest-load

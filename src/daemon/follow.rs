@@ -92,7 +92,7 @@ impl Daemon {
         }
         self.connection.state = HypervisorState::Disconnected;
         self.connection.detail = Some(reason);
-        self.publish();
+        self.publish_soon();
     }
 
     /// Asks for all domains.
@@ -118,7 +118,7 @@ impl Daemon {
                 self.problems.insert("host", text);
             }
         }
-        self.publish();
+        self.publish_soon();
     }
 
     pub(super) fn domains_are_known(
@@ -157,7 +157,7 @@ impl Daemon {
                 self.take_description(description);
             }
         }
-        self.publish();
+        self.publish_soon();
     }
 
     /// Asks for the description of one domain; while one is under way, once more after it.
@@ -204,7 +204,7 @@ impl Daemon {
         if again == Some(true) || out_of_date {
             self.look(id);
         }
-        self.publish();
+        self.publish_soon();
     }
 
     /// What is known of a domain is replaced by what it is now.
@@ -423,7 +423,7 @@ impl Daemon {
                 }
             }
         }
-        self.publish();
+        self.publish_soon();
     }
 
     /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor, the
@@ -450,14 +450,14 @@ impl Daemon {
                 };
                 let text = format!("the configuration was read again because of {by}{note}");
                 self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
-                self.publish();
+                self.publish_soon();
                 Ok(())
             }
             Err(error) => {
                 let text = format!("the configuration stays as it was: {}", sentence_of(&error));
                 self.record(AuditKind::Refusal, None, &text, serde_json::Value::Null);
                 self.problems.insert("configuration", text);
-                self.publish();
+                self.publish_soon();
                 Err(error)
             }
         }

@@ -126,6 +126,8 @@ pub struct Daemon {
     /// The emulators' processes that the carried state belongs to, until their domains are found.
     carried_processes: BTreeMap<DomainId, u32>,
     problems: BTreeMap<&'static str, String>,
+    /// Something changed since the last view was published.
+    unshown: bool,
     views: watch::Sender<Arc<View>>,
     announcements: broadcast::Sender<AuditRecordView>,
     inbox: mpsc::UnboundedSender<Event>,
@@ -196,6 +198,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         acting: 0,
         ended: Asked::default(),
         problems: BTreeMap::new(),
+        unshown: false,
         views: parts.views,
         announcements: parts.announcements,
         inbox,
@@ -215,6 +218,11 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
             Some((domain, event)) = agent_events.recv() => Event::Agent(domain, event),
             Some(request) = requests.recv() => Event::Request(Box::new(request)),
             _ = timer.tick() => Event::Tick,
+            // Nothing else waits: what a burst of events changed is shown once, not once for each.
+            () = std::future::ready(()), if daemon.unshown => {
+                daemon.publish();
+                continue;
+            }
         };
         let reload = matches!(event, Event::Reload);
         if daemon.handle(event) == Flow::Stop {

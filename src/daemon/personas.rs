@@ -400,7 +400,7 @@ impl Daemon {
             }
         }
         self.follow_activation(id);
-        self.publish();
+        self.publish_soon();
     }
 
     /// Shows the persona in the domain's metadata, where `virsh` users look. One write at a time, so that the last word is

@@ -26,6 +26,13 @@ impl Daemon {
         let view = Arc::new(self.view());
         // Readers may all be gone; the next one finds the latest view.
         self.views.send_replace(view);
+        self.unshown = false;
+    }
+
+    /// Publishes once everything that waits has been handled. A view of many domains costs milliseconds, and whatever
+    /// happens to one happens to many at once: a hypervisor that comes back, a persona that is mapped.
+    pub(super) fn publish_soon(&mut self) {
+        self.unshown = true;
     }
 
     fn view(&self) -> View {

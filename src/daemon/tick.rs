@@ -28,6 +28,9 @@ use crate::view::{DecisionView, HypervisorState, OutcomeWord};
 /// Domains are listed anew this often, in case an event was lost.
 const LIST_AGAIN: Duration = Duration::from_secs(300);
 
+/// States that are stored together: well below what the store takes at once, at some hundred bytes each.
+const STATES_A_BATCH: usize = 100;
+
 /// How steps are carried out under a configuration.
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
@@ -283,7 +286,7 @@ impl Daemon {
             domain.outcomes[slot(resource)] = Some(outcome);
         }
         self.look(id);
-        self.publish();
+        self.publish_soon();
     }
 
     pub(super) fn step_lost(&mut self, step: &Step) {
@@ -303,26 +306,32 @@ impl Daemon {
     /// disk where that is possible; the records are announced afterwards.
     fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
         let boot = host_boot();
-        let mut batch = Batch::new();
+        let mut last = Batch::new();
         let mut kept = Ok(());
-        for id in domains {
-            let Some(state) = self.state.domain(*id) else {
-                continue;
-            };
-            let process = self
-                .domains
-                .get(id)
-                .and_then(|domain| domain.description.process);
-            let carried = Carried {
-                state: state.clone(),
-                process,
-                boot: boot.clone(),
-            };
-            kept = kept.and(batch.put(id.0, &carried));
+        for domains in domains.chunks(STATES_A_BATCH) {
+            let mut batch = Batch::new();
+            for id in domains {
+                let Some(state) = self.state.domain(*id) else {
+                    continue;
+                };
+                let tracked = self.domains.get(id);
+                let carried = Carried {
+                    state: state.clone(),
+                    process: tracked.and_then(|domain| domain.description.process),
+                    boot: boot.clone(),
+                };
+                kept = kept.and(batch.put(id.0, &carried));
+            }
+            // Each batch is a wait for the disk; the records come with the last, when every state is there.
+            if domains.len() == STATES_A_BATCH {
+                kept = kept.and_then(|()| tokio::task::block_in_place(|| self.store.commit(batch)));
+            } else {
+                last = batch;
+            }
         }
         let kept = kept
             .map_err(CatalogueError::from)
-            .and_then(|()| self.commit(batch, entries.clone()));
+            .and_then(|()| self.commit(last, entries.clone()));
         if let Err(error) = kept {
             let error = act::sentence_of(&error);
             tracing::error!(%error, "cooldowns and holds could not be stored");
