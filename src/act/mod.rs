@@ -12,6 +12,9 @@ mod guest;
 mod memory;
 mod vcpu;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +24,7 @@ use planner::{Ending, Step};
 use serde::Serialize;
 
 use crate::config::VcpuRemoval;
-use crate::hypervisor::{Hypervisor, HypervisorError};
+use crate::hypervisor::Hypervisor;
 
 pub use guest::{CpusOnline, Guest, GuestFault};
 
@@ -117,12 +120,4 @@ pub(crate) fn sentence_of(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Whether a failed call may have changed something all the same.
-fn may_have_happened(error: &HypervisorError) -> bool {
-    matches!(
-        error,
-        HypervisorError::TimedOut { .. } | HypervisorError::BadAnswer { .. }
-    )
 }

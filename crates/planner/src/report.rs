@@ -249,7 +249,7 @@ impl Reason {
             Self::Cooldown(left) => format!("the cooldown after the last change runs for another {} s", seconds(left)),
             Self::InFlight { to } => format!("a step to {} is being carried out and verified", show(*to)),
             Self::Held { left } => format!(
-                "somebody changed it by hand, which is respected for another {} s (release it with `virt-persona release`)",
+                "somebody changed it by hand, which is respected for another {} s",
                 seconds(left)
             ),
             Self::Waiting { left, failures } => {
@@ -267,6 +267,9 @@ impl Reason {
             }
             Self::Unable(Ability::NoGuestAgent) => {
                 "no agent in the guest can bring CPUs online or take them offline; install virt-persona-agent there".into()
+            }
+            Self::Unable(Ability::NoHypervisor) => {
+                "the hypervisor is not connected, so nothing can be changed or verified; `virt-persona doctor` says why".into()
             }
             Self::Unable(Ability::Both) => "the mechanism is there".into(),
             Self::WouldGrowAgain { rule } => format!("what would be left would make rule {rule} grow it again"),

@@ -209,14 +209,8 @@ impl World {
                 Resource::Vcpus => u64::from(machine.vcpus),
                 Resource::Memory => machine.memory,
             };
-            self.state.finish(
-                step.domain,
-                step.resource,
-                self.ending,
-                Some(asked),
-                &self.policy,
-                self.now,
-            );
+            self.state
+                .finish(step, self.ending, Some(asked), &self.policy, self.now);
         }
         plan
     }
@@ -605,4 +599,27 @@ fn carried_state_survives_being_stored() {
     world.steps.clear();
     let _ = world.run(2);
     assert_eq!(world.steps, [], "the cooldown still runs");
+}
+
+#[test]
+fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
+    let mut world = World::new(vec![web()]);
+    world.run(2);
+    let step = planner::Step {
+        domain: world.machines[0].id,
+        instance: Some(1),
+        resource: Resource::Memory,
+        from: 512 * Bytes::MIB,
+        to: 768 * Bytes::MIB,
+        by: Wish::Rule("grow".into()),
+        effect: None,
+    };
+    world.state.begin(&step, world.now);
+    let text = serde_json::to_string(&world.state).expect("serialises");
+    world.state = serde_json::from_str(&text).expect("parses");
+    world.machines[0].memory = step.to;
+    assert_eq!(world.tick().drifts, []);
+    // Beyond what the step asked for, somebody else was at it.
+    world.machines[0].memory = 1024 * Bytes::MIB;
+    assert_eq!(world.tick().drifts.len(), 1);
 }

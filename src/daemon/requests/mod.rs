@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use persona::{PersonaName, Problems, SourceText};
 
+use super::tags::TagWish;
 use super::{Daemon, explain, show};
 use crate::act::sentence_of;
 use crate::audit::AuditQuery;
@@ -16,7 +17,7 @@ use crate::catalog::{
 };
 use crate::command::{Caller, Command, DomainName, Noun, PersonaRef, Refusal, Reply, Request};
 use crate::hypervisor::DomainId;
-use crate::view::{AuditView, Change, DocumentFormat, DocumentView, ProblemView, Severity};
+use crate::view::{AuditView, Change, DocumentFormat, DocumentView, ProblemView, nearest};
 
 /// More records than this are not sent in one answer.
 const MOST_RECORDS: u32 = 10_000;
@@ -33,7 +34,15 @@ impl Daemon {
             remove,
         } = command
         {
-            self.tag(&domain, &add, &remove, &caller, reply);
+            self.tag(
+                &domain,
+                TagWish {
+                    add,
+                    remove,
+                    caller,
+                    reply,
+                },
+            );
             return;
         }
         let answer = self.carry_out(command, &caller);
@@ -243,7 +252,7 @@ fn version_number(version: u32) -> Result<VersionNumber, Refusal> {
     })
 }
 
-fn parse_tag(text: &str) -> Result<Tag, Refusal> {
+pub(super) fn parse_tag(text: &str) -> Result<Tag, Refusal> {
     Tag::from_str(text).map_err(|error| Refusal::BadArgument {
         argument: "tag".into(),
         reason: sentence_of(&error),
@@ -251,24 +260,7 @@ fn parse_tag(text: &str) -> Result<Tag, Refusal> {
 }
 
 fn problem_views(problems: &Problems) -> Vec<ProblemView> {
-    problems
-        .iter()
-        .map(|problem| ProblemView {
-            severity: match problem.severity {
-                persona::Severity::Error => Severity::Error,
-                persona::Severity::Warning => Severity::Warning,
-            },
-            kind: super::tick::json(&problem.kind)
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-            message: problem.message.clone(),
-            line: problem.span.line,
-            column: problem.span.column,
-            length: problem.span.length,
-            help: problem.help.clone(),
-        })
-        .collect()
+    problems.iter().map(ProblemView::from).collect()
 }
 
 /// The catalogue's "no" in the words of the bus.
@@ -310,13 +302,4 @@ fn refusal(error: CatalogueError) -> Refusal {
             reason: sentence_of(&other),
         },
     }
-}
-
-/// The known name that a mistyped one most likely means.
-fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    names
-        .map(|name| (strsim::damerau_levenshtein(text, name), name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
-        .min()
-        .map(|(_, name)| name.to_owned())
 }
