@@ -7,8 +7,8 @@ use persona::units::Bytes;
 use planner::{Ending, Step};
 use tokio::time::{Instant, sleep};
 
-use super::{Hands, Outcome, may_have_happened, sentence_of};
-use crate::hypervisor::{DomainDescription, VirtioMem};
+use super::{Hands, Outcome, sentence_of};
+use crate::hypervisor::{DomainDescription, HypervisorError, VirtioMem};
 
 /// How often the hypervisor is looked at while the guest follows. The device itself reports about once a second.
 const LOOK: Duration = Duration::from_millis(400);
@@ -143,7 +143,7 @@ async fn request(
     description: &DomainDescription,
     to: Bytes,
 ) -> Result<(), (String, bool)> {
-    let failed = |error| (sentence_of(&error), may_have_happened(&error));
+    let failed = |error: HypervisorError| (sentence_of(&error), error.may_have_taken_effect());
     if description.virtio_mem.is_empty() {
         return hands
             .hypervisor

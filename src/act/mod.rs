@@ -21,7 +21,7 @@ use planner::{Ending, Step};
 use serde::Serialize;
 
 use crate::config::VcpuRemoval;
-use crate::hypervisor::{Hypervisor, HypervisorError};
+use crate::hypervisor::Hypervisor;
 
 pub use guest::{CpusOnline, Guest, GuestFault};
 
@@ -117,12 +117,4 @@ pub(crate) fn sentence_of(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Whether a failed call may have changed something all the same.
-fn may_have_happened(error: &HypervisorError) -> bool {
-    matches!(
-        error,
-        HypervisorError::TimedOut { .. } | HypervisorError::BadAnswer { .. }
-    )
 }

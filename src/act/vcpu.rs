@@ -9,7 +9,7 @@ use planner::{Ending, Step};
 use tokio::time::{Instant, sleep};
 
 use super::guest::GuestFault;
-use super::{Hands, Outcome, may_have_happened, sentence_of};
+use super::{Hands, Outcome, sentence_of};
 use crate::config::VcpuRemoval;
 use crate::hypervisor::{Acceleration, DomainDescription, HotpluggableVcpu, HypervisorError};
 
@@ -83,7 +83,7 @@ async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription
                 .plugged
                 .is_none_or(|plugged| plugged <= before.vcpus_plugged)
             {
-                let ending = if may_have_happened(&error) {
+                let ending = if error.may_have_taken_effect() {
                     Ending::Unknown
                 } else {
                     Ending::Refused

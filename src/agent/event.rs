@@ -2,6 +2,7 @@
 //! bus and `doctor` show the states. Everything of a guest in here is checked or cleaned.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -138,11 +139,12 @@ impl Misconduct {
     }
 }
 
-/// Leave to take the latest report of a link. Reports that come before it is taken replace one another; dropping it without
-/// taking lets the next report make an event again.
+/// Leave to take the latest report of a link. Reports that come before it is taken replace one another; the one after it
+/// makes an event again, and so does the one after this was dropped without taking.
 #[derive(Debug)]
 pub struct LatestReport {
-    slot: Option<ReportSlot>,
+    slot: ReportSlot,
+    taken: AtomicBool,
 }
 
 /// Where a link puts its reports.
@@ -159,10 +161,12 @@ struct Waiting {
 }
 
 impl LatestReport {
-    /// Takes the report. Only a leave that was not given by a link has none.
-    pub fn take(mut self) -> Option<CheckedReport> {
-        let slot = self.slot.take()?;
-        let mut waiting = slot.lock();
+    /// Takes the report; `None` when it was taken before.
+    pub fn take(&self) -> Option<CheckedReport> {
+        let mut waiting = self.slot.lock();
+        if self.taken.swap(true, Ordering::Relaxed) {
+            return None;
+        }
         waiting.announced = false;
         waiting.report.take()
     }
@@ -170,8 +174,8 @@ impl LatestReport {
 
 impl Drop for LatestReport {
     fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            slot.lock().announced = false;
+        if !*self.taken.get_mut() {
+            self.slot.lock().announced = false;
         }
     }
 }
@@ -187,7 +191,8 @@ impl ReportSlot {
         waiting.report = Some(report);
         let announced = std::mem::replace(&mut waiting.announced, true);
         (!announced).then(|| LatestReport {
-            slot: Some(self.clone()),
+            slot: self.clone(),
+            taken: AtomicBool::new(false),
         })
     }
 }

@@ -7,6 +7,8 @@
 //! ```
 //! Resting ends early when the daemon renews the session or the channel moves, except after a flood.
 
+mod ending;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
@@ -14,10 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::limits::{MAX_FRAME, MAX_FRAME_BEFORE_HELLO};
+use agent_protocol::limits::MAX_FRAME;
 use agent_protocol::message::HelloReason;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{Decoder, Operation, RequestId};
+use agent_protocol::{Operation, RequestId};
 use futures_util::FutureExt;
 use persona::domain::DomainId;
 use tokio::io::Interest;
@@ -26,27 +28,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::LinkConfig;
-use super::budget::{Backoff, Budget, Overflow};
+use super::budget::{Backoff, Budget};
+use super::connection::{Notice, Talk};
 use super::error::AgentError;
 use super::event::{AgentEvent, LinkState, LostReason, Misconduct, ReportSlot, Running};
 use super::ownership::{Ownership, OwnershipError, try_own};
 use super::requests::{Answer, Requests};
 use super::session::{Ending, Happening, PingAnswer, Session};
-
-/// Bytes taken from the socket at once: a guest's share of a turn.
-const READ_SIZE: usize = 16 * 1024;
-
-/// A session that lived this long was a good one: the pauses start small again.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
-
-/// A session that lived this long without a flood makes up for earlier floods.
-const REFORMED: Duration = Duration::from_secs(60);
-
-/// Connections without an answer, after a session, until the agent counts as unresponsive.
-const SILENT_CONNECTIONS: u32 = 3;
-
-/// Shortest time between two notices of misconduct on one connection.
-const NOTICE_INTERVAL: Duration = Duration::from_secs(60);
+use ending::{Next, Verdict, Wake};
 
 /// What the registry wants of a link; the latest holds.
 #[derive(Clone, Debug)]
@@ -94,23 +83,6 @@ pub(super) struct Ends {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) state: watch::Sender<LinkState>,
     pub(super) events: mpsc::UnboundedSender<(DomainId, AgentEvent)>,
-}
-
-/// What follows a connection, or a rest.
-enum Next {
-    Rest { until: Instant, wake: Wake },
-    Gone,
-}
-
-/// What may end a rest early.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wake {
-    /// A renewal, but no earlier than this; or another socket.
-    Renewal { not_before: Instant },
-    /// Another socket alone.
-    Move,
-    /// Nothing but the end of the link.
-    Never,
 }
 
 /// Whether the agent of this link ever answered.
@@ -234,6 +206,13 @@ impl Link {
             self.tell(AgentEvent::Lost { reason });
         }
         self.set_state(LinkState::Connecting);
+    }
+
+    fn tell_misconduct(&self, misconduct: Option<Misconduct>) {
+        if let Some(misconduct) = misconduct {
+            tracing::warn!(domain = %self.domain, ?misconduct, "the guest sends what it must not");
+            self.tell(AgentEvent::Misbehaved { misconduct });
+        }
     }
 
     /// What a request gets that cannot be sent.
@@ -371,7 +350,7 @@ impl Link {
         if let Verdict::Flooded(overflow) = verdict {
             misconduct.flooded = Some(overflow);
         }
-        talk.told.tell(self, misconduct, Notice::Last);
+        self.tell_misconduct(talk.told.due(misconduct, Notice::Last, Instant::now()));
         self.ended(session, verdict, began, pause)
     }
 
@@ -498,186 +477,8 @@ impl Link {
         if let Err(overflow) = self.budget.spend(0, fresh, now) {
             return ControlFlow::Break(Verdict::Flooded(overflow));
         }
-        talk.told
-            .tell(self, session.misconduct(counters), Notice::Running);
+        let misconduct = session.misconduct(counters);
+        self.tell_misconduct(talk.told.due(misconduct, Notice::Running, now));
         ControlFlow::Continue(())
-    }
-
-    /// Draws the consequences of a connection's end.
-    fn ended(
-        &mut self,
-        session: Session,
-        verdict: Verdict,
-        began: Instant,
-        pause: Duration,
-    ) -> Next {
-        let now = Instant::now();
-        let lived = session.open_since().map(|since| now - since);
-        if lived.is_some_and(|lived| lived >= GOOD_SESSION) {
-            self.reconnect.reset();
-        }
-        if lived.is_some_and(|lived| lived >= REFORMED) {
-            self.penalty.reset();
-        }
-        let reason = match verdict {
-            Verdict::Gone => LostReason::Detached,
-            Verdict::Closed => LostReason::Closed,
-            Verdict::Flooded(_) => LostReason::Flooded,
-            Verdict::Ended(Ending::Over { reason, .. }) => reason,
-            Verdict::Ended(Ending::NoAnswer | Ending::Incompatible(_)) => LostReason::Silent,
-        };
-        session.close(reason);
-        let unresponsive = *self.ends.state.borrow() == LinkState::Unresponsive;
-        if lived.is_some() {
-            self.tell_lost(reason);
-        }
-        self.requests.lost(reason);
-        // A session that was short makes the guest wait for the whole pause; one that was long, or never came, does not.
-        let pause = if lived.is_some_and(|lived| lived >= GOOD_SESSION) {
-            self.reconnect.pause()
-        } else {
-            pause
-        };
-        let short = lived.is_some_and(|lived| lived < GOOD_SESSION);
-        let not_before = if short {
-            now + pause
-        } else {
-            began + self.config.reconnect.0
-        };
-        let soon = Next::Rest {
-            until: now + pause,
-            wake: Wake::Renewal { not_before },
-        };
-        self.hello = HelloReason::Connect;
-        match verdict {
-            Verdict::Gone => Next::Gone,
-            Verdict::Closed => soon,
-            Verdict::Flooded(overflow) => {
-                let pause = self.penalty.pause();
-                tracing::warn!(domain = %self.domain, ?overflow, seconds = pause.as_secs(), "the guest sent more than it may and is disconnected for a while");
-                self.set_state(LinkState::Flooding { pause });
-                Next::Rest {
-                    until: now + pause,
-                    wake: Wake::Move,
-                }
-            }
-            Verdict::Ended(Ending::Over { hello, .. }) => {
-                self.hello = hello;
-                if reason == LostReason::Moved {
-                    return Next::Rest {
-                        until: now,
-                        wake: Wake::Move,
-                    };
-                }
-                if lived.is_none() {
-                    // A renewal before anybody answered: the pause was for nobody.
-                    return Next::Rest {
-                        until: not_before,
-                        wake: Wake::Move,
-                    };
-                }
-                soon
-            }
-            Verdict::Ended(Ending::NoAnswer) => {
-                if self.met == Met::Before {
-                    self.hello = HelloReason::Heartbeat;
-                    self.silent_connections += 1;
-                    if self.silent_connections >= SILENT_CONNECTIONS && !unresponsive {
-                        tracing::warn!(domain = %self.domain, "the agent has not answered over several connections");
-                        self.set_state(LinkState::Unresponsive);
-                        self.tell(AgentEvent::Unresponsive);
-                    }
-                }
-                // The pause was made while listening.
-                Next::Rest {
-                    until: now,
-                    wake: Wake::Move,
-                }
-            }
-            Verdict::Ended(Ending::Incompatible(versions)) => {
-                self.set_state(LinkState::Incompatible(versions));
-                if self.told_incompatible.replace(versions) != Some(versions) {
-                    tracing::warn!(domain = %self.domain, error = %versions, "daemon and agent cannot talk");
-                    self.tell(AgentEvent::Incompatible { versions });
-                }
-                soon
-            }
-        }
-    }
-}
-
-/// Why a connection ended.
-enum Verdict {
-    /// The registry gave the channel up.
-    Gone,
-    /// The other end closed the socket.
-    Closed,
-    Flooded(Overflow),
-    Ended(Ending),
-}
-
-/// Buffers of one connection: with the requests, all that a guest can make the host keep.
-struct Talk {
-    stream: UnixStream,
-    decoder: Decoder,
-    reading: Box<[u8]>,
-    writing: Vec<u8>,
-    /// Broken frames that were accounted for.
-    broken: u64,
-    told: Told,
-}
-
-impl Talk {
-    fn new(stream: UnixStream) -> Self {
-        Self {
-            stream,
-            decoder: Decoder::new(MAX_FRAME_BEFORE_HELLO),
-            reading: vec![0; READ_SIZE].into_boxed_slice(),
-            writing: Vec::new(),
-            broken: 0,
-            told: Told::default(),
-        }
-    }
-
-    /// Writes as much as the socket takes.
-    fn write(&mut self) -> io::Result<()> {
-        while !self.writing.is_empty() {
-            match self.stream.try_write(&self.writing) {
-                Ok(written) => drop(self.writing.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-        // A large request's room is not kept for the small messages after it.
-        self.writing.shrink_to(READ_SIZE);
-        Ok(())
-    }
-}
-
-/// What was told of the misconduct on a connection.
-#[derive(Default)]
-struct Told {
-    misconduct: Misconduct,
-    at: Option<Instant>,
-}
-
-/// Whether a connection goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Notice {
-    Running,
-    Last,
-}
-
-impl Told {
-    /// Tells of misconduct that grew, at once the first time, later at intervals and at the end.
-    fn tell(&mut self, link: &Link, misconduct: Misconduct, notice: Notice) {
-        let now = Instant::now();
-        let due = notice == Notice::Last || self.at.is_none_or(|at| now >= at + NOTICE_INTERVAL);
-        if due && misconduct.offences() > self.misconduct.offences() {
-            self.misconduct = misconduct;
-            self.at = Some(now);
-            tracing::warn!(domain = %link.domain, ?misconduct, "the guest sends what it must not");
-            link.tell(AgentEvent::Misbehaved { misconduct });
-        }
     }
 }

@@ -12,6 +12,7 @@ mod registry;
 mod reply;
 mod words;
 
+mod connection;
 mod link;
 mod session;
 

@@ -58,7 +58,7 @@ impl Generations {
         })
     }
 
-    /// The next generation. Blocks for a sync once in [`BLOCK`] calls.
+    /// The next generation. Blocks for a sync once in some dozen calls.
     ///
     /// # Errors
     ///

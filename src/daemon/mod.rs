@@ -18,6 +18,7 @@ mod doctor;
 mod event;
 mod explain;
 mod follow;
+mod message;
 mod personas;
 mod requests;
 mod show;

@@ -96,7 +96,7 @@ impl Daemon {
             .persona
             .in_force
             .as_ref()
-            .and_then(|persona| persona.base.cpu.clone());
+            .and_then(|persona| persona.base.cpu);
         let target = self
             .state
             .domain(description.id)
@@ -118,7 +118,7 @@ impl Daemon {
             .persona
             .in_force
             .as_ref()
-            .and_then(|persona| persona.base.memory.clone());
+            .and_then(|persona| persona.base.memory);
         let memory = tracked.snapshot(now, 1).memory;
         // Sizes are whole numbers well within what an f64 holds exactly.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -381,6 +381,21 @@ pub enum HypervisorError {
     },
 }
 
+impl HypervisorError {
+    /// Whether the call may have taken effect all the same, so that only a look at the domain tells.
+    pub const fn may_have_taken_effect(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } | Self::Lost { .. } | Self::BadAnswer { .. } => true,
+            Self::NotConnected { .. }
+            | Self::Busy { .. }
+            | Self::Overloaded { .. }
+            | Self::NoDomain { .. }
+            | Self::NoDevice { .. }
+            | Self::Failed { .. } => false,
+        }
+    }
+}
+
 /// The words of the management library, free of its types.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

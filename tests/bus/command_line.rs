@@ -324,6 +324,27 @@ async fn the_man_page_is_that_of_this_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_daemons_man_page_has_every_option_of_it() {
+    let help = ran(program(
+        env!("CARGO_BIN_EXE_virt-personad").into(),
+        &["--help"],
+    ))
+    .await;
+    let page =
+        std::fs::read_to_string(repository("packaging/man/virt-personad.8")).expect("the page");
+    let page = page.replace('\\', "");
+    let options: Vec<&str> = help
+        .stdout
+        .split_whitespace()
+        .filter(|word| word.starts_with("--"))
+        .collect();
+    assert!(options.contains(&"--check-config"), "{}", help.stdout);
+    for option in options {
+        assert!(page.contains(option), "{option} is not in virt-personad(8)");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn completions_are_there_for_each_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = run(&["completions", shell]).await;

@@ -1,5 +1,5 @@
 //! What to do about a snapshot: `plan(snapshot, state, policy, now) -> Plan`. Pure: no I/O, no clock, no randomness.
-//! The daemon builds the [`Snapshot`], calls [`plan`], hands each [`Step`] to its `act` room, and tells [`State`] how
+//! The daemon builds the [`Snapshot`], calls [`plan()`], hands each [`Step`] to its `act` room, and tells [`State`] how
 //! the step ended. Read the modules in this order:
 //!
 //! ```text

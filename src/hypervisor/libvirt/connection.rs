@@ -1,6 +1,10 @@
-//! The one connection to libvirtd: libvirt's event loop on a thread of its own, and a second thread that opens the
-//! connection, subscribes to its events and starts again with back-off when it is lost. Calls are not here: they take
-//! the [`Connect`] of the moment from [`Connection::get`] and hold it only as long as they run.
+//! The connection to libvirtd: libvirt's event loop on a thread of its own, and a second thread that opens the
+//! connection, subscribes to its events and starts again with back-off when it is lost. Calls are not here: each takes
+//! a connection of its own from [`Connection::lease`] and gives it back when it ends.
+//!
+//! One connection a call, because in libvirt 9.0 two threads that wait for answers on one connection can miss each
+//! other's (later versions fix it as "I/O stall when multiple threads issue RPC calls"): the second hangs until the
+//! first has its answer, and so one hung domain would stop all others.
 //!
 //! ```text
 //!   opening --opened--> subscribing ----> connected --close callback--> waiting --back-off--> opening
@@ -10,9 +14,9 @@
 //! `Connected` is told after the events are registered, so that whoever then lists the domains misses nothing. Events
 //! are told only between `Connected` and `Disconnected`: what comes earlier is part of that list.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Deref;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Once, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use persona::domain::DomainId;
@@ -47,13 +51,67 @@ fn back_off(failures: u32) -> Duration {
 
 /// The connection of the moment, and what is remembered across connections.
 pub(super) struct Connection {
-    current: RwLock<Option<Connect>>,
+    uri: String,
+    pool: Mutex<Pool>,
     /// What descriptions said of the domains.
     pub(super) memory: Memory,
     orders: mpsc::Sender<Order>,
-    /// Whether `Connected` was the last that was told of the connection.
-    told: AtomicBool,
+    outlet: Mutex<Outlet>,
+}
+
+/// Connections for calls.
+struct Pool {
+    /// The connection of the moment's session; absent while there is none.
+    current: Option<(u64, Connect)>,
+    /// Connections of this session that no call uses.
+    idle: Vec<Connect>,
+}
+
+/// Connections that are kept for the next calls. Calls are rarely made at the same time; a connection more costs a few
+/// milliseconds, one that is kept costs libvirtd a client and both sides a keepalive message in 5 s.
+const IDLE: usize = 2;
+
+/// A connection that one call uses alone.
+pub(super) struct Lease {
+    connection: Arc<Connection>,
+    session: u64,
+    connect: Option<Connect>,
+}
+
+impl Deref for Lease {
+    type Target = Connect;
+
+    fn deref(&self) -> &Connect {
+        // Taken out by `drop` alone.
+        self.connect
+            .as_ref()
+            .expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(connect) = self.connect.take() else {
+            return;
+        };
+        let mut pool = self.connection.pool();
+        let current = pool.current.as_ref().map(|(session, _)| *session);
+        // One that broke, or that belongs to a libvirtd that is gone, is closed.
+        if current == Some(self.session)
+            && pool.idle.len() < IDLE
+            && connect.is_alive().unwrap_or(false)
+        {
+            pool.idle.push(connect);
+        }
+    }
+}
+
+/// The way out for events.
+struct Outlet {
     events: UnboundedSender<HypervisorEvent>,
+    /// Whether `Connected` was the last that was told of the connection. Under one lock with the sender, so that no
+    /// event falls between the two.
+    connected: bool,
 }
 
 /// What the supervising thread is told.
@@ -72,11 +130,17 @@ impl Connection {
         start_event_loop();
         let (orders, received) = mpsc::channel();
         let connection = Arc::new(Self {
-            current: RwLock::new(None),
+            uri: uri.to_owned(),
+            pool: Mutex::new(Pool {
+                current: None,
+                idle: Vec::new(),
+            }),
             memory: Memory::default(),
             orders,
-            told: AtomicBool::new(false),
-            events,
+            outlet: Mutex::new(Outlet {
+                events,
+                connected: false,
+            }),
         });
         let supervisor = Supervisor {
             uri: uri.to_owned(),
@@ -94,12 +158,40 @@ impl Connection {
         connection
     }
 
-    /// The connection, for one call.
-    pub(super) fn get(&self, operation: &'static str) -> Result<Connect, HypervisorError> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current
-            .clone()
-            .ok_or(HypervisorError::NotConnected { operation })
+    /// A connection for one call, on the thread of that call.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` when libvirtd is not reachable.
+    pub(super) fn lease(
+        self: &Arc<Self>,
+        operation: &'static str,
+    ) -> Result<Lease, HypervisorError> {
+        let (session, idle) = {
+            let mut pool = self.pool();
+            let Some((session, current)) = &pool.current else {
+                return Err(HypervisorError::NotConnected { operation });
+            };
+            let session = *session;
+            // The test driver answers inside the process, and may have a host for each connection.
+            if self.uri.starts_with("test:") {
+                (session, Some(current.clone()))
+            } else {
+                (session, pool.idle.pop())
+            }
+        };
+        let connect = match idle {
+            Some(connect) => connect,
+            None => open_one(&self.uri).map_err(|error| {
+                debug!(uri = self.uri, %error, operation, "no connection for this call");
+                HypervisorError::NotConnected { operation }
+            })?,
+        };
+        Ok(Lease {
+            connection: self.clone(),
+            session,
+            connect: Some(connect),
+        })
     }
 
     /// Ends the threads of this connection.
@@ -108,14 +200,51 @@ impl Connection {
         let _ = self.orders.send(Order::Stop);
     }
 
+    /// Tells an event of a domain.
     fn tell(&self, event: HypervisorEvent) {
-        // A receiver that is gone means that the daemon ends.
-        let _ = self.events.send(event);
+        let outlet = self.outlet.lock().unwrap_or_else(PoisonError::into_inner);
+        if outlet.connected {
+            // A receiver that is gone means that the daemon ends; so in the two below.
+            let _ = outlet.events.send(event);
+        }
     }
 
-    fn set(&self, connect: Option<Connect>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = connect;
+    fn tell_connected(&self) {
+        let mut outlet = self.outlet.lock().unwrap_or_else(PoisonError::into_inner);
+        outlet.connected = true;
+        let _ = outlet.events.send(HypervisorEvent::Connected);
     }
+
+    fn tell_disconnected(&self, reason: String) {
+        let mut outlet = self.outlet.lock().unwrap_or_else(PoisonError::into_inner);
+        outlet.connected = false;
+        let _ = outlet.events.send(HypervisorEvent::Disconnected { reason });
+    }
+
+    fn set(&self, current: Option<(u64, Connect)>) {
+        let old = {
+            let mut pool = self.pool();
+            pool.current = current;
+            std::mem::take(&mut pool.idle)
+        };
+        // Closing may take its time, and calls need not wait for it.
+        drop(old);
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // Whoever panicked here left a list of connections, and any such list will do.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a connection with keepalive, so that a libvirtd that hangs ends its calls.
+fn open_one(uri: &str) -> Result<Connect, Error> {
+    let connect = Connect::open(Some(uri))?;
+    // Drivers inside the process know no keepalive and need none.
+    if let Err(error) = connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
+        debug!(uri, %error, "no keepalive on this connection");
+    }
+    Ok(connect)
 }
 
 /// Starts libvirt's event loop, once a process. It must be there before the first connection is opened.
@@ -162,17 +291,13 @@ impl Supervisor {
                 Ok((connect, subscription)) => {
                     let opened = Instant::now();
                     info!(uri = self.uri, "connected to libvirt");
-                    self.tell(HypervisorEvent::Connected);
-                    self.connection.told.store(true, Ordering::Release);
+                    self.connection.tell_connected();
                     let reason = self.serve(&connect);
-                    self.connection.told.store(false, Ordering::Release);
                     self.connection.set(None);
                     drop(subscription);
                     let Some(reason) = reason else { return };
                     warn!(uri = self.uri, reason, "the connection to libvirt is lost");
-                    self.tell(HypervisorEvent::Disconnected {
-                        reason: reason.into(),
-                    });
+                    self.connection.tell_disconnected(reason.into());
                     told = true;
                     failures = if opened.elapsed() < STABLE {
                         failures + 1
@@ -185,9 +310,8 @@ impl Supervisor {
                     debug!(uri = self.uri, %error, failures, "libvirt cannot be reached");
                     if !told {
                         warn!(uri = self.uri, %error, "libvirt cannot be reached; trying on");
-                        self.tell(HypervisorEvent::Disconnected {
-                            reason: format!("libvirt cannot be reached: {}", error.message()),
-                        });
+                        let reason = format!("libvirt cannot be reached: {}", error.message());
+                        self.connection.tell_disconnected(reason);
                         told = true;
                     }
                     failures += 1;
@@ -200,14 +324,10 @@ impl Supervisor {
     }
 
     fn connect(&mut self) -> Result<(Connect, Subscription), Error> {
-        let connect = Connect::open(Some(&self.uri))?;
-        // Drivers inside the process know no keepalive and need none.
-        if let Err(error) = connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
-            debug!(uri = self.uri, %error, "no keepalive on this connection");
-        }
+        let connect = open_one(&self.uri)?;
         self.sessions += 1;
         // Set before the events are registered, so that whoever is told of an event can ask.
-        self.connection.set(Some(connect.clone()));
+        self.connection.set(Some((self.sessions, connect.clone())));
         let (subscription, unavailable) = subscribe(&connect, &self.sink());
         for missing in unavailable {
             // Without its end, its domains or their starts there is nothing to be kept true.
@@ -238,11 +358,7 @@ impl Supervisor {
                     let _ = connection.orders.send(Order::Closed { session, reason });
                 }
                 Notice::Domain { domain, what } => match connection.memory.read(domain, &what) {
-                    Meaning::Tell(event) => {
-                        if connection.told.load(Ordering::Acquire) {
-                            connection.tell(event);
-                        }
-                    }
+                    Meaning::Tell(event) => connection.tell(event),
                     Meaning::LookUp => {
                         let _ = connection.orders.send(Order::LookUp { domain, what });
                     }
@@ -276,7 +392,7 @@ impl Supervisor {
             }
         }
         if let Meaning::Tell(event) = self.connection.memory.read(domain, what) {
-            self.tell(event);
+            self.connection.tell(event);
         }
     }
 
@@ -291,10 +407,6 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout) => return Waited::Over,
             }
         }
-    }
-
-    fn tell(&self, event: HypervisorEvent) {
-        self.connection.tell(event);
     }
 }
 

@@ -12,7 +12,7 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
-use self::connection::Connection;
+use self::connection::{Connection, Lease};
 use super::queue::{Call, Queue};
 use super::{
     Answer, BalloonStats, DomainDescription, DomainStats, Events, HostFacts, HotpluggableVcpu,
@@ -63,12 +63,9 @@ pub struct Libvirt {
     uri: String,
     connection: Arc<Connection>,
     queue: Queue<Lane>,
-    /// Running instances that a monitor command has marked as tainted.
-    tainted: Arc<Mutex<HashSet<Instance>>>,
+    /// The instance of each domain that a monitor command has marked as tainted.
+    tainted: Arc<Mutex<HashMap<DomainId, u32>>>,
 }
-
-/// One run of a domain, from its start to its end.
-type Instance = (DomainId, Option<u32>);
 
 /// Connects to `uri` (`qemu:///system`, `qemu:///session`, `test:///default`). It returns at once and never fails:
 /// `Connected`, or first `Disconnected` with the reason, arrives as an event, and attempts go on until it is dropped.
@@ -93,7 +90,7 @@ impl Drop for Libvirt {
 struct Working {
     operation: &'static str,
     domain: String,
-    connect: Connect,
+    connect: Lease,
     begun: Instant,
 }
 
@@ -125,6 +122,18 @@ impl Working {
             operation,
             domain,
             source,
+        }
+    }
+
+    /// A refusal that does not come from the library.
+    fn refused(&self, message: String) -> HypervisorError {
+        HypervisorError::Failed {
+            operation: self.operation,
+            domain: self.domain.clone(),
+            source: LibraryError {
+                message,
+                code: None,
+            },
         }
     }
 
@@ -187,6 +196,19 @@ fn describe_one(
         .filter(|_| description.instance.is_some())
         .and_then(|directory| process::find(directory, &description.name, description.id));
     Ok(description)
+}
+
+/// Says once a run of a domain that it is about to be marked by libvirt.
+fn announce_taint(tainted: &Mutex<HashMap<DomainId, u32>>, id: DomainId, domain: &Domain) {
+    // A domain that does not run is marked by nothing.
+    let Some(instance) = domain.id() else { return };
+    let mut tainted = tainted.lock().unwrap_or_else(PoisonError::into_inner);
+    if tainted.insert(id, instance) != Some(instance) {
+        info!(
+            domain = %id,
+            "asking the emulator about its vCPUs; libvirt marks the domain as tainted (custom-monitor)"
+        );
+    }
 }
 
 /// libvirt's version numbers: a million for the first part, a thousand for the second.
@@ -255,7 +277,7 @@ impl Libvirt {
             let working = Working {
                 operation,
                 domain,
-                connect: connection.get(operation)?,
+                connect: connection.lease(operation)?,
                 begun: Instant::now(),
             };
             work(&working)
@@ -412,29 +434,16 @@ impl Hypervisor for Libvirt {
             "hotpluggable_vcpus",
             REQUEST,
             move |working| {
-                let command = qmp::hotpluggable_cpus_command()
-                    .map_err(|error| working.unreadable(error))?;
+                let command =
+                    qmp::hotpluggable_cpus_command().map_err(|error| working.unreadable(error))?;
                 let found = working.find(domain)?;
-                let first = tainted
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert((domain, found.id()));
-                if first {
-                    info!(%domain, "asking the emulator about its vCPUs; libvirt marks the domain as tainted (custom-monitor)");
-                }
+                announce_taint(&tainted, domain, &found);
                 let answer = found
                     .qemu_monitor_command(&command, 0)
                     .map_err(|error| working.failed(&error))?;
                 match qmp::parse_hotpluggable_cpus(&answer) {
                     Ok(qmp::Reply::Vcpus(vcpus)) => Ok(vcpus),
-                    Ok(qmp::Reply::Refused(message)) => Err(HypervisorError::Failed {
-                        operation: working.operation,
-                        domain: working.domain.clone(),
-                        source: LibraryError {
-                            message,
-                            code: None,
-                        },
-                    }),
+                    Ok(qmp::Reply::Refused(message)) => Err(working.refused(message)),
                     Err(detail) => Err(working.unreadable(detail)),
                 }
             },
@@ -454,7 +463,7 @@ impl Hypervisor for Libvirt {
             REQUEST,
             move |working| {
                 if xml.as_deref().is_some_and(|xml| xml.contains('\0')) {
-                    return Err(working.unreadable("the element holds a NUL character"));
+                    return Err(working.refused("the element holds a NUL character".into()));
                 }
                 let found = working.find(domain)?;
                 write_metadata(&found, element, xml.as_deref())

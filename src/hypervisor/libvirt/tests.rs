@@ -136,7 +136,7 @@ async fn metadata_is_written_live_and_persistently_and_removed_twice_without_com
     }
     let nul = libvirt.set_metadata(id, element, Some("\0".into())).await;
     assert!(
-        matches!(nul, Err(HypervisorError::BadAnswer { .. })),
+        matches!(nul, Err(HypervisorError::Failed { .. })),
         "{nul:?}"
     );
 }

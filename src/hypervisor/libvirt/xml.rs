@@ -73,7 +73,12 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
     let balloon_current = match (balloon, domain.child("currentMemory")) {
         // libvirt adds what virtio-mem has plugged to the balloon's own figure, and takes it for nothing when it sets it.
         (Some(_), Some(current)) => {
-            Some(memory(current)?.saturating_sub(Bytes(plugged_by_virtio_mem)))
+            let left = memory(current)?.saturating_sub(Bytes(plugged_by_virtio_mem));
+            // A definition that does not run may count the devices at their full size.
+            Some(match state {
+                RunState::Off => left.min(without_virtio_mem(&domain, &virtio_mem)?),
+                _ => left,
+            })
         }
         _ => None,
     };
@@ -238,6 +243,17 @@ fn boot_memory(domain: &Element, devices: &Element) -> Result<Bytes, String> {
     Ok(total)
 }
 
+/// `memory` less what virtio-mem devices may plug.
+fn without_virtio_mem(domain: &Element, devices: &[VirtioMem]) -> Result<Bytes, String> {
+    let total = memory(
+        domain
+            .child("memory")
+            .ok_or("there is no `memory` element")?,
+    )?;
+    let devices = devices.iter().map(|device| device.size.0).sum();
+    Ok(total.saturating_sub(Bytes(devices)))
+}
+
 /// vCPUs that can't be unplugged. Without individual `vcpus` those that the machine starts with can't be.
 fn fixed_vcpus(domain: &Element, plugged: u32, maximum: u32) -> u32 {
     let fixed = match domain.child("vcpus") {
@@ -320,6 +336,7 @@ mod tests {
     const GROWN: &str = include_str!("../../../tests/fixtures/domains/grown.xml");
     const PINNED: &str = include_str!("../../../tests/fixtures/domains/pinned-kvm-off.xml");
     const TWO_NODES: &str = include_str!("../../../tests/fixtures/domains/two-nodes-off.xml");
+    const PREPARED: &str = include_str!("../../../tests/fixtures/domains/prepared-off.xml");
     const PLAIN: &str = include_str!("../../../tests/fixtures/domains/plain.xml");
 
     fn check(xml: &str, state: RunState, expected: DomainDescription, agent_alias: Option<&str>) {
@@ -425,6 +442,16 @@ mod tests {
             .map(|d| (d.node, d.size, d.requested))
             .collect();
         assert_eq!(devices, [(1, Bytes::from_mib(512), Bytes::from_mib(128))]);
+    }
+
+    #[test]
+    fn memory_that_was_never_plugged_is_no_part_of_the_balloon_of_a_domain_that_is_off() {
+        let read = read_domain(PREPARED, RunState::Off).unwrap().description;
+        assert_eq!(read.memory_boot, Bytes::from_mib(512));
+        assert_eq!(read.balloon_current, Some(Bytes::from_mib(512)));
+        assert_eq!(read.agent_channel, None);
+        assert_eq!(read.instance, None);
+        assert_eq!(read.tags, ["web", "tier & one"]);
     }
 
     #[test]

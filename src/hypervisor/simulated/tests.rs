@@ -1,7 +1,7 @@
 //! The simulated hypervisor keeps what it promises to the tests that build on it.
 
 use super::*;
-use crate::hypervisor::DeviceChange;
+use crate::hypervisor::{DeviceChange, HotpluggableVcpu, Hypervisor, HypervisorError};
 
 const SCENARIO: &str = r#"
     deadline_ms = 200

@@ -1,0 +1,269 @@
+//! What people do to one domain: apply and take back a persona, see what that would change, set its tags.
+
+use super::{parse_tag, refusal};
+use crate::act::sentence_of;
+use crate::audit::AuditKind;
+use crate::catalog::{self, ExplicitBinding, Insistence};
+use crate::command::{Caller, DomainName, Mode, PersonaRef, Refusal, Reply};
+use crate::daemon::event::Event;
+use crate::daemon::{Daemon, show};
+use crate::hypervisor::{DomainId, MetadataElement};
+use crate::store::Batch;
+use crate::view::{AppliedView, PlanLine, PlanView};
+
+impl Daemon {
+    pub(in crate::daemon) fn apply(
+        &mut self,
+        domain: &DomainName,
+        persona: &PersonaRef,
+        mode: Mode,
+        caller: &Caller,
+    ) -> Result<Reply, Refusal> {
+        let id = self.domain(domain)?;
+        let reference = self.reference(persona)?;
+        if mode == Mode::DryRun {
+            return self.plan_of(id, &reference);
+        }
+        let mut batch = Batch::new();
+        let binding = ExplicitBinding {
+            persona: reference.clone(),
+            by: caller.name.clone(),
+            at: self.clock.now(),
+        };
+        self.catalog
+            .bind(&mut batch, id, binding)
+            .map_err(refusal)?;
+        let text = format!("{} applied {reference}", caller.name);
+        let entry = self.entry(AuditKind::Binding, Some(id), &text, serde_json::Value::Null);
+        self.commit(batch, vec![entry]).map_err(refusal)?;
+        self.resolve_with(id, Insistence::Again).map_err(refusal)?;
+        Ok(Reply::Applied(self.applied(id)))
+    }
+
+    pub(in crate::daemon) fn deactivate(
+        &mut self,
+        domain: &DomainName,
+        caller: &Caller,
+    ) -> Result<Reply, Refusal> {
+        let id = self.domain(domain)?;
+        let mut batch = Batch::new();
+        if self.catalog.unbind(&mut batch, id).is_none() {
+            let side = &self.domains[&id].persona;
+            let reason = match side.bound.as_ref() {
+                Some(bound) if bound.tag.is_some() => format!(
+                    "domain `{}` has persona `{}` because of its tag `{}`; remove the tag or its mapping",
+                    domain.0,
+                    bound.name,
+                    bound.tag.as_deref().unwrap_or_default()
+                ),
+                Some(bound) => format!(
+                    "domain `{}` has `{}` because that is the default persona; apply another, or make it no default",
+                    domain.0, bound.name
+                ),
+                None => format!("domain `{}` has no persona", domain.0),
+            };
+            return Err(Refusal::Refused { reason });
+        }
+        let text = format!("{} took the applied persona back", caller.name);
+        let entry = self.entry(AuditKind::Binding, Some(id), &text, serde_json::Value::Null);
+        self.commit(batch, vec![entry]).map_err(refusal)?;
+        self.resolve_with(id, Insistence::Keep).map_err(refusal)?;
+        Ok(Reply::Applied(self.applied(id)))
+    }
+
+    pub(in crate::daemon) fn applied(&self, id: DomainId) -> AppliedView {
+        let tracked = &self.domains[&id];
+        AppliedView {
+            domain: id,
+            name: tracked.description.name.clone(),
+            persona: tracked.persona.bound.clone(),
+            activation: show::activation_view(tracked),
+            generation: self
+                .catalog
+                .activation(id)
+                .map_or(0, |activation| activation.generation.0),
+        }
+    }
+
+    /// What an activation would change, without changing anything.
+    pub(in crate::daemon) fn plan_of(
+        &self,
+        id: DomainId,
+        reference: &catalog::PersonaRef,
+    ) -> Result<Reply, Refusal> {
+        let (summary, persona) = self.catalog.persona(reference).map_err(refusal)?;
+        let tracked = &self.domains[&id];
+        let now = tracked.persona.in_force.as_deref();
+        let origin = format!("{}@{}", summary.name, summary.number);
+        let mut lines = Vec::new();
+        let mut line = |subject: String, now: Option<String>, then: Option<String>| {
+            if now != then {
+                lines.push(PlanLine {
+                    subject,
+                    now,
+                    then,
+                    from: origin.clone(),
+                });
+            }
+        };
+        let cpu = |persona: &persona::Persona| persona.base.cpu;
+        let memory = |persona: &persona::Persona| persona.base.memory;
+        let (old, new) = (now.and_then(cpu), cpu(&persona));
+        line(
+            "vcpus.min".into(),
+            old.as_ref().map(|c| c.min.to_string()),
+            new.as_ref().map(|c| c.min.to_string()),
+        );
+        line(
+            "vcpus.max".into(),
+            old.as_ref().and_then(|c| c.max).map(|max| max.to_string()),
+            new.as_ref().and_then(|c| c.max).map(|max| max.to_string()),
+        );
+        let (old, new) = (now.and_then(memory), memory(&persona));
+        line(
+            "memory.min".into(),
+            old.as_ref().map(|m| m.min.to_string()),
+            new.as_ref().map(|m| m.min.to_string()),
+        );
+        line(
+            "memory.max".into(),
+            old.as_ref().and_then(|m| m.max).map(|max| max.to_string()),
+            new.as_ref().and_then(|m| m.max).map(|max| max.to_string()),
+        );
+        let names = now
+            .into_iter()
+            .flat_map(|now| now.environment.keys())
+            .chain(persona.environment.keys());
+        let mut names: Vec<&String> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let old = now.and_then(|now| now.environment.get(name)).cloned();
+            line(
+                format!("environment.{name}"),
+                old,
+                persona.environment.get(name).cloned(),
+            );
+        }
+        for rule in &persona.rules {
+            let old = now.and_then(|now| now.rules.iter().find(|old| old.name == rule.name));
+            line(
+                format!("rule.{}", rule.name),
+                old.map(|old| old.text.clone()),
+                Some(rule.text.clone()),
+            );
+        }
+        for old in now.into_iter().flat_map(|now| &now.rules) {
+            if !persona.rules.iter().any(|rule| rule.name == old.name) {
+                line(format!("rule.{}", old.name), Some(old.text.clone()), None);
+            }
+        }
+        let script = |script: &Option<persona::Script>| {
+            script
+                .as_ref()
+                .map(|script| format!("{} as {}", script.interpreter, script.user))
+        };
+        line(
+            "pre_activation_script".into(),
+            None,
+            script(&persona.pre_activation),
+        );
+        line(
+            "post_activation_script".into(),
+            None,
+            script(&persona.post_activation),
+        );
+        let bad = |check: &&crate::view::CheckView| check.state != crate::view::CheckState::Ok;
+        let obstacles = self
+            .doctor(Some(id))
+            .checks
+            .iter()
+            .filter(bad)
+            .map(|check| check.sentence.clone())
+            .collect();
+        Ok(Reply::Plan(PlanView {
+            domain: id,
+            name: tracked.description.name.clone(),
+            persona: summary.name.to_string(),
+            version: summary.number.get(),
+            lines,
+            obstacles,
+        }))
+    }
+
+    /// Tags live in the domain's metadata; the answer comes when the hypervisor has written them.
+    pub(in crate::daemon) fn tag(
+        &mut self,
+        domain: &DomainName,
+        add: &[String],
+        remove: &[String],
+        caller: &Caller,
+        reply: tokio::sync::oneshot::Sender<Result<Reply, Refusal>>,
+    ) {
+        let wanted = self.domain(domain).and_then(|id| {
+            for tag in add.iter().chain(remove) {
+                parse_tag(tag)?;
+            }
+            if let Some(problem) = &self.domains[&id].description.tags_problem {
+                return Err(Refusal::Refused {
+                    reason: format!(
+                        "the domain's tags cannot be read, so they are not overwritten: {problem}"
+                    ),
+                });
+            }
+            let mut tags = self.domains[&id].description.tags.clone();
+            tags.retain(|tag| !remove.contains(tag));
+            for tag in add {
+                if !tags.contains(tag) {
+                    tags.push(tag.clone());
+                }
+            }
+            Ok((id, tags))
+        });
+        let (id, tags) = match wanted {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        if tags == self.domains[&id].description.tags {
+            let _ = reply.send(Ok(Reply::Tags(tags)));
+            return;
+        }
+        // Tags hold no character that XML gives a meaning to: they were checked, and those from metadata are escaped.
+        let xml = (!tags.is_empty()).then(|| {
+            let inner: String = tags
+                .iter()
+                .map(|tag| format!("<tag>{}</tag>", quick_xml::escape::escape(tag.as_str())))
+                .collect();
+            format!("<instance>{inner}</instance>")
+        });
+        let hypervisor = self.hypervisor.clone();
+        let text = format!(
+            "{} set the tags to {}",
+            caller.name,
+            if tags.is_empty() {
+                "none".into()
+            } else {
+                tags.join(", ")
+            }
+        );
+        self.record(AuditKind::Binding, Some(id), &text, serde_json::Value::Null);
+        self.spawn(async move {
+            let written = hypervisor
+                .set_metadata(id, MetadataElement::Tags, xml)
+                .await;
+            let answer = match written {
+                Ok(()) => Ok(Reply::Tags(tags)),
+                Err(error) => Err(Refusal::Hypervisor {
+                    reason: sentence_of(&error),
+                }),
+            };
+            let description = hypervisor.describe(id).await;
+            // A caller that went away needs no answer.
+            let _ = reply.send(answer);
+            Event::Described(id, Box::new(description))
+        });
+    }
+}

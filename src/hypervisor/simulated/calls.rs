@@ -1,0 +1,274 @@
+//! The calls of the simulated hypervisor: each runs in its domain's lane, meets the fault that is planned for it and
+//! reads its answer off the machine.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use persona::domain::DomainId;
+use persona::units::Bytes;
+
+use super::super::queue::Call;
+use super::super::{
+    Answer, DomainDescription, DomainStats, HostFacts, HotpluggableVcpu, Hypervisor,
+    HypervisorError, HypervisorEvent, LibraryError, MetadataElement,
+};
+use super::fault::{CallName, Called, Fault};
+use super::machine::{Machine, Outcome, Telling};
+use super::{Lane, Simulated, State};
+
+/// A call under way, for its errors.
+#[derive(Clone)]
+struct Words {
+    operation: &'static str,
+    domain: DomainId,
+    deadline: Duration,
+}
+
+impl Words {
+    fn refused(&self, message: String) -> HypervisorError {
+        HypervisorError::Failed {
+            operation: self.operation,
+            domain: self.domain.to_string(),
+            source: LibraryError {
+                message,
+                code: None,
+            },
+        }
+    }
+
+    fn timed_out(&self) -> HypervisorError {
+        HypervisorError::TimedOut {
+            operation: self.operation,
+            domain: self.domain.to_string(),
+            seconds: self.deadline.as_secs(),
+        }
+    }
+
+    fn no_domain(&self) -> HypervisorError {
+        HypervisorError::NoDomain {
+            domain: self.domain.to_string(),
+        }
+    }
+
+    fn not_connected(&self) -> HypervisorError {
+        HypervisorError::NotConnected {
+            operation: self.operation,
+        }
+    }
+}
+
+/// What a call makes of its machine; `limit` is where a partial effect ends.
+type Effect =
+    Box<dyn FnOnce(&mut Machine, Option<Bytes>) -> (Outcome, Vec<HypervisorEvent>) + Send>;
+
+impl Simulated {
+    /// Runs a call with its faults in the domain's lane, and then reads the answer off the machine.
+    async fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        name: CallName,
+        called: Option<Called>,
+        effect: Effect,
+        answer: impl FnOnce(&Machine) -> T + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let (Lane::Read(domain) | Lane::Change(domain)) = lane;
+        let words = Words {
+            operation: name.operation(),
+            domain,
+            deadline: self.deadline,
+        };
+        let call = Call {
+            operation: words.operation,
+            domain: domain.to_string(),
+            deadline: self.deadline,
+        };
+        let world = self.world.clone();
+        let work = move || {
+            let fault = {
+                let mut state = world.lock();
+                if !state.connected {
+                    return Err(words.not_connected());
+                }
+                state.calls.extend(called);
+                let machine = state.machines.get_mut(&domain);
+                machine.ok_or_else(|| words.no_domain())?.take_fault(name)
+            };
+            match &fault {
+                Some(Fault::Refuse { message }) => return Err(words.refused(message.clone())),
+                Some(Fault::Hang { ms }) => {
+                    std::thread::sleep(Duration::from_millis(*ms));
+                    return Err(words.timed_out());
+                }
+                Some(Fault::Slow { ms }) => std::thread::sleep(Duration::from_millis(*ms)),
+                _ => {}
+            }
+            let (outcome, answer) = {
+                let mut state = world.lock();
+                let machine = state.machines.get_mut(&domain);
+                let machine = machine.ok_or_else(|| words.no_domain())?;
+                let limit = match &fault {
+                    Some(Fault::Partial { reaches_mib }) => Some(Bytes::from_mib(*reaches_mib)),
+                    _ => None,
+                };
+                machine.telling = match &fault {
+                    Some(Fault::EventsLost) => Telling::Never,
+                    Some(Fault::EventsDuplicated) => Telling::Twice,
+                    _ => Telling::Once,
+                };
+                let (outcome, events) = effect(machine, limit);
+                let answer = answer(machine);
+                let telling = machine.telling;
+                world.tell_all(&state, telling, events);
+                world.follow(&mut state, domain);
+                (outcome, answer)
+            };
+            if fault == Some(Fault::AnswerLost) {
+                std::thread::sleep(words.deadline + words.deadline / 4);
+            }
+            match outcome {
+                Outcome::Done => Ok(answer),
+                Outcome::Refused(message) => Err(words.refused(message)),
+                Outcome::TimesOut => {
+                    // The library gives up before the caller does.
+                    std::thread::sleep(words.deadline / 2);
+                    Err(words.timed_out())
+                }
+                Outcome::NoDevice { alias } => Err(HypervisorError::NoDevice {
+                    operation: words.operation,
+                    domain: domain.to_string(),
+                    alias,
+                }),
+            }
+        };
+        self.queue.run(lane, call, work).await
+    }
+
+    /// Answers from memory, for calls that have no faults.
+    fn at_once<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        answer: impl FnOnce(&State) -> T,
+    ) -> Answer<'_, T> {
+        let state = self.world.lock();
+        let answer = if state.connected {
+            Ok(answer(&state))
+        } else {
+            Err(HypervisorError::NotConnected { operation })
+        };
+        drop(state);
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl Hypervisor for Simulated {
+    fn host(&self) -> Answer<'_, HostFacts> {
+        self.at_once("host", |state| state.host.facts())
+    }
+
+    fn domains(&self) -> Answer<'_, Vec<DomainDescription>> {
+        self.at_once("domains", |state| {
+            let machines = state.machines.values();
+            machines
+                .map(|machine| machine.description.clone())
+                .collect()
+        })
+    }
+
+    fn describe(&self, domain: DomainId) -> Answer<'_, DomainDescription> {
+        Box::pin(self.call(
+            Lane::Read(domain),
+            CallName::Describe,
+            None,
+            Box::new(|_, _| (Outcome::Done, Vec::new())),
+            |machine| machine.description.clone(),
+        ))
+    }
+
+    fn bulk_stats(&self) -> Answer<'_, Vec<(DomainId, DomainStats)>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs());
+        self.at_once("bulk_stats", |state| {
+            let machines = state.machines.iter();
+            machines
+                .filter_map(|(id, machine)| Some((*id, machine.stats(now)?)))
+                .collect()
+        })
+    }
+
+    fn set_vcpus(&self, domain: DomainId, count: u32) -> Answer<'_, ()> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::SetVcpus,
+            Some(Called::SetVcpus { domain, count }),
+            Box::new(move |machine, _| machine.set_vcpus(count)),
+            |_| (),
+        ))
+    }
+
+    fn set_virtio_mem(&self, domain: DomainId, alias: String, requested: Bytes) -> Answer<'_, ()> {
+        let called = Called::SetVirtioMem {
+            domain,
+            alias: alias.clone(),
+            requested,
+        };
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::SetVirtioMem,
+            Some(called),
+            Box::new(move |machine, limit| {
+                let outcome = machine.set_virtio_mem(&alias, requested, limit);
+                (outcome, Vec::new())
+            }),
+            |_| (),
+        ))
+    }
+
+    fn set_balloon(&self, domain: DomainId, target: Bytes) -> Answer<'_, ()> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::SetBalloon,
+            Some(Called::SetBalloon { domain, target }),
+            Box::new(move |machine, limit| (machine.set_balloon(target, limit), Vec::new())),
+            |_| (),
+        ))
+    }
+
+    fn set_balloon_period(&self, domain: DomainId, period: Duration) -> Answer<'_, ()> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::SetBalloonPeriod,
+            Some(Called::SetBalloonPeriod { domain, period }),
+            Box::new(move |machine, _| (machine.set_balloon_period(period), Vec::new())),
+            |_| (),
+        ))
+    }
+
+    fn hotpluggable_vcpus(&self, domain: DomainId) -> Answer<'_, Vec<HotpluggableVcpu>> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::HotpluggableVcpus,
+            Some(Called::HotpluggableVcpus { domain }),
+            Box::new(|_, _| (Outcome::Done, Vec::new())),
+            Machine::vcpu_groups,
+        ))
+    }
+
+    fn set_metadata(
+        &self,
+        domain: DomainId,
+        element: MetadataElement,
+        xml: Option<String>,
+    ) -> Answer<'_, ()> {
+        let called = Called::SetMetadata {
+            domain,
+            element,
+            xml: xml.clone(),
+        };
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::SetMetadata,
+            Some(called),
+            Box::new(move |machine, _| machine.set_metadata(element, xml.as_deref())),
+            |_| (),
+        ))
+    }
+}
