@@ -604,7 +604,7 @@ fn carried_state_survives_being_stored() {
 #[test]
 fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
     let mut world = World::new(vec![web()]);
-    world.run(2);
+    let _ = world.run(2);
     let step = planner::Step {
         domain: world.machines[0].id,
         instance: Some(1),
