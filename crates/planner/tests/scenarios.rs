@@ -617,6 +617,7 @@ fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
     world.state.begin(&step, world.now);
     let text = serde_json::to_string(&world.state).expect("serialises");
     world.state = serde_json::from_str(&text).expect("parses");
+    world.state.resume(&Policy::default(), world.now);
     world.machines[0].memory = step.to;
     assert_eq!(world.tick().drifts, []);
     // Beyond what the step asked for, somebody else was at it.
