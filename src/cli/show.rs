@@ -147,8 +147,12 @@ pub(super) fn domains(screen: &mut Screen, domains: &Vec<DomainView>) -> io::Res
     screen.table(&table)
 }
 
-fn bounds<T: ToString>(min: Option<T>, max: Option<T>) -> String {
-    format!("{} to {}", known(min), known(max))
+fn bounds<T: std::fmt::Display>(least: Option<T>, most: Option<T>) -> String {
+    match (least, most) {
+        (None, None) => "not managed by a persona".to_owned(),
+        (Some(least), None) => format!("persona at least {least}"),
+        (least, Some(most)) => format!("persona {} to {most}", known(least)),
+    }
 }
 
 /// `status`.
@@ -188,7 +192,7 @@ pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()>
         "",
         Style::Dim,
         format!(
-            "persona {}, domain at most {}",
+            "{}, domain at most {}",
             bounds(vcpus.persona_min, vcpus.persona_max),
             known(vcpus.domain_max)
         ),
@@ -202,7 +206,7 @@ pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()>
         "",
         Style::Dim,
         format!(
-            "persona {}, domain at most {}, by {}",
+            "{}, domain at most {}, by {}",
             bounds(memory.persona_min, memory.persona_max),
             known(memory.domain_max),
             memory
