@@ -22,6 +22,7 @@ mod message;
 mod personas;
 mod requests;
 mod show;
+mod status;
 pub mod systemd;
 mod tags;
 mod tick;

@@ -15,7 +15,7 @@ use crate::catalog::{
     Activation, ActivationEvent, ActivationState, AgentPresence, CatalogueError, Desired,
     Generation, InForce, Insistence, Origin, PersonaRef, Resolution, Shown, Transition, Wanted,
 };
-use crate::hypervisor::{DomainId, HypervisorError, MetadataElement};
+use crate::hypervisor::DomainId;
 use crate::store::Batch;
 
 /// How long the guest may take besides its scripts.
@@ -401,59 +401,6 @@ impl Daemon {
         }
         self.follow_activation(id);
         self.publish_soon();
-    }
-
-    /// Shows the persona in the domain's metadata, where `virsh` users look. One write at a time, so that the last word is
-    /// the latest.
-    pub(super) fn show_status(&mut self, id: DomainId) {
-        let Some(activation) = self.catalog.activation(id) else {
-            return;
-        };
-        let xml = match (&activation.desired, &activation.state) {
-            (
-                Desired::Persona { name, version, .. },
-                ActivationState::Active { .. } | ActivationState::AgentAbsent,
-            ) => {
-                // Names are of a few plain characters, and the rest are numbers: nothing needs escaping.
-                Some(format!(
-                    "<active persona='{name}' version='{version}' generation='{}'/>",
-                    activation.generation
-                ))
-            }
-            (Desired::Nothing, _) => None,
-            _ => return,
-        };
-        let Some(tracked) = self.domains.get_mut(&id) else {
-            return;
-        };
-        if tracked.persona.writing_status || tracked.persona.status.as_ref() == Some(&xml) {
-            return;
-        }
-        tracked.persona.writing_status = true;
-        tracked.persona.status = Some(xml.clone());
-        let hypervisor = self.hypervisor.clone();
-        self.spawn(async move {
-            Event::StatusWritten(
-                id,
-                hypervisor
-                    .set_metadata(id, MetadataElement::Status, xml)
-                    .await,
-            )
-        });
-    }
-
-    pub(super) fn status_is_written(&mut self, id: DomainId, result: Result<(), HypervisorError>) {
-        let Some(tracked) = self.domains.get_mut(&id) else {
-            return;
-        };
-        tracked.persona.writing_status = false;
-        if let Err(error) = result {
-            // Tried again with the next description of the domain.
-            tracing::warn!(domain = %id, error = sentence_of(&error), "the domain's metadata could not be written");
-            tracked.persona.status = None;
-        } else {
-            self.show_status(id);
-        }
     }
 
     /// A domain that is no longer defined takes its binding with it.
