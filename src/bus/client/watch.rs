@@ -29,7 +29,7 @@ impl Watch {
     /// What comes next; `None` when the connection has ended.
     ///
     /// # Errors
-    /// [`ClientError::Answer`] where a record cannot be understood.
+    /// [`super::ClientError::Answer`] where a record cannot be understood.
     pub async fn next(&mut self) -> Option<Answer<Watched>> {
         tokio::select! {
             record = self.records.next() => {
