@@ -416,16 +416,15 @@ fn log_file(path: &Path) -> Outcome<File> {
 }
 
 /// Guests are preferred to other work of this machine: under emulation a guest that is left waiting by a build looks no
-/// busier than one with less to do. Nice values count between sessions as well as in them, sched(7), "The autogroup
-/// feature"; where neither can be set, as in some containers, it goes on without.
-const PREFERRED: &str = r#"echo -10 >/proc/self/autogroup; exec nice -n -10 "$@""#;
+/// busier than one with less to do. Where it may not be set, as in some containers, it goes on without.
+pub(super) const PREFERENCE: &str = "-10";
 
 fn start_libvirtd(directory: &Path) -> Outcome<Child> {
     let (user, group) = libvirtd_user()?;
     let log = log_file(&directory.join("libvirtd.log"))?;
-    // A session begins a process group too; one that led a group already would have to fork.
-    command_in(directory, "setsid")
-        .args(["sh", "-c", PREFERRED, "sh", "setpriv"])
+    command_in(directory, "nice")
+        .process_group(0)
+        .args(["-n", PREFERENCE, "setpriv"])
         .args([
             format!("--reuid={}", user.uid),
             format!("--regid={group}"),
