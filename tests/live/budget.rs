@@ -20,8 +20,8 @@ name: greedy
 base_configuration:
   cpu: {min: 1, max: 3}
 adaptation_rules:
-  - {name: grow, when: cpu.utilization > 30% FOR 1s, then: add 1 vcpus, cooldown: 1s, priority: 10}
-  - {name: shrink, when: cpu.utilization < 10% FOR 2s, then: remove 1 vcpus, cooldown: 1s}
+  - {name: grow, when: cpu.utilization > 10% FOR 1s, then: add 1 vcpus, cooldown: 1s, priority: 10}
+  - {name: shrink, when: cpu.utilization < 4% FOR 2s, then: remove 1 vcpus, cooldown: 1s}
 ",
     );
     for guest in &guests {
@@ -52,17 +52,8 @@ adaptation_rules:
         let summary = scene.summary(loser);
         summary.contains("although rule grow wants 2 vCPUs")
             && summary.contains("the host's budget is 3 vCPUs and other domains hold 2 vCPUs of it")
+            && scene.limits(loser, "vcpus") == ["budget"]
     });
-    let explained = scene.explain(loser);
-    let clamps = explained["resources"][0]["clamps"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    assert!(
-        clamps.iter().any(|clamp| clamp["by"] == "budget"),
-        "{explained}"
-    );
-
     winner.rest();
     scene.until("what the one gives back goes to the other", || {
         assert!(held() <= 3, "more than the budget is in use");

@@ -38,11 +38,9 @@ adaptation_rules:
     scene.until(
         "live use is what keeps the guest from shrinking further",
         || {
-            let explained = scene.explain(&web);
-            explained["resources"][0]["clamps"]
-                .as_array()
-                .is_some_and(|clamps| clamps.iter().any(|clamp| clamp["by"] == "live-use"))
-                && explained["summary"].to_string().contains("memory stays")
+            let limits = scene.limits(&web, "memory");
+            limits.iter().any(|limit| limit == "live-use")
+                && scene.summary(&web).contains("memory stays")
         },
     );
     assert_eq!(

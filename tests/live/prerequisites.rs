@@ -18,7 +18,7 @@ base_configuration:
   cpu: {min: 1, max: 3}
   memory: {min: 512 MiB, max: 1 GiB}
 adaptation_rules:
-  - {name: more-cpu, when: cpu.utilization > 30% FOR 1s, then: add 1 vcpus, cooldown: 1s}
+  - {name: more-cpu, when: cpu.utilization > 10% FOR 1s, then: add 1 vcpus, cooldown: 1s}
   - {name: more-memory, when: memory.utilization > 80% FOR 1s, then: add 256 MiB memory, cooldown: 1s}
 ",
     );
@@ -82,7 +82,7 @@ base_configuration:
   cpu: {min: 2, max: 4}
   memory: {min: 512 MiB, initial: 1 GiB, max: 2 GiB}
 adaptation_rules:
-  - {name: more-cpu, when: cpu.utilization > 30% FOR 1s, then: add 1 vcpus, cooldown: 1s}
+  - {name: more-cpu, when: cpu.utilization > 10% FOR 1s, then: add 1 vcpus, cooldown: 1s}
   - {name: more-memory, when: memory.utilization > 60% FOR 1s, then: add 256 MiB memory, cooldown: 1s}
 ",
     );

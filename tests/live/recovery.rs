@@ -15,8 +15,8 @@ base_configuration:
   cpu: {min: 1, max: 3}
   memory: {min: 512 MiB, max: 1536 MiB}
 adaptation_rules:
-  - {name: more-cpu, when: cpu.utilization > 30% FOR 1s, then: add 1 vcpus, cooldown: 1s, priority: 10}
-  - {name: less-cpu, when: cpu.utilization < 10% FOR 2s, then: remove 1 vcpus, cooldown: 1s}
+  - {name: more-cpu, when: cpu.utilization > 10% FOR 1s, then: add 1 vcpus, cooldown: 1s, priority: 10}
+  - {name: less-cpu, when: cpu.utilization < 4% FOR 2s, then: remove 1 vcpus, cooldown: 1s}
   - {name: more-memory, when: memory.utilization > 80% FOR 1s, then: add 128 MiB memory, cooldown: 1s, priority: 10}
 pre_activation_script: {text: 'echo pre >>/run/vpt-runs; sleep 3', timeout: 30s}
 post_activation_script: {text: echo post >>/run/vpt-runs, timeout: 20s}

@@ -20,6 +20,9 @@ const IN_THE_END: Duration = Duration::from_secs(120);
 /// The tests look more often than a person would need, and so do their daemons.
 const TICK: &str = "[tick]\ninterval_ms = 500\nslow_interval_ms = 1000\ntelemetry_ms = 500\n";
 
+// The rules of these tests take a guest for busy above 10 % and for idle below 4 %. Idle ones take about 1 %; busy ones
+// what the host has left for them, which is far from 100 % when it has few CPUs and other work.
+
 /// A mebibyte.
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -171,6 +174,24 @@ impl Scene {
 
     pub(crate) fn explain(&self, guest: &Guest<'_>) -> Value {
         self.cli(&["explain", guest.name()])
+    }
+
+    /// What `explain` says of one resource, `vcpus` or `memory`.
+    pub(crate) fn explain_resource(&self, guest: &Guest<'_>, resource: &str) -> Value {
+        let resources = list(&self.explain(guest)["resources"]);
+        let found = resources
+            .into_iter()
+            .find(|line| line["resource"] == resource);
+        found.unwrap_or_default()
+    }
+
+    /// The limits by which the latest wish for a resource was cut, by their words.
+    pub(crate) fn limits(&self, guest: &Guest<'_>, resource: &str) -> Vec<String> {
+        let line = self.explain_resource(guest, resource);
+        list(&line["clamps"])
+            .iter()
+            .map(|clamp| text(&clamp["by"]))
+            .collect()
     }
 
     /// The one sentence of `explain`.

@@ -8,8 +8,8 @@ name: grower
 base_configuration:
   cpu: {min: 1, max: 3}
 adaptation_rules:
-  - {name: grow, when: cpu.utilization > 35% FOR 1s, then: add 1 vcpus, cooldown: 1s, priority: 10}
-  - {name: shrink, when: cpu.utilization < 12% FOR 2s, then: remove 1 vcpus, cooldown: 1s}
+  - {name: grow, when: cpu.utilization > 10% FOR 1s, then: add 1 vcpus, cooldown: 1s, priority: 10}
+  - {name: shrink, when: cpu.utilization < 4% FOR 2s, then: remove 1 vcpus, cooldown: 1s}
 ";
 
 #[test]
@@ -32,11 +32,8 @@ fn vcpus_grow_under_load_shrink_after_it_and_grow_again() {
         scene.until(&format!("the guest has three CPUs online {round}"), || {
             web.online() == "0-2"
         });
-        let explained = scene.explain(&web);
-        assert_eq!(
-            explained["resources"][0]["action"]["outcome"], "applied",
-            "{explained}"
-        );
+        let explained = scene.explain_resource(&web, "vcpus");
+        assert_eq!(explained["action"]["outcome"], "applied", "{explained}");
         web.rest();
         scene.until(&format!("the guest is back at one CPU {round}"), || {
             web.online() == "0"
