@@ -1,4 +1,4 @@
-//! What a tick costs: sampling many domains beside the bare reads of the same files, and the parsers of the tick
+//! What a tick up to its plan costs: sampling and planning for many domains beside the bare reads of the same files, and the parsers of the tick
 //! beside those of the `procfs` crate. The domains are processes of its own with threads named like vCPUs, in
 //! control groups named like libvirt's where it may make them.
 
@@ -27,7 +27,11 @@ use virt_persona::observe::parse::parse_pressure;
 use virt_persona::observe::procfs::{parse_resident_pages, parse_schedstat};
 use virt_persona::observe::{Emulator, Observer, Roots};
 
-const DOMAINS: u32 = 50;
+#[path = "ticker/mod.rs"]
+mod ticker;
+use ticker::Ticker;
+
+const DOMAINS: u32 = 200;
 const VCPUS: u32 = 4;
 const CHILD: &str = "--be-an-emulator";
 
@@ -66,12 +70,10 @@ fn be_an_emulator() {
 }
 
 struct Fleet {
-    observer: Observer,
-    domains: Vec<DomainId>,
+    ticker: Ticker,
     bare: Vec<File>,
     children: Vec<Child>,
     groups: Vec<PathBuf>,
-    now: Moment,
 }
 
 fn fleet() -> MutexGuard<'static, Fleet> {
@@ -84,13 +86,12 @@ fn fleet() -> MutexGuard<'static, Fleet> {
 
 impl Fleet {
     fn start() -> Self {
+        let mut emulators = Vec::new();
         let mut fleet = Self {
-            observer: Observer::new(Roots::default(), Duration::from_secs(1)),
-            domains: Vec::new(),
+            ticker: Ticker::new(Vec::new()),
             bare: Vec::new(),
             children: Vec::new(),
             groups: Vec::new(),
-            now: Moment(1_000),
         };
         for number in 0..DOMAINS {
             let mut child = Command::new(std::env::current_exe().unwrap())
@@ -110,13 +111,12 @@ impl Fleet {
             let cpu_group = fleet.make_groups(number, pid);
             let mut id = [0; 16];
             id[..4].copy_from_slice(&number.to_be_bytes());
-            fleet.domains.push(DomainId(id));
             let emulator = Emulator {
                 pid,
                 instance: None,
                 vcpus_plugged: VCPUS,
             };
-            fleet.observer.attach(DomainId(id), emulator);
+            emulators.push((DomainId(id), emulator));
             let process = PathBuf::from(format!("/proc/{pid}"));
             for task in fs::read_dir(process.join("task")).unwrap() {
                 let task = task.unwrap().path();
@@ -135,6 +135,7 @@ impl Fleet {
         if fleet.groups.is_empty() {
             println!("no control group could be made (not root?): measured without");
         }
+        fleet.ticker = Ticker::new(emulators);
         fleet
     }
 
@@ -161,20 +162,7 @@ impl Fleet {
     }
 
     fn tick(&mut self) -> usize {
-        // Short of the interval at which threads are looked for again, which is no part of a tick.
-        self.now = Moment(self.now.0 + 1);
-        let known = |domain| {
-            self.observer
-                .sample_domain(domain, Some(VCPUS), self.now)
-                .vcpu_basis
-                .is_some()
-        };
-        self.domains
-            .iter()
-            .copied()
-            .map(known)
-            .filter(|known| *known)
-            .count()
+        self.ticker.tick()
     }
 
     fn read_bare(&self, buffer: &mut [u8]) -> usize {
@@ -214,7 +202,7 @@ fn print_ratio() {
     let (mut ticks, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let start = cpu_time();
-        assert_eq!(fleet.tick(), fleet.domains.len());
+        assert_eq!(fleet.tick(), fleet.children.len());
         let middle = cpu_time();
         black_box(fleet.read_bare(&mut buffer));
         ticks.push(middle - start);
@@ -235,14 +223,14 @@ fn print_ratio() {
 }
 
 #[divan::bench]
-fn tick_of_50_domains(bencher: Bencher<'_, '_>) {
+fn tick_of_200_domains(bencher: Bencher<'_, '_>) {
     let mut fleet = fleet();
     fleet.tick();
     bencher.bench_local(|| fleet.tick());
 }
 
 #[divan::bench]
-fn bare_reads_of_50_domains(bencher: Bencher<'_, '_>) {
+fn bare_reads_of_200_domains(bencher: Bencher<'_, '_>) {
     let fleet = fleet();
     let mut buffer = vec![0; 8 << 10];
     bencher.bench_local(|| fleet.read_bare(&mut buffer));

@@ -21,7 +21,9 @@ const BOOTS: Duration = Duration::from_secs(180);
 pub(crate) enum Variant {
     /// vCPUs to add, virtio-mem, the ports of agent and witness.
     Full,
-    /// The same, and the agent is not started in the guest.
+    /// The same, and qemu-ga runs beside the agent, on a port of its own.
+    Qga,
+    /// As full, and the agent is not started in the guest.
     NoAgent,
     /// No maxMemory, NUMA cell and virtio-mem: memory by the balloon alone.
     Balloon,
@@ -39,6 +41,14 @@ impl Variant {
                 "witness",
                 "virtio-mem",
             ],
+            Self::Qga => &[
+                "numa",
+                "serial-controller",
+                "agent-port",
+                "witness",
+                "virtio-mem",
+                "qga",
+            ],
             Self::Balloon => &["serial-controller", "agent-port", "witness"],
             Self::Fixed => &["serial-controller", "witness"],
         }
@@ -47,6 +57,7 @@ impl Variant {
     fn words(self) -> &'static str {
         match self {
             Self::Full | Self::Balloon => "",
+            Self::Qga => "qga ",
             Self::NoAgent | Self::Fixed => "noagent ",
         }
     }

@@ -146,7 +146,7 @@ impl Lab {
     }
 
     /// The program of the daemon.
-    pub(super) fn daemon_program(&self) -> &Path {
+    pub(crate) fn daemon_program(&self) -> &Path {
         &self.inner.programs.daemon
     }
 
