@@ -33,16 +33,16 @@ impl Jobs {
         rate(counts.next()?, counts.next_back()?, WINDOW / 2.0)
     }
 
-    /// The best jobs a second over any few seconds with more than one CPU.
-    pub(crate) fn best_after(&self) -> Option<f64> {
-        let after: Vec<&Count> = self.counts.iter().filter(|c| c.online > 1).collect();
-        let windows = after.iter().enumerate().filter_map(|(index, first)| {
-            let last = after[index..]
-                .iter()
-                .find(|last| last.uptime - first.uptime >= WINDOW)?;
-            rate(first, last, WINDOW)
-        });
-        windows.max_by(f64::total_cmp)
+    /// Jobs a second over the latest few seconds, all of them with more than one CPU.
+    pub(crate) fn latest_with_more(&self) -> Option<f64> {
+        let last = self.counts.last()?;
+        let mut recent = self
+            .counts
+            .iter()
+            .rev()
+            .take_while(|count| count.online > 1);
+        let first = recent.find(|count| last.uptime - count.uptime >= WINDOW)?;
+        rate(first, last, WINDOW)
     }
 }
 

@@ -22,9 +22,13 @@ const DOCUMENT: &str = "examples/personas/demo-web.yaml";
 /// Memory at boot, which is the persona's least too.
 const BOOT_MEMORY: u64 = 512 * MIB;
 
-/// Thousandths of a vCPU that the CPU load wants: more than the rule leaves to one vCPU, less than it leaves to three,
-/// and less than the two CPUs of a small host, so that growth is what ends it.
-const CPU_DEMAND: u32 = 1300;
+/// What the CPU load wants, as a multiple of what the guest is seen to do with one vCPU: more than the rule leaves to
+/// one, less than it leaves to three, and less than the two CPUs of a small host, so that growth is what ends it.
+const CPU_LOAD: f64 = 1.4;
+/// Thousandths of a vCPU that are offered while it is seen what one does: more than it can do, whatever the machine does
+/// besides.
+const MORE_THAN_ONE: u32 = 2500;
+
 /// What the memory load wants, and leaves: three steps of the rule bring it below the threshold.
 const MEMORY_LOAD: u64 = 500 * MIB;
 const MEMORY_LEFT: u64 = 40 * MIB;
@@ -188,14 +192,24 @@ impl<'a> Demo<'a> {
     /// CPU load, until the rule for vCPUs no longer holds.
     pub(crate) fn grow_vcpus(&mut self) -> Outcome<()> {
         self.screen
-            .step("CPU load of 1.3 vCPUs, in jobs of fixed work: vCPUs are added until the rule no longer holds");
+            .step("CPU load of 1.4 vCPUs, in jobs of fixed work: vCPUs are added until the rule no longer holds");
         self.show_rule("grow-cpu")?;
         let witness = self.domain.witness();
-        let offered = witness.load_cpu(CPU_DEMAND)?;
-        self.screen
-            .line(&format!("the guest is offered {offered:.0} jobs a second"));
+        witness.load_cpu(MORE_THAN_ONE)?;
         let began = Instant::now();
         let mut jobs = Jobs::default();
+        let one = eventually("the guest is seen to work", ACTIVATES, || {
+            let guest = witness.status()?;
+            let online = guest.online()?;
+            jobs.note(&guest, online);
+            jobs.rate_with(1)
+                .ok_or_else(|| Failure::new("no job rate with one vCPU yet"))
+        })?;
+        let offered = one * CPU_LOAD;
+        witness.load_cpu_rate(offered)?;
+        self.screen.line(&format!(
+            "one vCPU does {one:.0} jobs a second; the guest is offered {offered:.0}"
+        ));
         let mut second = None;
         let mut explained = None;
         let mut quiet = Quiet::default();
@@ -223,7 +237,7 @@ impl<'a> Demo<'a> {
         )
         .map_err(|failure| busy(&self.domain, failure))?;
         let (Some(before), Some(after), Some(second)) =
-            (jobs.rate_with(1), jobs.best_after(), second)
+            (jobs.rate_with(1), jobs.latest_with_more(), second)
         else {
             return Err(Failure::new("the growth was too quick to measure rates"));
         };
@@ -232,9 +246,12 @@ impl<'a> Demo<'a> {
             "second vCPU online in the guest {} after the start of the load",
             seconds(second)
         ));
+        let steps = match sizes.len().saturating_sub(1) {
+            1 => "1 step".to_owned(),
+            steps => format!("{steps} steps"),
+        };
         self.screen.seen(format!(
-            "{} steps to {}; the rule no longer holds",
-            sizes.len().saturating_sub(1),
+            "{steps} to {}; the rule no longer holds",
             vcpus(last)
         ));
         self.screen.seen(format!(
@@ -322,9 +339,8 @@ impl<'a> Demo<'a> {
                 "QEMU still has {}: without KVM it cannot finish taking one out, so the daemon takes them",
                 vcpus(plugged)
             ));
-            self.screen.line(
-                "offline in the guest only, and uses them again at the next growth. Under KVM it unplugs them.",
-            );
+            self.screen
+                .line("offline in the guest only, and uses them again at the next growth.");
         } else {
             ensure(plugged == 1, || {
                 format!("QEMU still has {}", vcpus(plugged))
@@ -482,7 +498,7 @@ fn wants_vcpus(explain: &ExplainView) -> bool {
 }
 
 fn gain(jobs: &Jobs, offered: f64) -> Outcome<()> {
-    let rates = jobs.rate_with(1).zip(jobs.best_after());
+    let rates = jobs.rate_with(1).zip(jobs.latest_with_more());
     let (before, after) = rates.ok_or_else(|| Failure::new("no job rates yet"))?;
     ensure(after >= before * RATE_GAIN, || {
         format!("{before:.0} jobs a second before, {after:.0} after, {offered:.0} offered")
