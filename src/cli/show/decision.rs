@@ -106,7 +106,7 @@ pub(in crate::cli) fn explain(screen: &mut Screen, explain: &ExplainView) -> io:
             screen.line(&format!("  looked at {}", clean(&text)))?;
         }
         for want in &rule.wants {
-            screen.line(&format!("  wants to {}", clean(want)))?;
+            screen.line(&format!("  wants {}", clean(want)))?;
         }
         if let Some(detail) = &rule.detail {
             screen.line(&format!("  {}", clean(detail)))?;
