@@ -366,7 +366,7 @@ fn what_the_kernel_keeps_for_itself_is_no_margin_of_live_use() {
         hidden,
         ..Machine::new(1, &text)
     }]);
-    world.run(120);
+    let _ = world.run(120);
     let total = world.machines[0].memory - hidden;
     assert!(total >= used * 13 / 10, "{} left", Bytes(total));
 }
