@@ -12,8 +12,10 @@ help: ## list these targets
 setup: ## install what is missing and, without systemd, start the services that libvirt needs (root)
 	@packaging/setup-development
 
-demo: setup ## show the main job on a real domain: grow under load, shrink after it
-	@tests/demo
+demo: setup ## show the main job on a real domain: grow under load, shrink after it; ARGS=--keep leaves it running
+	@tests/guest/build >/dev/null
+	$(CARGO) build --bins --example demo
+	@$(CARGO) run --quiet --example demo -- $(ARGS)
 
 test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null

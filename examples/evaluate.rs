@@ -292,14 +292,7 @@ fn replay(persona: &Persona, samples: &[f64]) -> Outcome {
                 }
                 machine.vcpus = u32::try_from(step.to).unwrap_or(largest);
                 state.begin(step, machine.now);
-                state.finish(
-                    id,
-                    step.resource,
-                    Ending::Applied,
-                    Some(step.to),
-                    &policy,
-                    machine.now,
-                );
+                state.finish(step, Ending::Applied, Some(step.to), &policy, machine.now);
             }
             let missing = (machine.demand - f64::from(machine.vcpus)).max(0.0);
             outcome.vcpu_hours += f64::from(machine.vcpus) * hours;

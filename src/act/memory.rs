@@ -37,37 +37,62 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         .memory_total(step.domain, GUEST_ANSWER)
         .await
         .ok();
-    if let Err((error, happened)) = request(hands, &before, Bytes(step.to)).await {
-        let ending = if happened {
-            Ending::Unknown
-        } else {
-            Ending::Refused
-        };
-        return Outcome {
-            ending,
-            ..refused(&step, error, Some(&before))
-        };
+    let mut notes = Vec::new();
+    let watched = match request(hands, &before, Bytes(step.to)).await {
+        Ok(()) => follow(hands, &step, before.clone()).await,
+        Err((error, happened)) => {
+            notes.push(error);
+            match hands.hypervisor.describe(step.domain).await {
+                // The call failed, but it may have done something: what is seen counts.
+                Ok(now) if in_doubt(&now, &before, happened) => follow(hands, &step, now).await,
+                shown => {
+                    let ending = if happened {
+                        Ending::Unknown
+                    } else {
+                        Ending::Refused
+                    };
+                    let seen = shown.unwrap_or(before);
+                    return Outcome {
+                        ending,
+                        ..refused(&step, notes.join("; "), Some(&seen))
+                    };
+                }
+            }
+        }
+    };
+    if watched.nudged {
+        notes.push("the device was stuck and had to be asked twice".into());
     }
-    let (last, nudged) = follow(hands, &step, before.clone()).await;
-    let plugged = plugged(&last);
-    let mut note = nudged.then(|| "the device was stuck and had to be asked twice".to_string());
-    let mut asked = asked(&last);
-    let start = self::plugged(&before);
-    let ending = if plugged == Bytes(step.to) {
-        Ending::Applied
-    } else {
+    let (start, plugged) = (plugged(&before), plugged(&watched.last));
+    let mut asked = asked(&watched.last);
+    let ending = match watched.end {
+        End::Gone => {
+            notes.push("the domain was stopped or started anew meanwhile".into());
+            return Outcome {
+                ending: Ending::Unknown,
+                ..refused(&step, notes.join("; "), None)
+            };
+        }
+        End::Reached => Ending::Applied,
         // What has not come by now is not left pending: a request that completes an hour later would surprise everybody.
-        if let Err((error, _)) = request(hands, &last, plugged).await {
-            note = Some(format!("the pending rest could not be taken back: {error}"));
-        } else {
-            asked = plugged;
-            note = Some("the guest did not follow all the way in time; the rest of the request was taken back".into());
-        }
-        if plugged == start {
-            Ending::Refused
-        } else {
-            Ending::Partial
-        }
+        End::TimedOut => match request(hands, &watched.last, plugged).await {
+            Err((error, _)) => {
+                notes.push(format!("the pending rest could not be taken back: {error}"));
+                Ending::Unknown
+            }
+            Ok(()) => {
+                asked = plugged;
+                notes.push(
+                    "the guest did not follow all the way in time; the rest of the request was taken back"
+                        .into(),
+                );
+                if plugged == start {
+                    Ending::Refused
+                } else {
+                    Ending::Partial
+                }
+            }
+        },
     };
     let guest = hands
         .guest
@@ -78,13 +103,13 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         (Ending::Applied, Some(before), Some(after))
             if !guest_followed(start, plugged, before, after) =>
         {
-            note = Some("the hypervisor shows the change, but the guest does not".into());
+            notes.push("the hypervisor shows the change, but the guest does not".into());
             Ending::Unknown
         }
         (ending, _, _) => ending,
     };
     if ending == Ending::Applied && guest.is_none() {
-        note = Some("the guest's own driver reports the size; no agent could confirm it".into());
+        notes.push("the guest's own driver reports the size; no agent could confirm it".into());
     }
     Outcome {
         requested: step.to,
@@ -93,7 +118,17 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         asked: Some(asked.0),
         step,
         ending,
-        note,
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
+    }
+}
+
+/// Whether something may be under way after a failed request. A virtio-mem device shows what it was asked for; a balloon
+/// does not, so only the kind of the failure tells.
+fn in_doubt(now: &DomainDescription, before: &DomainDescription, happened: bool) -> bool {
+    if now.virtio_mem.is_empty() {
+        happened
+    } else {
+        asked(now) != asked(before)
     }
 }
 
@@ -180,27 +215,53 @@ fn spread(devices: &[VirtioMem], total: Bytes) -> Vec<(&VirtioMem, Bytes)> {
         .collect()
 }
 
-/// Watches until the size is reached or the deadline passes. Says whether the device had to be asked twice.
-async fn follow(
-    hands: &Hands,
-    step: &Step,
-    before: DomainDescription,
-) -> (DomainDescription, bool) {
+/// How watching ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The size is there.
+    Reached,
+    /// The deadline passed.
+    TimedOut,
+    /// It is another running instance, or none.
+    Gone,
+}
+
+/// What watching saw.
+struct Watched {
+    end: End,
+    last: DomainDescription,
+    /// The device had to be asked twice.
+    nudged: bool,
+}
+
+/// Watches until the size is reached or the deadline passes.
+async fn follow(hands: &Hands, step: &Step, before: DomainDescription) -> Watched {
     let end = Instant::now() + hands.settings.memory_deadline;
     let (mut last, mut moved_at, mut nudged) = (before, Instant::now(), false);
     loop {
         sleep(LOOK).await;
-        if let Ok(now) = hands.hypervisor.describe(step.domain).await {
-            if plugged(&now) != plugged(&last) {
-                moved_at = Instant::now();
+        let mut gone = false;
+        match hands.hypervisor.describe(step.domain).await {
+            Ok(now) => {
+                if plugged(&now) != plugged(&last) {
+                    moved_at = Instant::now();
+                }
+                gone = now.instance != step.instance;
+                last = now;
             }
-            last = now;
+            Err(HypervisorError::NoDomain { .. }) => gone = true,
+            // Perhaps the next look succeeds.
+            Err(_) => {}
         }
-        if plugged(&last) == Bytes(step.to)
-            || Instant::now() >= end
-            || last.instance != step.instance
-        {
-            return (last, nudged);
+        let end = if gone {
+            Some(End::Gone)
+        } else if plugged(&last) == Bytes(step.to) {
+            Some(End::Reached)
+        } else {
+            (Instant::now() >= end).then_some(End::TimedOut)
+        };
+        if let Some(end) = end {
+            return Watched { end, last, nudged };
         }
         let shrinking = step.to < step.from && !last.virtio_mem.is_empty();
         if shrinking && !nudged && moved_at.elapsed() >= NUDGE_AFTER {

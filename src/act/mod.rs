@@ -12,6 +12,9 @@ mod guest;
 mod memory;
 mod vcpu;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -99,27 +99,21 @@ async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription
     match bring_online(hands, &step, target).await {
         Ok(online) => seen.online = Some(online),
         Err(fault) => {
-            let ending = match fault {
+            let (ending, what) = match fault {
+                GuestFault::Unknown(_) => (Ending::Unknown, "it is not known whether it is online"),
                 // The vCPU is plugged, so something did change: it is not as if nothing had happened.
-                GuestFault::Absent(_) | GuestFault::Refused(_)
-                    if seen
-                        .plugged
-                        .is_some_and(|plugged| u64::from(plugged) > step.from) =>
-                {
-                    Ending::Partial
+                _ if seen.plugged.is_some_and(|now| now > before.vcpus_plugged) => {
+                    (Ending::Partial, "plugged, but not online")
                 }
-                GuestFault::Absent(_) | GuestFault::Refused(_) => Ending::Refused,
-                GuestFault::Unknown(_) => Ending::Unknown,
+                _ => (Ending::Refused, "not online"),
             };
-            return ended(
-                &step,
-                ending,
-                seen,
-                Some(format!("plugged, but not online: {fault}")),
-            );
+            return ended(&step, ending, seen, Some(format!("{what}: {fault}")));
         }
     }
-    let ending = judge(&step, target, seen);
+    let ending = judge(&step, target, seen, before);
+    if ending == Ending::Partial && note.is_none() {
+        note = Some("plugged, but the guest did not bring all of it online".into());
+    }
     ended(&step, ending, seen, note)
 }
 
@@ -149,13 +143,13 @@ async fn bring_online(hands: &Hands, step: &Step, target: u32) -> Result<u32, Gu
 }
 
 /// What the two sides show, against what was asked for.
-fn judge(step: &Step, target: u32, seen: Seen) -> Ending {
+fn judge(step: &Step, target: u32, seen: Seen, before: &DomainDescription) -> Ending {
     let (Some(plugged), Some(online)) = (seen.plugged, seen.online) else {
         return Ending::Unknown;
     };
     if online == target && plugged >= target {
         Ending::Applied
-    } else if u64::from(online) == step.from {
+    } else if u64::from(online) == step.from && plugged == before.vcpus_plugged {
         Ending::Refused
     } else {
         Ending::Partial
@@ -189,7 +183,7 @@ async fn shrink(hands: &Hands, step: Step, target: u32, before: &DomainDescripti
         }
     }
     if seen.online != Some(target) {
-        let ending = judge(&step, target, seen);
+        let ending = judge(&step, target, seen, before);
         return ended(
             &step,
             ending,

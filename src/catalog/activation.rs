@@ -107,6 +107,18 @@ pub struct Activation {
     pub attempts: u32,
     /// When this was wanted first.
     pub wanted_at: Moment,
+    /// What was in force before this one, and stays so until this one is.
+    #[serde(default)]
+    pub standing: Option<InForce>,
+}
+
+/// A persona whose rules and bounds hold for a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// Its name.
+    pub name: PersonaName,
+    /// Its version.
+    pub version: VersionNumber,
 }
 
 impl Stored for Activation {
@@ -182,7 +194,39 @@ impl Activation {
             state,
             attempts: 0,
             wanted_at: now,
+            standing: None,
         }
+    }
+
+    /// With what the activation before it leaves in force.
+    #[must_use]
+    pub fn following(self, before: Option<&Self>) -> Self {
+        Self {
+            standing: before.and_then(Self::in_force),
+            ..self
+        }
+    }
+
+    /// What is in force on the host's side: what the guest has or nobody could ask it to have; while it is under way, and
+    /// when it has failed, what was in force before.
+    pub fn in_force(&self) -> Option<InForce> {
+        if !self.holds() {
+            return self.standing.clone();
+        }
+        match &self.desired {
+            Desired::Persona { name, version, .. } => Some(InForce {
+                name: name.clone(),
+                version: *version,
+            }),
+            Desired::Nothing => None,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        matches!(
+            self.state,
+            ActivationState::Active { .. } | ActivationState::AgentAbsent
+        )
     }
 
     /// Whether it is an activation of `desired` already, however far it has come.
@@ -198,6 +242,16 @@ impl Activation {
     /// What `event` makes of it.
     #[must_use]
     pub fn next(&self, event: ActivationEvent, now: Moment) -> Transition {
+        match self.transition(event, now) {
+            Transition::Changed(next) => Transition::Changed(Self {
+                standing: if next.holds() { None } else { self.in_force() },
+                ..next
+            }),
+            other => other,
+        }
+    }
+
+    fn transition(&self, event: ActivationEvent, now: Moment) -> Transition {
         use ActivationState::{Active, AgentAbsent, Failed, Pending, Sent};
         let stale = |generation: Generation| generation != self.generation;
         match event {
@@ -384,6 +438,49 @@ mod tests {
         assert!(
             matches!(after(&retried).state, State::Failed { .. }),
             "what failed is not tried by itself"
+        );
+    }
+
+    #[test]
+    fn what_was_in_force_stays_so_until_its_successor_is() {
+        let version =
+            |activation: &Activation| activation.in_force().map(|in_force| in_force.version.get());
+        let step = |activation: &Activation, event| match activation.next(event, Moment(5)) {
+            Transition::Changed(next) => next,
+            other => panic!("{other:?}"),
+        };
+        let first = Activation::new(Generation(7), persona(1), AgentPresence::Present, Moment(1));
+        assert_eq!(version(&first), None, "nothing was in force before");
+        let first = step(&first, ActivationEvent::Sent);
+        let first = step(&first, ActivationEvent::Acknowledged(Generation(7)));
+        assert_eq!(version(&first), Some(1));
+        let second = Activation::new(Generation(8), persona(2), AgentPresence::Present, Moment(2))
+            .following(Some(&first));
+        let second = step(&second, ActivationEvent::Sent);
+        assert_eq!(version(&second), Some(1), "the second is only under way");
+        let failed = step(
+            &second,
+            ActivationEvent::Refused(Generation(8), "no".to_owned()),
+        );
+        // Also after the daemon's restart, which reads it from the store.
+        let read: Activation =
+            serde_json::from_str(&serde_json::to_string(&failed).unwrap()).unwrap();
+        assert_eq!(version(&read), Some(1));
+        let third = Activation::new(
+            Generation(9),
+            Desired::Nothing,
+            AgentPresence::Absent,
+            Moment(3),
+        )
+        .following(Some(&read));
+        assert_eq!(version(&third), None);
+        let active = step(&second, ActivationEvent::Acknowledged(Generation(8)));
+        assert_eq!((version(&active), active.standing.clone()), (Some(2), None));
+        let rebooted = step(&active, ActivationEvent::AgentCame(Shown::Nothing));
+        assert_eq!(
+            version(&rebooted),
+            Some(2),
+            "a guest that lost it gets it again"
         );
     }
 

@@ -144,7 +144,7 @@ impl Catalogue {
     }
 
     /// Stages what is to be active on a domain. A domain that never had anything and is to have nothing has no
-    /// activation: `Ok(None)`.
+    /// activation, unless that is insisted on because its guest shows something: `Ok(None)`.
     ///
     /// # Errors
     ///
@@ -159,7 +159,9 @@ impl Catalogue {
         now: Moment,
     ) -> Result<Option<Wanted>, StoreError> {
         match self.activations.get_mut(&domain) {
-            None if desired == Desired::Nothing => return Ok(None),
+            None if desired == Desired::Nothing && insistence == Insistence::Keep => {
+                return Ok(None);
+            }
             Some(activation)
                 if insistence == Insistence::Keep && activation.satisfies(&desired) =>
             {
@@ -172,7 +174,8 @@ impl Catalogue {
             _ => {}
         }
         let generation = self.generations.take(&self.store)?;
-        let activation = Activation::new(generation, desired, agent, now);
+        let activation = Activation::new(generation, desired, agent, now)
+            .following(self.activations.get(&domain));
         batch.put(domain.to_string(), &activation)?;
         self.activations.insert(domain, activation.clone());
         Ok(Some(Wanted::Started(activation)))

@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use persona::{Moment, Persona, PersonaName, SourceText};
 
 pub use activation::{
-    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Shown,
-    Transition,
+    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, InForce, MOST_ATTEMPTS,
+    Shown, Transition,
 };
 pub use binding::{Insistence, Wanted};
 pub use edit::{Deletion, Expect};

@@ -10,6 +10,12 @@ use crate::hypervisor::{
 };
 
 use super::personas::ActivationResult;
+use super::tags::TagsWritten;
+
+/// When something was asked, counted in steps that had ended by then: an answer from before the end of a step of a
+/// domain describes a machine that is no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked(pub(super) u64);
 
 /// One event.
 #[derive(Debug)]
@@ -21,21 +27,27 @@ pub enum Event {
     /// What the host has was asked for.
     Host(Result<HostFacts, HypervisorError>),
     /// All domains were asked for.
-    Domains(Result<Vec<DomainDescription>, HypervisorError>),
+    Domains(Asked, Result<Vec<DomainDescription>, HypervisorError>),
     /// One domain was asked for.
-    Described(DomainId, Box<Result<DomainDescription, HypervisorError>>),
+    Described(
+        DomainId,
+        Asked,
+        Box<Result<DomainDescription, HypervisorError>>,
+    ),
     /// The bulk figures were asked for.
     Stats(Result<Vec<(DomainId, DomainStats)>, HypervisorError>),
     /// An agent, or its channel, tells something.
     Agent(DomainId, AgentEvent),
-    /// A step has ended.
-    Acted(Box<Outcome>),
+    /// A step has ended, and this is how the hypervisor describes the domain after it, where it could be asked.
+    Acted(Box<Outcome>, Option<Box<DomainDescription>>),
     /// The task that carried out a step died, so nothing is known.
     ActLost(Box<Step>),
     /// A guest was asked to activate or deactivate a persona.
     Activated(Box<ActivationResult>),
-    /// Tags or status of a domain were written.
-    MetadataWritten(DomainId, Result<(), HypervisorError>),
+    /// The status element of a domain was written.
+    StatusWritten(DomainId, Result<(), HypervisorError>),
+    /// Tags were written because somebody asked for it.
+    TagsWritten(Box<TagsWritten>),
     /// Somebody asks for something.
     Request(Box<Request>),
     /// Read the configuration again.

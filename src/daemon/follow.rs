@@ -4,8 +4,8 @@
 use agent_protocol::message::HelloReason;
 use planner::snapshot::Run;
 
-use super::event::Event;
-use super::tracked::{Looking, Tracked};
+use super::event::{Asked, Event};
+use super::tracked::{AgentSide, Looking, Tracked};
 use super::{Daemon, tick};
 use crate::act::sentence_of;
 use crate::agent::{AgentEvent, LostReason, Running};
@@ -74,9 +74,15 @@ impl Daemon {
         self.connection.detail = None;
         let text = format!("connected to {}", self.connection.uri);
         self.record(AuditKind::Connection, None, &text, serde_json::Value::Null);
+        self.ask_for_host();
+        self.list_domains();
+    }
+
+    /// Asks what the host has.
+    pub(super) fn ask_for_host(&mut self) {
+        self.asking_host = true;
         let hypervisor = self.hypervisor.clone();
         self.spawn(async move { Event::Host(hypervisor.host().await) });
-        self.list_domains();
     }
 
     fn disconnected(&mut self, reason: String) {
@@ -93,10 +99,12 @@ impl Daemon {
     pub(super) fn list_domains(&mut self) {
         self.last_list = Some(self.clock.now());
         let hypervisor = self.hypervisor.clone();
-        self.spawn(async move { Event::Domains(hypervisor.domains().await) });
+        let asked = self.ended;
+        self.spawn(async move { Event::Domains(asked, hypervisor.domains().await) });
     }
 
     pub(super) fn host_is_known(&mut self, result: Result<HostFacts, HypervisorError>) {
+        self.asking_host = false;
         match result {
             Ok(host) => {
                 self.connection.library = Some(host.library_version.clone());
@@ -115,6 +123,7 @@ impl Daemon {
 
     pub(super) fn domains_are_known(
         &mut self,
+        asked: Asked,
         result: Result<Vec<DomainDescription>, HypervisorError>,
     ) {
         let descriptions = match result {
@@ -137,11 +146,16 @@ impl Daemon {
             })
             .copied()
             .collect();
+        // A domain whose definition cannot be read at the moment is left out of the list as well, so each is asked for.
         for id in gone {
-            self.domain_is_gone(id);
+            self.look(id);
         }
         for description in descriptions {
-            self.take_description(description);
+            if self.is_out_of_date(description.id, asked) {
+                self.look(description.id);
+            } else {
+                self.take_description(description);
+            }
         }
         self.publish_soon();
     }
@@ -156,34 +170,55 @@ impl Daemon {
             tracked.looking = Looking::Yes;
         }
         let hypervisor = self.hypervisor.clone();
-        self.spawn(async move { Event::Described(id, Box::new(hypervisor.describe(id).await)) });
+        let asked = self.ended;
+        self.spawn(
+            async move { Event::Described(id, asked, Box::new(hypervisor.describe(id).await)) },
+        );
+    }
+
+    /// Whether a step of the domain has ended since its description was asked for.
+    pub(super) fn is_out_of_date(&self, id: DomainId, asked: Asked) -> bool {
+        self.domains
+            .get(&id)
+            .is_some_and(|tracked| tracked.changed > asked)
     }
 
     pub(super) fn domain_is_known(
         &mut self,
         id: DomainId,
+        asked: Asked,
         result: Result<DomainDescription, HypervisorError>,
     ) {
+        let out_of_date = self.is_out_of_date(id, asked);
         let again = self.domains.get_mut(&id).map(|tracked| {
             std::mem::replace(&mut tracked.looking, Looking::No) == Looking::AndAgain
         });
         match result {
+            Ok(_) if out_of_date => {}
             Ok(description) => self.take_description(description),
             Err(HypervisorError::NoDomain { .. }) => self.domain_is_gone(id),
             Err(error) => {
                 tracing::debug!(domain = %id, error = sentence_of(&error), "a domain could not be described");
             }
         }
-        if again == Some(true) {
+        if again == Some(true) || out_of_date {
             self.look(id);
         }
         self.publish_soon();
     }
 
     /// What is known of a domain is replaced by what it is now.
-    fn take_description(&mut self, description: DomainDescription) {
+    pub(super) fn take_description(&mut self, description: DomainDescription) {
         let id = description.id;
         let fresh = !self.domains.contains_key(&id);
+        if let Some(carried) = self.carried_processes.remove(&id)
+            && description
+                .process
+                .is_some_and(|process| process != carried)
+        {
+            // The number of the instance is the same by chance.
+            self.state.forget(id);
+        }
         let tracked = self
             .domains
             .entry(id)
@@ -191,16 +226,14 @@ impl Daemon {
         let old = std::mem::replace(&mut tracked.description, description);
         let restarted = old.instance != tracked.description.instance;
         if restarted {
-            // Nothing that was known of another running instance holds for this one.
-            let persona = std::mem::take(&mut tracked.persona);
-            let looking = tracked.looking;
-            *tracked = Tracked::new(tracked.description.clone());
-            tracked.persona = persona;
-            tracked.looking = looking;
+            tracked.restarted();
         }
         let run = tracked.run();
-        let tags_changed = old.tags != tracked.description.tags;
-        let problem = tracked.description.tags_problem.clone();
+        let tags_changed = old.tags != tracked.description.tags
+            || old.tags_problem != tracked.description.tags_problem;
+        if run == Run::Off || tracked.description.agent_channel.is_none() {
+            tracked.agent = AgentSide::default();
+        }
         let channel = tracked.description.agent_channel.clone();
         let emulator = Emulator::of(&tracked.description);
         match (run, channel) {
@@ -223,8 +256,10 @@ impl Daemon {
             tracing::info!(domain = %id, name = self.domains[&id].description.name, ?run, "found a domain");
         }
         if fresh || tags_changed || restarted {
-            self.tags_problem(id, problem);
             self.resolve(id);
+        } else {
+            // In case that it could not be written before.
+            self.show_status(id);
         }
         if fresh || restarted || run != run_of(&old) {
             self.statistics_on(id);
@@ -252,11 +287,12 @@ impl Daemon {
         }
         let hypervisor = self.hypervisor.clone();
         let period = std::time::Duration::from_secs(2);
+        let asked = self.ended;
         self.spawn(async move {
             if let Err(error) = hypervisor.set_balloon_period(id, period).await {
                 tracing::warn!(domain = %id, error = sentence_of(&error), "the balloon's statistics could not be turned on");
             }
-            Event::Described(id, Box::new(hypervisor.describe(id).await))
+            Event::Described(id, asked, Box::new(hypervisor.describe(id).await))
         });
     }
 
@@ -390,18 +426,25 @@ impl Daemon {
         self.publish_soon();
     }
 
-    /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor) needs a restart.
+    /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor, the
+    /// agents' interval, the audit's length) needs a restart.
     pub(super) fn reload(&mut self, by: &str) -> Result<(), crate::config::ConfigError> {
         match crate::config::Config::read(&self.config_path) {
-            Ok(config) => {
+            Ok(mut config) => {
                 let restart = config.hypervisor != self.config.hypervisor
-                    || config.paths != self.config.paths;
+                    || config.paths != self.config.paths
+                    || config.tick.telemetry_ms != self.config.tick.telemetry_ms
+                    || config.audit != self.config.audit;
+                // The agents go on at the interval that they were told, so their reports age by that one.
+                config.tick.telemetry_ms = self.config.tick.telemetry_ms;
+                // Readings are too old after some of these periods, and windows start anew after a gap of them.
+                self.observer.set_period(config.tick.interval());
                 self.policy = config.policy();
                 self.hands.settings = tick::settings(&config);
                 self.config = config;
                 self.problems.remove("configuration");
                 let note = if restart {
-                    "; the hypervisor and the paths are taken over at the next start"
+                    "; the hypervisor, the paths, the agents' interval and the audit's length are taken over at the next start"
                 } else {
                     ""
                 };

@@ -6,7 +6,7 @@
 //! follow     what hypervisor and agents tell  -> what is known of each domain
 //! tick       sample -> snapshot -> plan -> steps begun                         (control path)
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
-//! requests   what people ask -> catalogue, bindings, answers
+//! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! show       what is known -> view;  explain and doctor: the long answers
 //! ```
 //!
@@ -22,7 +22,9 @@ mod message;
 mod personas;
 mod requests;
 mod show;
+mod status;
 pub mod systemd;
+mod tags;
 mod tick;
 mod tracked;
 
@@ -48,7 +50,7 @@ use crate::store::Store;
 use crate::view::{AuditRecordView, HypervisorState, HypervisorView, View};
 
 pub use clock::Clock;
-pub use event::Event;
+pub use event::{Asked, Event};
 
 use tracked::Tracked;
 
@@ -118,7 +120,12 @@ pub struct Daemon {
     last_slow: Option<Moment>,
     last_list: Option<Moment>,
     asking_stats: bool,
+    asking_host: bool,
     acting: usize,
+    /// Steps that have ended.
+    ended: Asked,
+    /// The emulators' processes that the carried state belongs to, until their domains are found.
+    carried_processes: BTreeMap<DomainId, u32>,
     problems: BTreeMap<&'static str, String>,
     /// Something changed since the last view was published.
     unshown: bool,
@@ -156,8 +163,11 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         guest: Arc::new(parts.registry.clone()),
         settings: tick::settings(&parts.config),
     };
+    let policy = parts.config.policy();
+    let carried =
+        tick::carried_state(&parts.store, &policy, clock.now()).map_err(DaemonError::Store)?;
     let mut daemon = Daemon {
-        policy: parts.config.policy(),
+        policy,
         clock,
         started: clock.now(),
         connection: HypervisorView {
@@ -170,7 +180,8 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         hypervisor: parts.hypervisor,
         registry: parts.registry,
         observer: parts.observer,
-        state: tick::carried_state(&parts.store).map_err(DaemonError::Store)?,
+        state: carried.state,
+        carried_processes: carried.processes,
         store: parts.store,
         audit,
         catalog,
@@ -184,7 +195,9 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         last_slow: None,
         last_list: None,
         asking_stats: false,
+        asking_host: false,
         acting: 0,
+        ended: Asked::default(),
         problems: BTreeMap::new(),
         unshown: false,
         views: parts.views,
@@ -225,7 +238,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let end = Instant::now() + LAST_STEPS;
     while daemon.acting > 0 {
         match timeout_at(end, events.recv()).await {
-            Ok(Some(event @ (Event::Acted(_) | Event::ActLost(_)))) => {
+            Ok(Some(event @ (Event::Acted(..) | Event::ActLost(_)))) => {
                 daemon.handle(event);
             }
             Ok(Some(_)) => {}
@@ -263,14 +276,19 @@ impl Daemon {
             Event::Tick => self.tick(),
             Event::Hypervisor(event) => self.hypervisor_tells(event),
             Event::Host(result) => self.host_is_known(result),
-            Event::Domains(result) => self.domains_are_known(result),
-            Event::Described(domain, result) => self.domain_is_known(domain, *result),
+            Event::Domains(asked, result) => self.domains_are_known(asked, result),
+            Event::Described(domain, asked, result) => {
+                self.domain_is_known(domain, asked, *result);
+            }
             Event::Stats(result) => self.stats_are_known(result),
             Event::Agent(domain, event) => self.agent_tells(domain, event),
-            Event::Acted(outcome) => self.step_ended(*outcome),
+            Event::Acted(outcome, description) => {
+                self.step_ended(*outcome, description.map(|description| *description));
+            }
             Event::ActLost(step) => self.step_lost(&step),
             Event::Activated(result) => self.activation_ended(*result),
-            Event::MetadataWritten(domain, result) => self.metadata_is_written(domain, result),
+            Event::StatusWritten(domain, result) => self.status_is_written(domain, result),
+            Event::TagsWritten(written) => self.tags_are_written(*written),
             Event::Request(request) => self.answer(*request),
             Event::Reload => {
                 systemd::reloading();

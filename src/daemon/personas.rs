@@ -1,11 +1,9 @@
 //! The persona path: tags and bindings -> the version that a domain is to have -> its activation in the guest -> what is
 //! in force. The catalogue keeps each step before it is taken, so that every start knows where the last one was.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::{Operation, RequestId};
-use persona::Persona;
 
 use super::Daemon;
 use super::event::Event;
@@ -15,11 +13,10 @@ use crate::agent::{AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::{
     Activation, ActivationEvent, ActivationState, AgentPresence, CatalogueError, Desired,
-    Generation, Insistence, Origin, PersonaRef, Resolution, Shown, Transition, Wanted,
+    Generation, InForce, Insistence, Origin, PersonaRef, Resolution, Shown, Transition, Wanted,
 };
-use crate::hypervisor::{DomainId, HypervisorError, MetadataElement};
+use crate::hypervisor::DomainId;
 use crate::store::Batch;
-use crate::view;
 
 /// How long the guest may take besides its scripts.
 const GUEST_TIME: Duration = Duration::from_secs(30);
@@ -54,21 +51,34 @@ impl Daemon {
             return Ok(());
         };
         let tags = tracked.description.tags.clone();
+        let unreadable = tracked.description.tags_problem.clone();
         let agent = presence(tracked.agent.facts.is_some());
         let desired = match self.catalog.resolve(id, &tags) {
-            Resolution::Bound(binding) => self.catalog.desired(&binding)?,
-            Resolution::Unbound => Desired::Nothing,
+            // Tags that cannot be read are not the same as no tags: what holds goes on to hold.
+            _ if unreadable.is_some() && self.catalog.explicit(id).is_none() => Ok(None),
+            Resolution::Bound(binding) => self.catalog.desired(&binding).map(Some),
+            Resolution::Unbound => Ok(Some(Desired::Nothing)),
             Resolution::Conflict(conflict) => {
                 self.persona_problem(id, Some(conflict.to_string()));
+                self.follow_activation(id);
                 return Ok(());
             }
         };
-        self.persona_problem(id, None);
+        self.persona_problem(id, unreadable);
+        let desired = match desired {
+            Ok(Some(desired)) => desired,
+            kept => {
+                self.follow_activation(id);
+                return kept.map(|_| ());
+            }
+        };
         let now = self.clock.now();
         let mut batch = Batch::new();
-        let wanted = self
-            .catalog
-            .want(&mut batch, id, desired, insistence, agent, now)?;
+        // A generation may have to be taken from the store.
+        let wanted = tokio::task::block_in_place(|| {
+            self.catalog
+                .want(&mut batch, id, desired, insistence, agent, now)
+        })?;
         let entries = match &wanted {
             Some(Wanted::Started(activation)) => vec![self.entry(
                 AuditKind::Binding,
@@ -112,12 +122,6 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn tags_problem(&mut self, id: DomainId, problem: Option<String>) {
-        if let Some(problem) = problem {
-            self.persona_problem(id, Some(problem));
-        }
-    }
-
     fn persona_problem(&mut self, id: DomainId, problem: Option<String>) {
         let Some(tracked) = self.domains.get_mut(&id) else {
             return;
@@ -136,60 +140,45 @@ impl Daemon {
         }
     }
 
-    /// Brings what is in force in line with the activation, and sends it when it is due.
+    /// Sends the activation when it is due, and brings what is in force and shown in line with it.
     fn follow_activation(&mut self, id: DomainId) {
-        let activation = self.catalog.activation(id).cloned();
-        let in_force = activation
-            .as_ref()
-            .and_then(|activation| self.in_force_by(activation));
+        let Some(tracked) = self.domains.get(&id) else {
+            return;
+        };
+        if tracked.agent.facts.is_some()
+            && let Some(due) = self.catalog.activation(id).filter(|due| due.is_due())
+        {
+            let due = due.clone();
+            self.send(id, &due);
+        }
         let Some(tracked) = self.domains.get_mut(&id) else {
             return;
         };
+        let activation = self.catalog.activation(id);
+        let pinned = match self.catalog.resolve(id, &tracked.description.tags) {
+            Resolution::Bound(binding) => binding.persona.pin.is_some(),
+            Resolution::Unbound | Resolution::Conflict(_) => false,
+        };
         let side = &mut tracked.persona;
-        let (state, detail, since) = super::show::activation_state(activation.as_ref());
+        let (state, detail, since) = super::show::activation_state(activation);
         (side.state, side.detail, side.since) = (state, detail, since);
-        side.bound = activation.as_ref().and_then(super::show::bound);
-        match in_force {
-            Some(InForce::This(persona)) => side.in_force = Some(persona),
-            Some(InForce::Nothing) => side.in_force = None,
-            // Under way or failed: what was in force before stays in force.
-            None => {}
-        }
-        if let Some(activation) = activation {
-            if activation.is_due() && tracked.agent.facts.is_some() {
-                self.send(id, &activation);
-            }
-            self.show_status(id, &activation);
-        }
-        self.statistics_on(id);
-    }
-
-    fn in_force_by(&self, activation: &Activation) -> Option<InForce> {
-        if !matches!(
-            activation.state,
-            ActivationState::Active { .. } | ActivationState::AgentAbsent
-        ) {
-            return None;
-        }
-        match &activation.desired {
-            Desired::Nothing => Some(InForce::Nothing),
-            Desired::Persona { name, version, .. } => {
-                let reference = PersonaRef {
-                    name: name.clone(),
-                    pin: Some(*version),
-                };
-                match self.catalog.persona(&reference) {
-                    Ok((_, persona)) => Some(InForce::This(persona)),
-                    Err(error) => {
-                        tracing::error!(
-                            error = sentence_of(&error),
-                            "a persona that is active cannot be read"
-                        );
-                        None
-                    }
+        side.bound = activation.and_then(|activation| super::show::bound(activation, pinned));
+        match activation.and_then(Activation::in_force) {
+            None => side.in_force = None,
+            Some(InForce { name, version }) => {
+                let pin = Some(version);
+                match self.catalog.persona(&PersonaRef { name, pin }) {
+                    Ok((_, persona)) => side.in_force = Some(persona),
+                    // It was deleted while its successor is under way: what is known of it stays in force.
+                    Err(error) => tracing::error!(
+                        error = sentence_of(&error),
+                        "a persona that is in force cannot be read"
+                    ),
                 }
             }
         }
+        self.show_status(id);
+        self.statistics_on(id);
     }
 
     fn advance(&mut self, id: DomainId, event: ActivationEvent, entries: Vec<Entry>) -> Transition {
@@ -266,6 +255,26 @@ impl Daemon {
         self.follow_activation(id);
     }
 
+    /// An activation that could not be put on its way although its agent is there, because too much else was, is tried
+    /// again.
+    pub(super) fn ask_guests_again(&mut self) {
+        let waiting: Vec<DomainId> = self
+            .domains
+            .iter()
+            .filter(|(id, tracked)| {
+                tracked.agent.facts.is_some()
+                    && self
+                        .catalog
+                        .activation(**id)
+                        .is_some_and(|of| of.state == ActivationState::AgentAbsent)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.agent_came(id);
+        }
+    }
+
     pub(super) fn agent_left(&mut self, id: DomainId) {
         self.advance(id, ActivationEvent::AgentLeft, Vec::new());
         self.follow_activation(id);
@@ -322,9 +331,6 @@ impl Daemon {
             return;
         };
         self.advance(id, ActivationEvent::Sent, Vec::new());
-        if let Some(tracked) = self.domains.get_mut(&id) {
-            tracked.persona.state = view::ActivationState::Sent;
-        }
         let registry = self.registry.clone();
         self.spawn(async move {
             let answer = registry
@@ -355,6 +361,18 @@ impl Daemon {
                     self.entry(AuditKind::Activation, Some(id), &text, reply_detail(&reply));
                 self.advance(id, ActivationEvent::Acknowledged(generation), vec![entry]);
             }
+            // The guest is still at it since an earlier session; what it answers there counts.
+            Err(AgentError::AlreadyUnderWay { .. }) => {}
+            // It has no time for it yet, or it was not sent after all: tried again later.
+            Err(error) if not_yet(&error) => {
+                if self
+                    .catalog
+                    .activation(id)
+                    .is_some_and(|activation| activation.generation == generation)
+                {
+                    self.advance(id, ActivationEvent::AgentLeft, Vec::new());
+                }
+            }
             Err(error) if error.effect() == Effect::Unknown => {
                 let text = format!("no answer yet: {what}: {}", sentence_of(&error));
                 let entry = self.entry(
@@ -365,11 +383,7 @@ impl Daemon {
                 );
                 self.advance(id, ActivationEvent::Silent(generation), vec![entry]);
             }
-            Err(
-                error @ (AgentError::Refused { .. }
-                | AgentError::InvalidActivation { .. }
-                | AgentError::TooLarge { .. }),
-            ) => {
+            Err(error) => {
                 let reason = sentence_of(&error);
                 let text = format!("it failed in the guest: {what}: {reason}");
                 let entry = self.entry(
@@ -384,72 +398,22 @@ impl Daemon {
                     vec![entry],
                 );
             }
-            // It was not sent after all; the next hello tries again.
-            Err(_) => {
-                self.advance(id, ActivationEvent::AgentLeft, Vec::new());
-            }
         }
         self.follow_activation(id);
         self.publish_soon();
     }
 
-    /// Shows the persona in the domain's metadata, where `virsh` users look.
-    fn show_status(&mut self, id: DomainId, activation: &Activation) {
-        let xml = match (&activation.desired, &activation.state) {
-            (
-                Desired::Persona { name, version, .. },
-                ActivationState::Active { .. } | ActivationState::AgentAbsent,
-            ) => {
-                // Names are of a few plain characters, and the rest are numbers: nothing needs escaping.
-                Some(format!(
-                    "<active persona='{name}' version='{version}' generation='{}'/>",
-                    activation.generation
-                ))
-            }
-            (Desired::Nothing, _) => None,
-            _ => return,
-        };
-        let Some(tracked) = self.domains.get_mut(&id) else {
-            return;
-        };
-        if tracked.persona.status.as_ref() == Some(&xml) {
-            return;
-        }
-        tracked.persona.status = Some(xml.clone());
-        let hypervisor = self.hypervisor.clone();
-        self.spawn(async move {
-            Event::MetadataWritten(
-                id,
-                hypervisor
-                    .set_metadata(id, MetadataElement::Status, xml)
-                    .await,
-            )
-        });
-    }
-
-    pub(super) fn metadata_is_written(
-        &mut self,
-        id: DomainId,
-        result: Result<(), HypervisorError>,
-    ) {
-        if let Err(error) = result {
-            tracing::warn!(domain = %id, error = sentence_of(&error), "the domain's metadata could not be written");
-            if let Some(tracked) = self.domains.get_mut(&id) {
-                tracked.persona.status = None;
-            }
-        }
-    }
-
     /// A domain that is no longer defined takes its binding with it.
     pub(super) fn forget_persona(&mut self, id: DomainId, name: &str) {
         let mut batch = Batch::new();
-        if self.catalog.activation(id).is_none() && self.catalog.explicit(id).is_none() {
-            return;
+        batch.remove::<super::tick::Carried>(id.0);
+        let mut entries = Vec::new();
+        if self.catalog.activation(id).is_some() || self.catalog.explicit(id).is_some() {
+            self.catalog.forget(&mut batch, id);
+            let text = format!("domain {name} is no longer defined, so its persona is forgotten");
+            entries.push(self.entry(AuditKind::Binding, None, &text, serde_json::Value::Null));
         }
-        self.catalog.forget(&mut batch, id);
-        let text = format!("domain {name} is no longer defined, so its persona is forgotten");
-        let entry = self.entry(AuditKind::Binding, None, &text, serde_json::Value::Null);
-        if let Err(error) = self.commit(batch, vec![entry]) {
+        if let Err(error) = self.commit(batch, entries) {
             tracing::error!(
                 error = sentence_of(&error),
                 "a binding could not be removed"
@@ -458,9 +422,18 @@ impl Daemon {
     }
 }
 
-enum InForce {
-    This(Arc<Persona>),
-    Nothing,
+/// Whether the guest was not asked, or has no time for it now.
+fn not_yet(error: &AgentError) -> bool {
+    match error {
+        AgentError::NotAttached { .. }
+        | AgentError::NotConnected { .. }
+        | AgentError::OwnedElsewhere { .. }
+        | AgentError::VersionMismatch { .. }
+        | AgentError::Flooding { .. }
+        | AgentError::Busy { .. } => true,
+        AgentError::Refused { code, .. } => code.as_str() == "busy",
+        _ => false,
+    }
 }
 
 pub(super) fn presence(connected: bool) -> AgentPresence {

@@ -112,7 +112,9 @@ impl Daemon {
             persona_min: bounds.as_ref().map(|bounds| bounds.min),
             persona_max: bounds.as_ref().and_then(|bounds| bounds.max),
             domain_max: Some(description.vcpus_maximum),
-            requested: target.and_then(|target| u32::try_from(target).ok()),
+            requested: target
+                .filter(|_| runs)
+                .and_then(|target| u32::try_from(target).ok()),
             plugged: runs.then_some(description.vcpus_plugged),
             guest: tracked.online(now),
         }
@@ -344,7 +346,7 @@ pub(super) fn activation_state(
 }
 
 /// The persona that an activation is about.
-pub(super) fn bound(activation: &Activation) -> Option<BoundPersona> {
+pub(super) fn bound(activation: &Activation, pinned: bool) -> Option<BoundPersona> {
     let Desired::Persona {
         name,
         version,
@@ -365,7 +367,7 @@ pub(super) fn bound(activation: &Activation) -> Option<BoundPersona> {
         digest: digest.to_string(),
         origin: word,
         tag,
-        pinned: false,
+        pinned,
         generation: activation.generation.0,
     })
 }

@@ -1,14 +1,15 @@
 //! The control path, once a tick: figures are read, the planner makes one plan for the host, drift and notices are
 //! recorded, and each step is begun in a task of its own. What was asked for is in the store before it is begun.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use persona::rule::Resource;
 use persona::units::{Bytes, Moment};
 use planner::report::amount_text;
-use planner::snapshot::{Host, Run};
+use planner::snapshot::{Ability, Host, Run};
 use planner::state::DomainState;
-use planner::{Ending, Plan, Snapshot, State, Step};
+use planner::{Ending, Plan, Policy, Snapshot, State, Step};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -16,12 +17,13 @@ use super::event::Event;
 use super::tracked::slot;
 use super::{Daemon, systemd};
 use crate::act::{self, Outcome, Settings};
-use crate::audit::AuditKind;
+use crate::audit::{AuditKind, Entry};
+use crate::catalog::CatalogueError;
 use crate::config::Config;
-use crate::hypervisor::DomainId;
+use crate::hypervisor::{DomainDescription, DomainId};
 use crate::observe::guest;
 use crate::store::{Batch, Store, StoreError, Stored, Tree};
-use crate::view::{DecisionView, OutcomeWord};
+use crate::view::{DecisionView, HypervisorState, OutcomeWord};
 
 /// Domains are listed anew this often, in case an event was lost.
 const LIST_AGAIN: Duration = Duration::from_secs(300);
@@ -38,23 +40,53 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The planner's state of one domain, as it is stored.
+/// The planner's state of one domain, as it is stored, and what tells whether it still belongs to the running machine.
+/// The number of the instance alone does not: libvirt counts from 1 again after the host's boot.
 #[derive(Serialize, Deserialize)]
-struct Carried(DomainState);
+pub(super) struct Carried {
+    state: DomainState,
+    /// The emulator's process.
+    process: Option<u32>,
+    /// The host's boot.
+    boot: String,
+}
+
+/// What was carried when the daemon last ran.
+pub(super) struct CarriedOver {
+    pub(super) state: State,
+    pub(super) processes: BTreeMap<DomainId, u32>,
+}
 
 impl Stored for Carried {
     const TREE: Tree = Tree::Planner;
 }
 
-/// What the planner carried when the daemon last ran.
-pub(super) fn carried_state(store: &Store) -> Result<State, StoreError> {
+/// The planner's state from when the daemon last ran, as far as the host has not booted since.
+pub(super) fn carried_state(
+    store: &Store,
+    policy: &Policy,
+    now: Moment,
+) -> Result<CarriedOver, StoreError> {
     let mut state = State::default();
-    for (key, Carried(carried)) in store.all::<Carried>()? {
+    let mut processes = BTreeMap::new();
+    let boot = host_boot();
+    for (key, carried) in store.all::<Carried>()? {
+        if carried.boot != boot {
+            continue;
+        }
         if let Ok(id) = <[u8; 16]>::try_from(key.as_slice()) {
-            state.domains.insert(DomainId(id), carried);
+            processes.extend(carried.process.map(|process| (DomainId(id), process)));
+            state.domains.insert(DomainId(id), carried.state);
         }
     }
-    Ok(state)
+    state.resume(policy, now);
+    Ok(CarriedOver { state, processes })
+}
+
+/// Tells one boot of the host from another (proc_sys_kernel(5)); the same where the kernel does not say.
+fn host_boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| String::new(), |boot| boot.trim().to_owned())
 }
 
 impl Daemon {
@@ -82,8 +114,11 @@ impl Daemon {
     }
 
     fn ask_for_slow_figures(&mut self, now: Moment) {
-        if self.connection.state != crate::view::HypervisorState::Connected {
+        if self.connection.state != HypervisorState::Connected {
             return;
+        }
+        if self.host.is_none() && !self.asking_host {
+            self.ask_for_host();
         }
         let due = |last: Option<Moment>, every| last.is_none_or(|last| now.since(last) >= every);
         if due(self.last_slow, self.config.tick.slow_interval()) && !self.asking_stats {
@@ -91,6 +126,7 @@ impl Daemon {
             self.asking_stats = true;
             let hypervisor = self.hypervisor.clone();
             self.spawn(async move { Event::Stats(hypervisor.bulk_stats().await) });
+            self.ask_guests_again();
         }
         if due(self.last_list, LIST_AGAIN) {
             self.last_list = Some(now);
@@ -124,10 +160,19 @@ impl Daemon {
         // A pinned vCPU keeps a host CPU to itself, so it weighs as much as the budget gives a CPU.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let pinned = self.config.budget.vcpus_per_core.ceil() as u32;
+        let connected = self.connection.state == HypervisorState::Connected;
         let domains = self
             .domains
             .values()
-            .map(|domain| domain.snapshot(now, pinned))
+            .map(|domain| {
+                let mut seen = domain.snapshot(now, pinned);
+                if !connected {
+                    // Windows go on, but no step would be more than a failure that counts against the mechanism.
+                    seen.vcpus.ability = Ability::NoHypervisor;
+                    seen.memory.ability = Ability::NoHypervisor;
+                }
+                seen
+            })
             .collect();
         planner::plan(
             &Snapshot {
@@ -175,8 +220,7 @@ impl Daemon {
         touched.sort_unstable();
         touched.dedup();
         // What a step is going to ask for is on disk before it is asked: after a crash it is not taken for a hand's work.
-        self.keep_states(&touched);
-        self.record_all(entries);
+        self.keep_states(&touched, entries);
         self.ledger = Some(plan.host);
         for report in plan.reports {
             if let Some(domain) = self.domains.get_mut(&report.domain) {
@@ -196,29 +240,41 @@ impl Daemon {
         let hands = self.hands.clone();
         self.spawn(async move {
             let lost = Box::new(step.clone());
+            let hypervisor = hands.hypervisor.clone();
             // A task of its own once more, so that a fault of ours in it ends as "unknown" and not as silence.
             match tokio::spawn(async move { act::act(&hands, step).await }).await {
-                Ok(outcome) => Event::Acted(Box::new(outcome)),
+                Ok(outcome) => {
+                    // The step is under way until what it changed is known, so that the ledger stays an upper bound and
+                    // an old description is not taken for a hand's work.
+                    let description = hypervisor.describe(outcome.step.domain).await.ok();
+                    Event::Acted(Box::new(outcome), description.map(Box::new))
+                }
                 Err(_) => Event::ActLost(lost),
             }
         });
     }
 
-    pub(super) fn step_ended(&mut self, outcome: Outcome) {
+    pub(super) fn step_ended(&mut self, outcome: Outcome, description: Option<DomainDescription>) {
         self.acting = self.acting.saturating_sub(1);
+        self.ended.0 += 1;
         let now = self.clock.now();
         let (id, resource) = (outcome.step.domain, outcome.step.resource);
-        self.state.finish(
-            id,
-            resource,
-            outcome.ending,
-            outcome.asked,
-            &self.policy,
-            now,
-        );
-        self.keep_state(id);
+        if let Some(domain) = self.domains.get_mut(&id) {
+            domain.changed = self.ended;
+            if let Some(description) = description {
+                self.take_description(description);
+            }
+        }
+        // What the daemon believes is asked for, not what the step saw: where they differ, the next description shows it.
+        let asked = self
+            .domains
+            .get(&id)
+            .map(|domain| domain.snapshot(now, 1).asked(resource));
+        self.state
+            .finish(&outcome.step, outcome.ending, asked, &self.policy, now);
         let text = outcome.sentence();
-        self.record(AuditKind::Action, Some(id), &text, json(&outcome));
+        let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
+        self.keep_states(&[id], vec![entry]);
         self.observer.refresh(id);
         if let Some(domain) = self.domains.get_mut(&id) {
             domain.decision = Some(decision(
@@ -243,30 +299,39 @@ impl Daemon {
             asked: None,
             note: Some("the daemon's own task failed; its log has more".into()),
         };
-        self.step_ended(outcome);
+        self.step_ended(outcome, None);
     }
 
-    /// Puts the planner's state of a domain into the store.
-    pub(super) fn keep_state(&mut self, id: DomainId) {
-        self.keep_states(&[id]);
-    }
-
-    /// Puts the planner's state of several domains into the store: with one wait for the disk for many of them, because
-    /// a tick can begin a step in every domain.
-    fn keep_states(&mut self, domains: &[DomainId]) {
-        let carried: Vec<(DomainId, Carried)> = domains
-            .iter()
-            .filter_map(|id| Some((*id, Carried(self.state.domain(*id)?.clone()))))
-            .collect();
-        let kept = tokio::task::block_in_place(|| {
-            carried.chunks(STATES_A_BATCH).try_for_each(|states| {
-                let mut batch = Batch::new();
-                for (id, state) in states {
-                    batch.put(id.0, state)?;
-                }
-                self.store.commit(batch)
-            })
-        });
+    /// Puts the planner's states of some domains and what is to be recorded of them into the store, with one wait for the
+    /// disk where that is possible; the records are announced afterwards.
+    fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
+        let boot = host_boot();
+        let mut last = Batch::new();
+        let mut kept = Ok(());
+        for domains in domains.chunks(STATES_A_BATCH) {
+            let mut batch = Batch::new();
+            for id in domains {
+                let Some(state) = self.state.domain(*id) else {
+                    continue;
+                };
+                let tracked = self.domains.get(id);
+                let carried = Carried {
+                    state: state.clone(),
+                    process: tracked.and_then(|domain| domain.description.process),
+                    boot: boot.clone(),
+                };
+                kept = kept.and(batch.put(id.0, &carried));
+            }
+            // Each batch is a wait for the disk; the records come with the last, when every state is there.
+            if domains.len() == STATES_A_BATCH {
+                kept = kept.and_then(|()| tokio::task::block_in_place(|| self.store.commit(batch)));
+            } else {
+                last = batch;
+            }
+        }
+        let kept = kept
+            .map_err(CatalogueError::from)
+            .and_then(|()| self.commit(last, entries.clone()));
         if let Err(error) = kept {
             let error = act::sentence_of(&error);
             tracing::error!(%error, "cooldowns and holds could not be stored");
@@ -274,7 +339,8 @@ impl Daemon {
                 "store-write",
                 format!("the store could not be written: {error}"),
             );
-        } else if !carried.is_empty() {
+            self.record_all(entries);
+        } else {
             self.problems.remove("store-write");
         }
     }

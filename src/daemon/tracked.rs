@@ -1,6 +1,7 @@
 //! One domain as the daemon knows it: its definition, the latest figures, its agent, the persona in force, and what the
 //! last plan said. Changed by the daemon's one task alone; the planner sees it as a `snapshot::Domain`.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use persona::units::{Bytes, Moment};
 use planner::report::DomainReport;
 use planner::snapshot::{self, Ability, Run};
 
+use super::event::Asked;
+use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::AgentFacts;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
@@ -38,6 +41,12 @@ pub(super) struct Tracked {
     pub(super) decision: Option<DecisionView>,
     /// A description was asked for and has not come yet; a further wish for one is remembered.
     pub(super) looking: Looking,
+    /// Descriptions that were asked for before this are out of date.
+    pub(super) changed: Asked,
+    /// Wishes for other tags that wait for the one being written.
+    pub(super) tag_wishes: VecDeque<TagWish>,
+    /// Tags are being written.
+    pub(super) writing_tags: bool,
 }
 
 /// Whether the hypervisor is being asked about a domain.
@@ -69,6 +78,8 @@ pub(super) struct PersonaSide {
     pub(super) since: Option<Moment>,
     /// What the daemon last wrote into the domain's metadata; `Some(None)` is its removal.
     pub(super) status: Option<Option<String>>,
+    /// It is being written.
+    pub(super) writing_status: bool,
     /// What is wrong with tags and mappings, as a sentence.
     pub(super) problem: Option<String>,
 }
@@ -82,6 +93,7 @@ impl Default for PersonaSide {
             detail: None,
             since: None,
             status: None,
+            writing_status: false,
             problem: None,
         }
     }
@@ -100,7 +112,26 @@ impl Tracked {
             outcomes: [None, None],
             decision: None,
             looking: Looking::No,
+            changed: Asked::default(),
+            tag_wishes: VecDeque::new(),
+            writing_tags: false,
         }
+    }
+
+    /// Another running instance: what was known of the earlier one is forgotten. The agent's session is not, because it
+    /// tells its end itself, and that of the present instance may have begun before this was seen.
+    pub(super) fn restarted(&mut self) {
+        let before = std::mem::replace(self, Self::new(self.description.clone()));
+        self.persona = before.persona;
+        self.looking = before.looking;
+        self.changed = before.changed;
+        self.tag_wishes = before.tag_wishes;
+        self.writing_tags = before.writing_tags;
+        self.agent = AgentSide {
+            facts: before.agent.facts,
+            heard: before.agent.heard,
+            ..AgentSide::default()
+        };
     }
 
     pub(super) fn run(&self) -> Run {

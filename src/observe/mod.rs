@@ -105,6 +105,11 @@ impl Observer {
         }
     }
 
+    /// From here on it is asked once a `period`.
+    pub fn set_period(&mut self, period: Duration) {
+        self.period = period;
+    }
+
     /// Observes `domain` from here on. Attaching again to the same instance keeps its counters; to another process
     /// or instance starts anew.
     pub fn attach(&mut self, domain: DomainId, emulator: Emulator) {

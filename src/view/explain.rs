@@ -47,7 +47,7 @@ pub struct RuleView {
     /// More about the state, as a sentence.
     #[serde(default)]
     pub detail: Option<String>,
-    /// What it wanted, one entry an action.
+    /// What it wanted, as amounts.
     #[serde(default)]
     pub wants: Vec<String>,
     /// What its conditions looked at.

@@ -365,7 +365,7 @@ fn explain(domain: &DomainView) -> ExplainView {
             truth: TruthWord::True,
             state: RuleState::Fired,
             detail: None,
-            wants: vec!["add 4 vcpus".to_owned()],
+            wants: vec!["6 vCPUs".to_owned()],
             looked: vec![
                 LookedView {
                     comparison: "cpu.utilization > 80 %".to_owned(),

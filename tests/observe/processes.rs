@@ -108,6 +108,19 @@ fn a_process_that_is_no_emulator_has_no_vcpus() {
 }
 
 #[test]
+fn readings_last_as_long_as_the_period_that_holds() {
+    let mut observer = Observer::new(Roots::default(), Duration::from_secs(1));
+    let mut period = || {
+        let sample = observer.sample_host(Moment(1_000));
+        let reading = sample.readings.reading(Metric::HostMemoryAvailable);
+        let period = reading.unwrap().period;
+        observer.set_period(Duration::from_secs(7));
+        period
+    };
+    assert_eq!((period().as_secs(), period().as_secs()), (1, 7));
+}
+
+#[test]
 fn the_host_shows_its_memory_its_cpus_and_from_the_second_sample_its_work() {
     let mut observer = Observer::new(Roots::default(), Duration::from_secs(1));
     let first = observer.sample_host(Moment(1_000));

@@ -24,8 +24,11 @@ pub(crate) const LONGEST_NOTICE: usize = 256;
 pub(crate) const LONGEST_DESCRIPTION: usize = 4096;
 /// Most environment variables.
 pub(crate) const MOST_VARIABLES: usize = 256;
-/// Longest value of an environment variable, in bytes; the kernel takes 128 KiB for one string (execve(2)).
-pub(crate) const LONGEST_VARIABLE: usize = 32 * 1024;
+/// Longest value of an environment variable, in bytes: what the agent takes. The kernel takes 128 KiB for one string
+/// (execve(2)), and login shells become slow far below that.
+pub(crate) const LONGEST_VARIABLE: usize = 16 * 1024;
+/// Longest interpreter with its argument, in bytes: what the agent takes.
+pub(crate) const LONGEST_INTERPRETER: usize = 128;
 /// Longest script, in bytes: it has to fit into one message to the agent.
 pub(crate) const LONGEST_SCRIPT: usize = 64 * 1024;
 /// Longest time a script may run: an activation waits for it.

@@ -221,7 +221,10 @@ fn shrink_memory(
         .min(policy.memory_shrink_maximum.0);
     clamps.at_least(Limit::ShrinkStep, present.saturating_sub(step));
     let used = total.saturating_sub(available);
-    let floor = used / 100 * u64::from(policy.memory_floor_percent);
+    // What the guest's kernel keeps for itself it does not count as its total; a size that leaves live use its margin
+    // has to hold that as well.
+    let hidden = memory.plugged.0.saturating_sub(total);
+    let floor = (used / 100 * u64::from(policy.memory_floor_percent)).saturating_add(hidden);
     clamps.at_least(Limit::LiveUse, floor.min(present));
     keep_reservation(clamps, bounds, present)?;
     let block = memory.block.0.max(1);

@@ -253,6 +253,8 @@ fn notice_drift(
         }
         let until = now.after(policy.hold);
         slot.held_until = Some(until);
+        // The hand's word counts now; an old target would make the next change by hand look like a late guest.
+        slot.target = None;
         drifts.push(Drift {
             domain: domain.id,
             resource,

@@ -268,6 +268,9 @@ impl Reason {
             Self::Unable(Ability::NoGuestAgent) => {
                 "no agent in the guest can bring CPUs online or take them offline; install virt-persona-agent there".into()
             }
+            Self::Unable(Ability::NoHypervisor) => {
+                "the hypervisor is not connected, so nothing can be changed or verified; `virt-persona doctor` says why".into()
+            }
             Self::Unable(Ability::Both) => "the mechanism is there".into(),
             Self::WouldGrowAgain { rule } => format!("what would be left would make rule {rule} grow it again"),
             Self::CannotJudge => "what would be left cannot be judged, because a metric is unknown".into(),

@@ -117,6 +117,8 @@ pub enum Ability {
     NoMemoryDevice,
     /// Growth is possible, but nothing in the guest brings hot-plugged CPUs online or takes them offline.
     NoGuestAgent,
+    /// The hypervisor cannot be asked at the moment: nothing could be done, and nothing verified.
+    NoHypervisor,
 }
 
 impl Domain<'_> {

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Step;
 use crate::policy::Policy;
 
+/// The wait after a failure doubles so often at most.
+const MOST_DOUBLINGS: u32 = 10;
+
 /// The carried state of all domains.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -69,12 +72,13 @@ pub struct Effect {
 pub struct ResourceState {
     /// When a change last took place.
     pub changed_at: Option<Moment>,
-    /// The step that is being carried out.
-    #[serde(skip)]
+    /// The step that is being carried out. It is stored too: after a crash [`State::resume`] tells from it what may have
+    /// been done.
+    #[serde(default)]
     pub in_flight: Option<InFlight>,
     /// What the hypervisor was asked for when it was last looked at, to see changes by hand.
     pub asked: Option<u64>,
-    /// Where the last step went: a slow guest may still move towards it.
+    /// Where the last step went: a slow guest may still move towards it. Nothing after a change by hand.
     pub target: Option<u64>,
     /// A change by hand is respected until then.
     pub held_until: Option<Moment>,
@@ -87,8 +91,10 @@ pub struct ResourceState {
 }
 
 /// A step that is being carried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlight {
+    /// Of which running instance.
+    pub instance: Option<u32>,
     /// From.
     pub from: u64,
     /// To.
@@ -122,7 +128,10 @@ impl State {
     /// Notes that `step` is being carried out.
     pub fn begin(&mut self, step: &Step, now: Moment) {
         let state = self.domains.entry(step.domain).or_default();
-        state.resource_mut(step.resource).in_flight = Some(InFlight {
+        let slot = state.resource_mut(step.resource);
+        slot.target = Some(step.to);
+        slot.in_flight = Some(InFlight {
+            instance: step.instance,
             from: step.from,
             to: step.to,
             since: now,
@@ -130,24 +139,49 @@ impl State {
         });
     }
 
-    /// Notes how a step ended. `asked` is what the hypervisor shows as asked for now, where it is known.
+    /// Makes a state that was stored fit for going on with: steps that were under way are over, whatever came of them,
+    /// and no date lies further ahead than it can, because the wall clock may have been set back since.
+    pub fn resume(&mut self, policy: &Policy, now: Moment) {
+        for state in self.domains.values_mut() {
+            for resource in [Resource::Vcpus, Resource::Memory] {
+                let slot = state.resource_mut(resource);
+                slot.changed_at = slot.changed_at.map(|at| at.min(now));
+                let longest_wait = policy.retry_after * (1 << MOST_DOUBLINGS);
+                for (date, most) in [
+                    (&mut slot.held_until, policy.hold),
+                    (&mut slot.quarantined_until, policy.quarantine),
+                    (&mut slot.retry_at, longest_wait),
+                ] {
+                    *date = date.map(|date| date.min(now.after(most)));
+                }
+                if let Some(flight) = slot.in_flight.take() {
+                    // It may have taken place; undoing what did not is no change at all.
+                    state.remember(resource, &flight);
+                }
+            }
+        }
+    }
+
+    /// Notes how a step ended. `asked` is what the hypervisor shows as asked for now, where it is known. A step that is
+    /// not the one under way, because the domain was started anew since, changes nothing.
     ///
     /// A cooldown is consumed only by a change that took place; a failure waits longer each time, and a mechanism
     /// that keeps failing is put in quarantine.
     pub fn finish(
         &mut self,
-        domain: DomainId,
-        resource: Resource,
+        step: &Step,
         ending: Ending,
         asked: Option<u64>,
         policy: &Policy,
         now: Moment,
     ) {
-        let Some(state) = self.domains.get_mut(&domain) else {
+        let resource = step.resource;
+        let Some(state) = self.domains.get_mut(&step.domain) else {
             return;
         };
         let slot = state.resource_mut(resource);
-        let Some(flight) = slot.in_flight.take() else {
+        let own = |flight: &mut InFlight| flight.instance == step.instance && flight.to == step.to;
+        let Some(flight) = slot.in_flight.take_if(own) else {
             return;
         };
         slot.asked = asked;
@@ -162,7 +196,7 @@ impl State {
             slot.quarantined_until = None;
         } else {
             slot.failures = slot.failures.saturating_add(1);
-            let doublings = slot.failures.saturating_sub(1).min(10);
+            let doublings = slot.failures.saturating_sub(1).min(MOST_DOUBLINGS);
             slot.retry_at = Some(now.after(policy.retry_after * (1 << doublings)));
             if slot.failures >= policy.failures_before_quarantine {
                 slot.quarantined_until = Some(now.after(policy.quarantine));
@@ -179,19 +213,10 @@ impl State {
             {
                 rule.holds.clear();
             }
-            if let Some(rule) = flight.effect
-                && !state
-                    .effects
-                    .iter()
-                    .any(|effect| effect.rule == rule && effect.resource == resource)
-            {
-                state.effects.push(Effect {
-                    rule,
-                    resource,
-                    before: flight.from,
-                    undoing: false,
-                });
-            }
+        }
+        // What may have taken place is undone as well as what did.
+        if ending != Ending::Refused {
+            state.remember(resource, &flight);
         }
     }
 
@@ -223,6 +248,23 @@ impl State {
 }
 
 impl DomainState {
+    /// Keeps what was there before the first change of a rule that will be undone.
+    fn remember(&mut self, resource: Resource, flight: &InFlight) {
+        if let Some(rule) = &flight.effect
+            && !self
+                .effects
+                .iter()
+                .any(|effect| effect.rule == *rule && effect.resource == resource)
+        {
+            self.effects.push(Effect {
+                rule: rule.clone(),
+                resource,
+                before: flight.from,
+                undoing: false,
+            });
+        }
+    }
+
     /// The state of one resource.
     pub fn resource(&self, resource: Resource) -> &ResourceState {
         match resource {

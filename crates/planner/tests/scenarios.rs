@@ -50,6 +50,8 @@ struct Machine {
     memory: u64,
     load: f64,
     used: u64,
+    /// What the kernel keeps for itself and does not count as its total.
+    hidden: u64,
     /// Metrics that nobody measures.
     silent: Vec<Metric>,
     readings: Vec<Reading>,
@@ -74,6 +76,7 @@ impl Machine {
             memory: 512 * Bytes::MIB,
             load: 0.5,
             used: 300 * Bytes::MIB,
+            hidden: 0,
             silent: Vec::new(),
             readings: Vec::new(),
         }
@@ -81,12 +84,13 @@ impl Machine {
 
     #[allow(clippy::cast_precision_loss)]
     fn measure(&mut self, now: Moment) {
-        let available = self.memory.saturating_sub(self.used) as f64;
+        let total = self.memory - self.hidden;
+        let available = total.saturating_sub(self.used) as f64;
         let values = [
             (self.load / f64::from(self.vcpus) * 100.0).min(100.0),
-            (1.0 - available / self.memory as f64) * 100.0,
+            (1.0 - available / total as f64) * 100.0,
             available,
-            self.memory as f64,
+            total as f64,
         ];
         let sources = [
             Source::Host,
@@ -209,14 +213,8 @@ impl World {
                 Resource::Vcpus => u64::from(machine.vcpus),
                 Resource::Memory => machine.memory,
             };
-            self.state.finish(
-                step.domain,
-                step.resource,
-                self.ending,
-                Some(asked),
-                &self.policy,
-                self.now,
-            );
+            self.state
+                .finish(step, self.ending, Some(asked), &self.policy, self.now);
         }
         plan
     }
@@ -354,6 +352,23 @@ fn memory_never_shrinks_below_live_use_with_its_margin() {
             .iter()
             .all(|step| step.2 - step.3 <= 256 * Bytes::MIB)
     );
+}
+
+#[test]
+fn what_the_kernel_keeps_for_itself_is_no_margin_of_live_use() {
+    let (used, hidden) = (500 * Bytes::MIB, 120 * Bytes::MIB);
+    let text = WEB
+        .replace("< 40% FOR", "< 84% FOR")
+        .replace("> 85% FOR 2s", "> 99% FOR 2s");
+    let mut world = World::new(vec![Machine {
+        memory: 1536 * Bytes::MIB,
+        used,
+        hidden,
+        ..Machine::new(1, &text)
+    }]);
+    let _ = world.run(120);
+    let total = world.machines[0].memory - hidden;
+    assert!(total >= used * 13 / 10, "{} left", Bytes(total));
 }
 
 #[test]
@@ -605,4 +620,28 @@ fn carried_state_survives_being_stored() {
     world.steps.clear();
     let _ = world.run(2);
     assert_eq!(world.steps, [], "the cooldown still runs");
+}
+
+#[test]
+fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
+    let mut world = World::new(vec![web()]);
+    let _ = world.run(2);
+    let step = planner::Step {
+        domain: world.machines[0].id,
+        instance: Some(1),
+        resource: Resource::Memory,
+        from: 512 * Bytes::MIB,
+        to: 768 * Bytes::MIB,
+        by: Wish::Rule("grow".into()),
+        effect: None,
+    };
+    world.state.begin(&step, world.now);
+    let text = serde_json::to_string(&world.state).expect("serialises");
+    world.state = serde_json::from_str(&text).expect("parses");
+    world.state.resume(&Policy::default(), world.now);
+    world.machines[0].memory = step.to;
+    assert_eq!(world.tick().drifts, []);
+    // Beyond what the step asked for, somebody else was at it.
+    world.machines[0].memory = 1024 * Bytes::MIB;
+    assert_eq!(world.tick().drifts.len(), 1);
 }

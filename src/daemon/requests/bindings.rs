@@ -1,13 +1,11 @@
-//! What people do to one domain: apply and take back a persona, see what that would change, set its tags.
+//! What people do to one domain: apply and take back a persona, see what that would change.
 
-use super::{parse_tag, refusal};
-use crate::act::sentence_of;
+use super::refusal;
 use crate::audit::AuditKind;
 use crate::catalog::{self, ExplicitBinding, Insistence};
 use crate::command::{Caller, DomainName, Mode, PersonaRef, Refusal, Reply};
-use crate::daemon::event::Event;
 use crate::daemon::{Daemon, show};
-use crate::hypervisor::{DomainId, MetadataElement};
+use crate::hypervisor::DomainId;
 use crate::store::Batch;
 use crate::view::{AppliedView, PlanLine, PlanView};
 
@@ -48,19 +46,20 @@ impl Daemon {
         let id = self.domain(domain)?;
         let mut batch = Batch::new();
         if self.catalog.unbind(&mut batch, id).is_none() {
-            let side = &self.domains[&id].persona;
-            let reason = match side.bound.as_ref() {
+            let tracked = &self.domains[&id];
+            // The bus names domains by their identity, people by their name.
+            let name = &tracked.description.name;
+            let reason = match tracked.persona.bound.as_ref() {
                 Some(bound) if bound.tag.is_some() => format!(
-                    "domain `{}` has persona `{}` because of its tag `{}`; remove the tag or its mapping",
-                    domain.0,
+                    "domain `{name}` has persona `{}` because of its tag `{}`; remove the tag or its mapping",
                     bound.name,
                     bound.tag.as_deref().unwrap_or_default()
                 ),
                 Some(bound) => format!(
-                    "domain `{}` has `{}` because that is the default persona; apply another, or make it no default",
-                    domain.0, bound.name
+                    "domain `{name}` has `{}` because that is the default persona; apply another, or make it no default",
+                    bound.name
                 ),
-                None => format!("domain `{}` has no persona", domain.0),
+                None => format!("domain `{name}` has no persona"),
             };
             return Err(Refusal::Refused { reason });
         }
@@ -189,81 +188,5 @@ impl Daemon {
             lines,
             obstacles,
         }))
-    }
-
-    /// Tags live in the domain's metadata; the answer comes when the hypervisor has written them.
-    pub(in crate::daemon) fn tag(
-        &mut self,
-        domain: &DomainName,
-        add: &[String],
-        remove: &[String],
-        caller: &Caller,
-        reply: tokio::sync::oneshot::Sender<Result<Reply, Refusal>>,
-    ) {
-        let wanted = self.domain(domain).and_then(|id| {
-            for tag in add.iter().chain(remove) {
-                parse_tag(tag)?;
-            }
-            if let Some(problem) = &self.domains[&id].description.tags_problem {
-                return Err(Refusal::Refused {
-                    reason: format!(
-                        "the domain's tags cannot be read, so they are not overwritten: {problem}"
-                    ),
-                });
-            }
-            let mut tags = self.domains[&id].description.tags.clone();
-            tags.retain(|tag| !remove.contains(tag));
-            for tag in add {
-                if !tags.contains(tag) {
-                    tags.push(tag.clone());
-                }
-            }
-            Ok((id, tags))
-        });
-        let (id, tags) = match wanted {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
-            }
-        };
-        if tags == self.domains[&id].description.tags {
-            let _ = reply.send(Ok(Reply::Tags(tags)));
-            return;
-        }
-        // Tags hold no character that XML gives a meaning to: they were checked, and those from metadata are escaped.
-        let xml = (!tags.is_empty()).then(|| {
-            let inner: String = tags
-                .iter()
-                .map(|tag| format!("<tag>{}</tag>", quick_xml::escape::escape(tag.as_str())))
-                .collect();
-            format!("<instance>{inner}</instance>")
-        });
-        let hypervisor = self.hypervisor.clone();
-        let text = format!(
-            "{} set the tags to {}",
-            caller.name,
-            if tags.is_empty() {
-                "none".into()
-            } else {
-                tags.join(", ")
-            }
-        );
-        self.record(AuditKind::Binding, Some(id), &text, serde_json::Value::Null);
-        self.spawn(async move {
-            let written = hypervisor
-                .set_metadata(id, MetadataElement::Tags, xml)
-                .await;
-            let answer = match written {
-                Ok(()) => Ok(Reply::Tags(tags)),
-                Err(error) => Err(Refusal::Hypervisor {
-                    reason: sentence_of(&error),
-                }),
-            };
-            let description = hypervisor.describe(id).await;
-            // A caller that went away needs no answer.
-            let _ = reply.send(answer);
-            Event::Described(id, Box::new(description))
-        });
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use persona::{PersonaName, Problems, SourceText};
 
+use super::tags::TagWish;
 use super::{Daemon, explain, show};
 use crate::act::sentence_of;
 use crate::audit::AuditQuery;
@@ -33,7 +34,15 @@ impl Daemon {
             remove,
         } = command
         {
-            self.tag(&domain, &add, &remove, &caller, reply);
+            self.tag(
+                &domain,
+                TagWish {
+                    add,
+                    remove,
+                    caller,
+                    reply,
+                },
+            );
             return;
         }
         let answer = self.carry_out(command, &caller);
@@ -243,7 +252,7 @@ fn version_number(version: u32) -> Result<VersionNumber, Refusal> {
     })
 }
 
-fn parse_tag(text: &str) -> Result<Tag, Refusal> {
+pub(super) fn parse_tag(text: &str) -> Result<Tag, Refusal> {
     Tag::from_str(text).map_err(|error| Refusal::BadArgument {
         argument: "tag".into(),
         reason: sentence_of(&error),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::lab::Lab;
+use super::lab::{Lab, PREFERENCE};
 use super::outcome::{Failure, Outcome, ensure, eventually};
 use super::witness::{GuestStatus, Witness};
 
@@ -262,7 +262,9 @@ impl Domain {
 
     /// Starts it.
     pub(crate) fn start(&self) -> Outcome<()> {
-        self.virsh("start", &[]).map(drop)
+        self.virsh("start", &[])?;
+        self.prefer();
+        Ok(())
     }
 
     /// Pulls its plug.
@@ -362,6 +364,15 @@ impl Domain {
         text.trim()
             .parse()
             .map_err(|_| Failure::new(format!("{} names no process", file.display())))
+    }
+
+    /// Its QEMU has a session of its own, and between sessions its nice value counts for nothing where the kernel groups
+    /// by session: sched(7), "The autogroup feature".
+    fn prefer(&self) {
+        if let Ok(pid) = self.qemu_pid() {
+            // Without that feature there is no such file.
+            let _ = fs::write(format!("/proc/{pid}/autogroup"), PREFERENCE);
+        }
     }
 
     /// Waits until the guest's witness answers.

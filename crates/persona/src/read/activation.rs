@@ -67,6 +67,19 @@ impl Reader<'_> {
             }
             let value = self.text_of(&entry.value, &shown, limits::LONGEST_VARIABLE);
             let Some(value) = value else { continue };
+            // The files that hold the environment have one line for each variable (environment.d(5)).
+            if value.chars().any(|c| c.is_control() && c != '\t') {
+                let message =
+                    format!("the value of `{shown}` has a line break or another control character");
+                let help = "a variable is one line; put longer texts into a file of the guest";
+                self.report(
+                    Kind::OutOfRange,
+                    &entry.value,
+                    message,
+                    Some(help.to_owned()),
+                );
+                continue;
+            }
             if found.insert(entry.key.clone(), value).is_some() {
                 let message = format!("the variable `{shown}` stands here a second time");
                 self.problems
@@ -147,6 +160,19 @@ impl Reader<'_> {
             }
             (None, None) => (Script::DEFAULT_INTERPRETER.to_owned(), None),
         };
+        let length = interpreter.len() + argument.as_ref().map_or(0, |argument| argument.len() + 1);
+        let plain = argument
+            .as_ref()
+            .is_none_or(|argument| !argument.chars().any(char::is_control));
+        if length > limits::LONGEST_INTERPRETER || !plain {
+            let message = format!(
+                "the interpreter with its argument has {length} bytes; at most {} without control characters are read",
+                limits::LONGEST_INTERPRETER
+            );
+            let help = "start a program of the guest from the script instead".to_owned();
+            self.report(Kind::TooLarge, node, message, Some(help));
+            return None;
+        }
         Some(Script {
             interpreter,
             argument,

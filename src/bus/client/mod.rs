@@ -1,23 +1,26 @@
 //! The client of the daemon's bus: typed calls that give views. The command line uses nothing else of the bus.
 
+mod watch;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use persona::units::Moment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zbus::proxy::{CacheProperties, MethodFlags, OwnerChangedStream, SignalStream};
+use zbus::proxy::{CacheProperties, MethodFlags};
 use zbus::{Connection, DynamicType, OwnedObjectPath, Proxy, Variant};
+
+pub use self::watch::{Watch, Watched};
 
 use super::dict::{Dict, from_dict};
 use super::error::word_of;
 use super::record::record_from_dict;
 use super::{BusChoice, names};
 use crate::view::{
-    AppliedView, AuditRecordView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView,
-    ExplainView, HostView, HypervisorView, ManagerView, MappingView, PersonaView, PlanView,
-    ProblemView, StoredView, VersionView,
+    AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView, ExplainView,
+    HostView, HypervisorView, ManagerView, MappingView, PersonaView, PlanView, ProblemView,
+    StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -493,49 +496,6 @@ impl Client {
                 member,
                 source: Box::new(other),
             },
-        }
-    }
-}
-
-/// A watch over what is decided and done.
-pub struct Watch {
-    records: SignalStream<'static>,
-    owners: OwnerChangedStream<'static>,
-}
-
-/// What a watch has seen.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Watched {
-    /// A record.
-    Record(Box<AuditRecordView>),
-    /// The daemon is gone; the watch goes on when it is back.
-    Gone,
-    /// The daemon is back.
-    Back,
-}
-
-impl Watch {
-    /// What comes next; `None` when the connection has ended.
-    ///
-    /// # Errors
-    /// [`ClientError::Answer`] where a record cannot be understood.
-    pub async fn next(&mut self) -> Option<Answer<Watched>> {
-        tokio::select! {
-            record = self.records.next() => {
-                let message = record?;
-                let record = message
-                    .body()
-                    .deserialize::<Dict>()
-                    .map_err(|error| unreadable("Audited", error))
-                    .and_then(|dict| {
-                        record_from_dict(dict).map_err(|error| unreadable("Audited", error))
-                    });
-                Some(record.map(|record| Watched::Record(Box::new(record))))
-            }
-            owner = self.owners.next() => Some(Ok(match owner? {
-                Some(_) => Watched::Back,
-                None => Watched::Gone,
-            })),
         }
     }
 }

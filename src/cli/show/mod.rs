@@ -1,11 +1,15 @@
 //! Views for people: one function a view. With `--json` the view itself is printed and nothing here is used.
 
+mod decision;
+
 use std::io;
 use std::time::Duration;
 
 use persona::signal::Unit;
 use persona::units::Bytes;
 use serde::Serialize;
+
+pub(super) use decision::{applied, explain, plan};
 
 use super::screen::{Cell, Screen, Style, Table, clean};
 use super::time;
@@ -147,8 +151,12 @@ pub(super) fn domains(screen: &mut Screen, domains: &Vec<DomainView>) -> io::Res
     screen.table(&table)
 }
 
-fn bounds<T: ToString>(min: Option<T>, max: Option<T>) -> String {
-    format!("{} to {}", known(min), known(max))
+fn bounds<T: std::fmt::Display>(least: Option<T>, most: Option<T>) -> String {
+    match (least, most) {
+        (None, None) => "not managed by a persona".to_owned(),
+        (Some(least), None) => format!("persona at least {least}"),
+        (least, Some(most)) => format!("persona {} to {most}", known(least)),
+    }
 }
 
 /// `status`.
@@ -188,7 +196,7 @@ pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()>
         "",
         Style::Dim,
         format!(
-            "persona {}, domain at most {}",
+            "{}, domain at most {}",
             bounds(vcpus.persona_min, vcpus.persona_max),
             known(vcpus.domain_max)
         ),
@@ -202,7 +210,7 @@ pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()>
         "",
         Style::Dim,
         format!(
-            "persona {}, domain at most {}, by {}",
+            "{}, domain at most {}, by {}",
             bounds(memory.persona_min, memory.persona_max),
             known(memory.domain_max),
             memory
@@ -383,150 +391,6 @@ pub(super) fn mappings(screen: &mut Screen, mappings: &Vec<MappingView>) -> io::
         ]);
     }
     screen.table(&table)
-}
-
-/// `apply`, `deactivate`.
-pub(super) fn applied(screen: &mut Screen, applied: &AppliedView) -> io::Result<()> {
-    let persona = applied
-        .persona
-        .as_ref()
-        .map_or_else(|| "no persona".to_owned(), bound);
-    let state = screen.colour().paint(
-        activation_style(applied.activation.state),
-        &clean(&activation(&applied.activation)),
-    );
-    screen.line(&format!(
-        "{}: {}, {state}",
-        clean(&applied.name),
-        clean(&persona)
-    ))
-}
-
-/// `apply --dry-run`.
-pub(super) fn plan(screen: &mut Screen, plan: &PlanView) -> io::Result<()> {
-    screen.heading(&clean(&format!(
-        "{} with {}@{}",
-        plan.name, plan.persona, plan.version
-    )))?;
-    let mut table = Table::new(&["VALUE", "NOW", "THEN", "FROM"]);
-    for line in &plan.lines {
-        let style = if line.now == line.then {
-            Style::Dim
-        } else {
-            Style::Plain
-        };
-        table.row(vec![
-            Cell::styled(style, &line.subject),
-            Cell::maybe(line.now.as_deref()),
-            Cell::maybe(line.then.as_deref()),
-            Cell::styled(style, &line.from),
-        ]);
-    }
-    screen.table(&table)?;
-    for obstacle in &plan.obstacles {
-        let text = screen.colour().paint(Style::Warning, &clean(obstacle));
-        screen.line(&text)?;
-    }
-    Ok(())
-}
-
-/// `explain`.
-pub(super) fn explain(screen: &mut Screen, explain: &ExplainView) -> io::Result<()> {
-    screen.heading(&clean(&explain.summary))?;
-    let persona = explain
-        .persona
-        .as_ref()
-        .map_or_else(|| "no persona".to_owned(), bound);
-    let tick = format!(
-        "{}, {persona}, tick of {}",
-        explain.name,
-        time::moment(explain.at)
-    );
-    let tick = screen.colour().paint(Style::Dim, &clean(&tick));
-    screen.line(&tick)?;
-    for rule in &explain.rules {
-        screen.line("")?;
-        let line = rule
-            .line
-            .map_or_else(String::new, |line| format!(", line {line}"));
-        let truth = screen
-            .colour()
-            .paint(truth_style(rule.truth), &word(&rule.truth));
-        screen.line(&format!(
-            "rule {}{line}: {truth}, {}",
-            clean(&rule.name),
-            word(&rule.state)
-        ))?;
-        let text = screen.colour().paint(Style::Dim, &clean(&rule.text));
-        screen.line(&format!("  {text}"))?;
-        for looked in &rule.looked {
-            let mut text = format!("{}: {}", looked.comparison, word(&looked.truth));
-            match (looked.value, looked.unit) {
-                (Some(value), Some(unit)) => text.push_str(&format!(", {}", quantity(value, unit))),
-                (None, _) if looked.metric.is_some() => text.push_str(", value not known"),
-                _ => {}
-            }
-            if let Some(source) = looked.source {
-                text.push_str(&format!(" by {}", word(&source)));
-            }
-            if let Some(age) = looked.age_ms {
-                text.push_str(&format!(
-                    ", {} old",
-                    time::duration(Duration::from_millis(age))
-                ));
-            }
-            if let Some(needs) = looked.needs_ms {
-                let held = Duration::from_millis(looked.held_ms.unwrap_or(0));
-                text.push_str(&format!(
-                    ", held for {} of {}",
-                    time::duration(held),
-                    time::duration(Duration::from_millis(needs))
-                ));
-            }
-            screen.line(&format!("  looked at {}", clean(&text)))?;
-        }
-        for want in &rule.wants {
-            screen.line(&format!("  wants to {}", clean(want)))?;
-        }
-        if let Some(detail) = &rule.detail {
-            screen.line(&format!("  {}", clean(detail)))?;
-        }
-    }
-    for resource in &explain.resources {
-        screen.line("")?;
-        let kind = resource.resource;
-        let wanted = resource.wanted.map_or_else(
-            || "no change wanted".to_owned(),
-            |wanted| format!("{} wanted", amount(wanted, kind)),
-        );
-        let had = resource
-            .had
-            .map_or_else(|| "?".to_owned(), |had| amount(had, kind));
-        screen.line(&format!("{}: had {had}, {wanted}", word(&kind)))?;
-        for clamp in &resource.clamps {
-            screen.line(&format!(
-                "  {} to {}: {}",
-                amount(clamp.from, kind),
-                amount(clamp.to, kind),
-                clean(&clamp.sentence)
-            ))?;
-        }
-        if let Some(granted) = resource.granted {
-            screen.line(&format!("  granted {}", amount(granted, kind)))?;
-        }
-        if let Some(action) = &resource.action {
-            screen.line(&format!("  {}", clean(&action.sentence)))?;
-        }
-    }
-    Ok(())
-}
-
-fn truth_style(truth: TruthWord) -> Style {
-    match truth {
-        TruthWord::True => Style::Good,
-        TruthWord::False => Style::Plain,
-        TruthWord::Unknown => Style::Warning,
-    }
 }
 
 /// `audit`.
