@@ -74,6 +74,8 @@ impl Daemon {
                 format,
                 note,
             } => {
+                // A mistyped name is said first: the document's own would only look like the contradiction.
+                self.persona_name(&name)?;
                 let imported = read(&document, format, Some(&name))?;
                 if imported.persona.name.as_str() != name {
                     let reason = format!(
@@ -397,8 +399,8 @@ impl Daemon {
                 });
             }
         };
-        let cpu = |persona: &persona::Persona| persona.base.cpu.clone();
-        let memory = |persona: &persona::Persona| persona.base.memory.clone();
+        let cpu = |persona: &persona::Persona| persona.base.cpu;
+        let memory = |persona: &persona::Persona| persona.base.memory;
         let (old, new) = (now.and_then(cpu), cpu(&persona));
         line(
             "vcpus.min".into(),

@@ -96,7 +96,7 @@ impl Daemon {
             .persona
             .in_force
             .as_ref()
-            .and_then(|persona| persona.base.cpu.clone());
+            .and_then(|persona| persona.base.cpu);
         let target = self
             .state
             .domain(description.id)
@@ -120,7 +120,7 @@ impl Daemon {
             .persona
             .in_force
             .as_ref()
-            .and_then(|persona| persona.base.memory.clone());
+            .and_then(|persona| persona.base.memory);
         let memory = tracked.snapshot(now, 1).memory;
         // Sizes are whole numbers well within what an f64 holds exactly.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -172,11 +172,13 @@ impl Daemon {
         if let Some((_, text)) = &tracked.agent.trouble {
             problems.push(text.clone());
         }
-        if tracked.run() == Run::Running && tracked.persona.in_force.is_some() {
+        if let Some(persona) = &tracked.persona.in_force
+            && tracked.run() == Run::Running
+        {
             let snapshot = tracked.snapshot(now, 1);
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let ability = snapshot.ability(resource);
-                if ability != Ability::Both {
+                if ability != Ability::Both && manages(persona, resource) {
                     problems.push(planner::report::Reason::Unable(ability).sentence(resource));
                 }
             }
@@ -250,6 +252,16 @@ impl Daemon {
             })
             .collect()
     }
+}
+
+/// Whether a persona says anything about a resource.
+fn manages(persona: &persona::Persona, resource: Resource) -> bool {
+    let base = match resource {
+        Resource::Vcpus => persona.base.cpu.is_some(),
+        Resource::Memory => persona.base.memory.is_some(),
+    };
+    let mut actions = persona.rules.iter().flat_map(|rule| &rule.then);
+    base || actions.any(|action| action.resource() == Some(resource))
 }
 
 fn value(tracked: &Tracked, metric: Metric, now: Moment) -> Option<f64> {

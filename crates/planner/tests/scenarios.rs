@@ -1,6 +1,9 @@
 //! Whole passes over small hosts, tick by tick: what is done when, and why not when not. The machine here follows every
 //! step at once unless a test says otherwise; what real machines do is for the live tests.
 
+// A test stops where something is not as it must be, also in the functions that tests share.
+#![allow(clippy::panic)]
+
 use std::time::Duration;
 
 use persona::domain::DomainId;
@@ -244,7 +247,7 @@ fn web() -> Machine {
 #[test]
 fn growth_waits_for_the_window_then_goes_one_vcpu_at_a_time_until_the_rule_no_longer_holds() {
     let mut world = World::new(vec![Machine { load: 2.2, ..web() }]);
-    world.run(40);
+    let _ = world.run(40);
     let steps = world.vcpu_steps();
     assert_eq!(steps.iter().map(|step| step.1).collect::<Vec<_>>(), [2, 3]);
     // The window is three seconds; the reading of second 1 is the first that is true.
@@ -257,10 +260,10 @@ fn growth_waits_for_the_window_then_goes_one_vcpu_at_a_time_until_the_rule_no_lo
 #[test]
 fn a_machine_goes_back_to_its_minimum_when_the_load_is_gone() {
     let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
-    world.run(40);
+    let _ = world.run(40);
     assert_eq!(world.machines[0].vcpus, 4);
     world.machines[0].load = 0.1;
-    world.run(60);
+    let _ = world.run(60);
     assert_eq!(world.machines[0].vcpus, 1);
 }
 
@@ -285,7 +288,7 @@ fn nothing_is_removed_that_a_growth_rule_would_bring_back() {
     );
     assert_eq!(world.machines[0].vcpus, 2);
     world.machines[0].load = 0.2;
-    world.run(10);
+    let _ = world.run(10);
     assert_eq!(world.machines[0].vcpus, 1);
 }
 
@@ -296,12 +299,12 @@ fn unknown_shrinks_nothing_and_is_not_zero() {
         memory: 1024 * Bytes::MIB,
         ..web()
     }]);
-    world.run(40);
+    let _ = world.run(40);
     let (vcpus, memory) = (world.machines[0].vcpus, world.machines[0].memory);
     world.machines[0].silent = METRICS.to_vec();
     world.machines[0].load = 0.0;
     world.steps.clear();
-    world.run(60);
+    let _ = world.run(60);
     assert_eq!(world.steps, []);
     assert_eq!(
         (world.machines[0].vcpus, world.machines[0].memory),
@@ -356,7 +359,7 @@ fn a_growth_step_of_memory_fits_the_page_structs_that_the_guest_can_hold() {
         ..Machine::new(1, &text)
     };
     let mut world = World::new(vec![machine]);
-    world.run(4);
+    let _ = world.run(4);
     let first = world
         .steps
         .iter()
@@ -397,16 +400,16 @@ fn the_minimum_is_reached_without_any_rule() {
     let mut world = World::new(vec![Machine::new(1, text)]);
     let plan = world.tick();
     assert_eq!(plan.steps[0].by, Wish::Minimum);
-    world.run(10);
+    let _ = world.run(10);
     assert_eq!(
         world.machines[0].vcpus, 3,
         "initial is asked for once the minimum is there"
     );
     world.machines[0].vcpus = 2;
     world.state.domains.clear();
-    world.tick();
+    let _ = world.tick();
     world.machines[0].vcpus = 2;
-    world.run(3);
+    let _ = world.run(3);
     assert_eq!(
         world.machines[0].vcpus, 2,
         "initial is asked for only once, and what a person takes away stays away"
@@ -429,7 +432,7 @@ adaptation_rules:
         load: 2.0,
         ..Machine::new(1, text)
     }]);
-    world.run(20);
+    let _ = world.run(20);
     assert_eq!(world.machines[0].vcpus, 3);
     world.machines[0].load = 1.0;
     let plan = world.run(30);
@@ -442,17 +445,17 @@ adaptation_rules:
         Verdict::No(Reason::WouldGrowAgain { .. })
     ));
     world.machines[0].load = 0.6;
-    world.run(30);
+    let _ = world.run(30);
     assert_eq!(world.machines[0].vcpus, 1, "{:?}", world.steps);
     world.steps.clear();
-    world.run(30);
+    let _ = world.run(30);
     assert_eq!(world.steps, [], "what is undone is done with");
 }
 
 #[test]
 fn a_change_by_hand_is_seen_and_held() {
     let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
-    world.run(2);
+    let _ = world.run(2);
     world.machines[0].vcpus = 2;
     let plan = world.tick();
     assert_eq!(plan.drifts.len(), 1);
@@ -464,7 +467,7 @@ fn a_change_by_hand_is_seen_and_held() {
     ));
     assert_eq!(world.machines[0].vcpus, 2);
     world.state.release(world.machines[0].id);
-    world.run(30);
+    let _ = world.run(30);
     assert_eq!(world.machines[0].vcpus, 4);
 }
 
@@ -472,7 +475,7 @@ fn a_change_by_hand_is_seen_and_held() {
 fn a_cooldown_is_consumed_only_by_a_change_and_failures_end_in_quarantine() {
     let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
     world.ending = Ending::Refused;
-    world.run(120);
+    let _ = world.run(120);
     let tries = world.vcpu_steps().len();
     assert_eq!(tries, 3, "{:?}", world.steps);
     let plan = world.tick();
@@ -481,7 +484,7 @@ fn a_cooldown_is_consumed_only_by_a_change_and_failures_end_in_quarantine() {
         Verdict::No(Reason::Quarantined { .. })
     ));
     world.ending = Ending::Applied;
-    world.run(900);
+    let _ = world.run(900);
     assert_eq!(
         world.machines[0].vcpus, 4,
         "after the quarantine it is tried again"
@@ -492,13 +495,13 @@ fn a_cooldown_is_consumed_only_by_a_change_and_failures_end_in_quarantine() {
 fn another_running_instance_starts_with_a_clean_slate() {
     let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
     world.ending = Ending::Refused;
-    world.run(120);
+    let _ = world.run(120);
     world.ending = Ending::Applied;
     world.machines[0].instance = Some(2);
     world.machines[0].vcpus = 3;
     let plan = world.tick();
     assert_eq!(plan.drifts, []);
-    world.run(30);
+    let _ = world.run(30);
     assert_eq!(world.machines[0].vcpus, 4);
 }
 
@@ -567,7 +570,7 @@ fn a_square_wave_around_the_thresholds_causes_few_changes() {
     let mut world = World::new(vec![Machine::new(1, &text)]);
     for second in 0..600 {
         world.machines[0].load = if (second / 7) % 2 == 0 { 1.9 } else { 0.1 };
-        world.tick();
+        let _ = world.tick();
     }
     // Ten cooldowns of a minute fit into ten minutes, and at most two changes into each.
     let changes = world.vcpu_steps().len();
@@ -580,7 +583,7 @@ fn a_square_wave_around_the_thresholds_causes_few_changes() {
 #[test]
 fn carried_state_survives_being_stored() {
     let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
-    world.run(6);
+    let _ = world.run(6);
     let text = serde_json::to_string(&world.state).expect("serialises");
     let back: State = serde_json::from_str(&text).expect("parses");
     let (before, after) = (
@@ -594,6 +597,6 @@ fn carried_state_survives_being_stored() {
     );
     world.state = back;
     world.steps.clear();
-    world.run(2);
+    let _ = world.run(2);
     assert_eq!(world.steps, [], "the cooldown still runs");
 }
