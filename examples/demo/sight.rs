@@ -107,6 +107,12 @@ impl Sight {
         text
     }
 
+    /// Why the daemon leaves something alone, for a failure.
+    pub(crate) fn holds(&self) -> String {
+        let holds = self.host.iter().flat_map(|host| &host.holds);
+        holds.map(|hold| format!("; {}", hold.reason)).collect()
+    }
+
     /// The latest value of a metric in per cent, as the rules see it.
     pub(crate) fn per_cent(&self, metric: &str) -> String {
         let host = self.host.as_ref();

@@ -217,8 +217,11 @@ impl<'a> Demo<'a> {
             self.screen,
             &self.domain,
             &witness,
-            "cpu.utilization",
-            GROWS,
+            Watched {
+                what: "rule grow-cpu is cleared by more vCPUs, and the guest does more",
+                metric: "cpu.utilization",
+                within: GROWS,
+            },
             |sight| {
                 jobs.note(&sight.guest, sight.online);
                 if sight.online >= 2 {
@@ -280,8 +283,11 @@ impl<'a> Demo<'a> {
             self.screen,
             &self.domain,
             &witness,
-            "memory.utilization",
-            GROWS,
+            Watched {
+                what: "rule grow-memory is cleared by more memory",
+                metric: "memory.utilization",
+                within: GROWS,
+            },
             |sight| {
                 ensure(sight.guest.memory_held >= MEMORY_LOAD, || {
                     format!("the load holds {} MiB", sight.guest.memory_held / MIB)
@@ -318,11 +324,19 @@ impl<'a> Demo<'a> {
             self.screen,
             &self.domain,
             &witness,
-            "memory.utilization",
-            SHRINKS,
+            Watched {
+                what: "the domain is as small as the persona allows",
+                metric: "memory.utilization",
+                within: SHRINKS,
+            },
             |sight| {
                 ensure(sight.size() == Some(least), || {
-                    format!("{}; {}", sight.host_text(), sight.guest_text())
+                    format!(
+                        "{}; {}{}",
+                        sight.host_text(),
+                        sight.guest_text(),
+                        sight.holds()
+                    )
                 })?;
                 ensure(sight.guest.mem_total == first_memory, || {
                     format!("MemTotal is {} bytes", sight.guest.mem_total)
@@ -417,20 +431,34 @@ impl<'a> Demo<'a> {
     }
 }
 
+/// What [`watch`] waits for.
+#[derive(Clone, Copy)]
+struct Watched {
+    /// A sentence, for the failure.
+    what: &'static str,
+    /// What is shown while it is waited for.
+    metric: &'static str,
+    within: Duration,
+}
+
 /// Prints a row for each size on which all sides agree, until `done` says that there is nothing more to wait for. The
 /// sizes, beginning with the one at the start.
 fn watch(
     screen: &mut Screen,
     domain: &Domain,
     witness: &Witness<'_>,
-    metric: &str,
-    within: Duration,
+    watched: Watched,
     mut done: impl FnMut(&Sight) -> Outcome<()>,
 ) -> Outcome<Vec<Size>> {
     let began = Instant::now();
     let mut sizes: Vec<Size> = Vec::new();
     screen.columns();
-    eventually("what this step is about", within, || {
+    let Watched {
+        what,
+        metric,
+        within,
+    } = watched;
+    eventually(what, within, || {
         let sight = Sight::take(domain, witness, Daemon::Runs)?;
         if let Some(size) = sight.size()
             && sizes.last() != Some(&size)
