@@ -142,7 +142,7 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
         overruns: 0,
         problems: Vec::new(),
     });
-    let (views, view_reader) = watch::channel(Arc::new(nothing_yet));
+    let (views, mut view_reader) = watch::channel(Arc::new(nothing_yet));
     let (announcements, announced) = broadcast::channel(ANNOUNCEMENTS);
     let (request_sender, requests) = mpsc::channel(REQUESTS);
     let (signal_sender, signals) = mpsc::unbounded_channel();
@@ -170,6 +170,12 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
         announcements,
         signals,
     }));
+    // What the store holds is in the view before anybody can ask: a daemon that has just been started for a call answers it
+    // with its personas and not with an empty list.
+    tokio::select! {
+        _ = view_reader.changed() => {}
+        end = &mut daemon => return Ok(end??),
+    }
     let bus = tokio::select! {
         bus = bus::serve(choice, request_sender, view_reader, announced) => bus?,
         end = &mut daemon => return Ok(end??),
