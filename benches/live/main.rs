@@ -65,7 +65,7 @@ fn measure() -> Outcome<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    tick::against_domstats(&lab, &runtime)?;
+    tick::against_domstats(&lab, &domains)?;
     ping::against_guest_ping(&lab, &runtime, &domains[0])?;
     drop(domains);
     simulated::measure(&lab)?;

@@ -7,8 +7,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use virt::connect::Connect;
-use virt_persona::agent::{LinkConfig, Registry, Running};
-use virt_persona::hypervisor::libvirt;
+use virt_persona::agent::{AgentEvent, LinkConfig, Registry, Running};
+use virt_persona::hypervisor::{DomainDescription, DomainId, Hypervisor, libvirt};
 
 use crate::figures::{micros, percentile, ratio};
 use crate::harness::{Domain, Failure, Lab, Outcome};
@@ -69,18 +69,12 @@ pub(crate) fn against_guest_ping(lab: &Lab, runtime: &Runtime, domain: &Domain) 
     Ok(())
 }
 
-type Events = mpsc::UnboundedReceiver<(
-    virt_persona::hypervisor::DomainId,
-    virt_persona::agent::AgentEvent,
-)>;
+type Events = mpsc::UnboundedReceiver<(DomainId, AgentEvent)>;
 
 /// The daemon's own end of the channel, without the daemon.
-async fn attach(
-    lab: &Lab,
-    domain: &Domain,
-) -> Outcome<(Registry, virt_persona::hypervisor::DomainId, Events)> {
+async fn attach(lab: &Lab, domain: &Domain) -> Outcome<(Registry, DomainId, Events)> {
     let (hypervisor, _events) = libvirt::open(&lab.uri());
-    let description = crate::tick::described(hypervisor.as_ref())
+    let description = described(hypervisor.as_ref())
         .await?
         .into_iter()
         .find(|description| description.name == domain.name())
@@ -96,4 +90,17 @@ async fn attach(
         Ok(Some(_)) => Ok((registry, description.id, events)),
         Ok(None) | Err(_) => Err(Failure::new("the agent did not connect")),
     }
+}
+
+/// What libvirt describes, once it is connected to.
+async fn described(hypervisor: &dyn Hypervisor) -> Outcome<Vec<DomainDescription>> {
+    let mut last = None;
+    for _ in 0..100 {
+        match hypervisor.domains().await {
+            Ok(domains) => return Ok(domains),
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Failure::new(format!("libvirt does not answer: {last:?}")))
 }

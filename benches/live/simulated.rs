@@ -123,7 +123,7 @@ fn has_memory(domain: &serde_json::Value) -> bool {
 }
 
 fn scenario_text() -> String {
-    let mut text = "[host]\ncores = 1024\nmemory_mib = 4194304\n".to_owned();
+    let mut text = "deadline_ms = 10000\n[host]\ncores = 1024\nmemory_mib = 4194304\n".to_owned();
     for number in 0..DOMAINS {
         // Writing to a string cannot fail.
         let _ = write!(

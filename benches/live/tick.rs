@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
-use virt_persona::hypervisor::{DomainDescription, Hypervisor, RunState, libvirt};
+use virt_persona::hypervisor::DomainId;
 use virt_persona::observe::Emulator;
 
 use crate::figures::{cpu_time, cpu_time_of_run, micros, own_cpu_time, percentile, ratio};
-use crate::harness::{Failure, Lab, Outcome, ensure};
+use crate::harness::{Domain, Failure, Lab, Outcome, ensure};
 use crate::ticker::Ticker;
 
 /// Times that both are measured by turns.
@@ -18,18 +17,16 @@ const ROUNDS: usize = 15;
 const TICKS: u32 = 20;
 const CALLS: u32 = 20;
 
-pub(crate) fn against_domstats(lab: &Lab, runtime: &Runtime) -> Outcome<()> {
-    let (hypervisor, _events) = libvirt::open(&lab.uri());
+pub(crate) fn against_domstats(lab: &Lab, domains: &[Domain]) -> Outcome<()> {
     let mut emulators = Vec::new();
-    for domain in runtime.block_on(described(hypervisor.as_ref()))? {
-        if domain.state == RunState::Running {
-            let emulator = Emulator::of(&domain)
-                .ok_or_else(|| Failure::new(format!("{} has no process", domain.name)))?;
-            emulators.push((domain.id, emulator));
-        }
+    for (number, domain) in (0..).zip(domains) {
+        let emulator = Emulator {
+            pid: domain.qemu_pid()?,
+            instance: None,
+            vcpus_plugged: domain.live_vcpus()?,
+        };
+        emulators.push((DomainId([number; 16]), emulator));
     }
-    drop(hypervisor);
-    let domains = emulators.len();
     let mut ticker = Ticker::new(emulators);
     // The first opens descriptors, and nothing is known before the second.
     ticker.tick();
@@ -38,7 +35,7 @@ pub(crate) fn against_domstats(lab: &Lab, runtime: &Runtime) -> Outcome<()> {
         let begin = own_cpu_time()?;
         let sampled: usize = (0..TICKS).map(|_| ticker.tick()).sum();
         ticks.push((own_cpu_time()? - begin) / TICKS);
-        ensure(sampled == domains * TICKS as usize, || {
+        ensure(sampled == domains.len() * TICKS as usize, || {
             "a running domain could not be sampled".to_owned()
         })?;
         whole.push(domstats(lab, "domstats")?);
@@ -52,7 +49,7 @@ pub(crate) fn against_domstats(lab: &Lab, runtime: &Runtime) -> Outcome<()> {
     println!(
         "tick of {} running domains: {:.0} us of CPU time; virsh domstats of the same: {:.0} us of virsh's and libvirtd's, \
          ratio {:.3}; with --nowait and only the groups that a tick has (vCPUs, balloon, CPU): {:.0} us, ratio {:.3}",
-        domains,
+        domains.len(),
         micros(tick),
         micros(whole),
         ratio(tick, whole),
@@ -60,19 +57,6 @@ pub(crate) fn against_domstats(lab: &Lab, runtime: &Runtime) -> Outcome<()> {
         ratio(tick, same)
     );
     Ok(())
-}
-
-/// What libvirt describes, once it is connected to.
-pub(crate) async fn described(hypervisor: &dyn Hypervisor) -> Outcome<Vec<DomainDescription>> {
-    let mut last = None;
-    for _ in 0..100 {
-        match hypervisor.domains().await {
-            Ok(domains) => return Ok(domains),
-            Err(error) => last = Some(error),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(Failure::new(format!("libvirt does not answer: {last:?}")))
 }
 
 /// CPU time of one call, of `virsh` and of libvirtd together: many calls on one connection less a single one, so that

@@ -88,7 +88,7 @@ const BALLOON: &str = "";
 impl Bench {
     async fn new(extra: &str) -> Self {
         let text = format!(
-            "deadline_ms = 200\n[[domain]]\nname = 'web'\nvcpus_maximum = 4\nvcpus = 2\nmemory_mib = 512\n{extra}\n"
+            "deadline_ms = 1000\n[[domain]]\nname = 'web'\nvcpus_maximum = 4\nvcpus = 2\nmemory_mib = 512\n{extra}\n"
         );
         let (simulated, events) = simulated::open(Scenario::parse(&text).unwrap());
         let id = simulated.domains().await.unwrap()[0].id;
@@ -103,7 +103,7 @@ impl Bench {
             guest: guest.clone(),
             settings: Settings {
                 vcpu_deadline: Duration::from_millis(500),
-                memory_deadline: Duration::from_millis(1500),
+                memory_deadline: Duration::from_secs(3),
                 removal: VcpuRemoval::Auto,
             },
         };

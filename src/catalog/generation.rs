@@ -23,8 +23,9 @@ impl fmt::Display for Generation {
 /// the daemon is skipped.
 const BLOCK: u64 = 64;
 
-/// Hands out generations. They begin with the Unix time in seconds of the store's beginning, so that even after a
-/// store was lost or set aside they exceed all that agents have seen, and no guest's word is needed for it.
+/// Hands out generations. They begin with the Unix time in milliseconds of the store's beginning, so that even after a
+/// store was lost or set aside they exceed all that agents have seen, and no guest's word is needed for it: nobody
+/// activates a thousand personas a second for as long as a store lives.
 #[derive(Debug)]
 pub struct Generations {
     next: u64,
@@ -51,7 +52,7 @@ impl Generations {
     /// What reading the store gives.
     pub fn open(store: &Store, now: Moment) -> Result<Self, StoreError> {
         let stored = store.get::<Reserved>(Self::KEY)?;
-        let next = stored.map_or(now.0 / 1000, |reserved| reserved.below);
+        let next = stored.map_or(now.0, |reserved| reserved.below);
         Ok(Self {
             next,
             reserved: next,
@@ -88,7 +89,7 @@ mod tests {
             let mut generations = Generations::open(&store, Moment(1_800_000_000_000)).unwrap();
             seen.extend((0..70).map(|_| generations.take(&store).unwrap()));
         }
-        assert_eq!(seen[0], Generation(1_800_000_000));
+        assert_eq!(seen[0], Generation(1_800_000_000_000));
         assert!(seen.is_sorted_by(|a, b| a < b));
         let fresh = tempfile::tempdir().unwrap();
         let store = Store::open(fresh.path()).unwrap();

@@ -41,7 +41,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use crate::act::Hands;
 use crate::agent::Registry;
 use crate::audit::{AuditKind, AuditTrail, Entry};
-use crate::catalog::Catalogue;
+use crate::catalog::{Catalogue, host_id};
 use crate::command::Request;
 use crate::config::Config;
 use crate::hypervisor::{DomainId, Events, HostFacts, Hypervisor};
@@ -124,6 +124,8 @@ pub struct Daemon {
     acting: usize,
     /// Steps that have ended.
     ended: Asked,
+    /// Tells this daemon's requests from those of another store.
+    host_id: String,
     /// The emulators' processes that the carried state belongs to, until their domains are found.
     carried_processes: BTreeMap<DomainId, u32>,
     problems: BTreeMap<&'static str, String>,
@@ -157,6 +159,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let clock = Clock::start();
     let audit = AuditTrail::open(parts.store.clone(), parts.config.audit.records)
         .map_err(DaemonError::Store)?;
+    let host = host_id(&parts.store).map_err(DaemonError::Store)?;
     let catalog = Catalogue::open(parts.store.clone(), clock.now()).map_err(DaemonError::Store)?;
     let hands = Hands {
         hypervisor: parts.hypervisor.clone(),
@@ -198,6 +201,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         asking_host: false,
         acting: 0,
         ended: Asked::default(),
+        host_id: host.to_string(),
         problems: BTreeMap::new(),
         unshown: false,
         views: parts.views,
@@ -217,8 +221,13 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
             Some(event) = events.recv() => event,
             Some(event) = hypervisor_events.recv() => Event::Hypervisor(event),
             Some((domain, event)) = agent_events.recv() => Event::Agent(domain, event),
-            Some(request) = requests.recv() => Event::Request(Box::new(request)),
-            _ = timer.tick() => Event::Tick,
+            // Neither a flood of requests nor ticks that overrun keep the other from its turn.
+            event = async {
+                tokio::select! {
+                    Some(request) = requests.recv() => Event::Request(Box::new(request)),
+                    _ = timer.tick() => Event::Tick,
+                }
+            } => event,
             // Nothing else waits: what a burst of events changed is shown once, not once for each.
             () = std::future::ready(()), if daemon.unshown => {
                 daemon.publish();

@@ -326,8 +326,9 @@ impl Daemon {
                 }
             }
         };
-        // The same id for every try: what the guest has done already it does not do again.
-        let Ok(request) = RequestId::new(format!("activation-{generation}")) else {
+        // The same id for every try: what the guest has done already it does not do again. No other store's daemon has
+        // ever used it, so the guest cannot take this for something else that it did.
+        let Ok(request) = RequestId::new(format!("{}-{generation}", self.host_id)) else {
             return;
         };
         self.advance(id, ActivationEvent::Sent, Vec::new());

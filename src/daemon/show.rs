@@ -179,11 +179,13 @@ impl Daemon {
         if let Some((_, text)) = &tracked.agent.trouble {
             problems.push(text.clone());
         }
-        if tracked.run() == Run::Running && tracked.persona.in_force.is_some() {
+        if let Some(persona) = &tracked.persona.in_force
+            && tracked.run() == Run::Running
+        {
             let snapshot = tracked.snapshot(now, 1);
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let ability = snapshot.ability(resource);
-                if ability != Ability::Both {
+                if ability != Ability::Both && manages(persona, resource) {
                     problems.push(planner::report::Reason::Unable(ability).sentence(resource));
                 }
             }
@@ -257,6 +259,16 @@ impl Daemon {
             })
             .collect()
     }
+}
+
+/// Whether a persona says anything about a resource.
+fn manages(persona: &persona::Persona, resource: Resource) -> bool {
+    let base = match resource {
+        Resource::Vcpus => persona.base.cpu.is_some(),
+        Resource::Memory => persona.base.memory.is_some(),
+    };
+    let mut actions = persona.rules.iter().flat_map(|rule| &rule.then);
+    base || actions.any(|action| action.resource() == Some(resource))
 }
 
 fn value(tracked: &Tracked, metric: Metric, now: Moment) -> Option<f64> {

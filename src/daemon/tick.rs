@@ -28,8 +28,8 @@ use crate::view::{DecisionView, HypervisorState, OutcomeWord};
 /// Domains are listed anew this often, in case an event was lost.
 const LIST_AGAIN: Duration = Duration::from_secs(300);
 
-/// States that are stored together: well below what the store takes at once, at some hundred bytes each.
-const STATES_A_BATCH: usize = 100;
+/// States in one commit, well below what the store takes at once.
+const STATES_A_COMMIT: usize = 100;
 
 /// How steps are carried out under a configuration.
 pub(super) fn settings(config: &Config) -> Settings {
@@ -306,32 +306,38 @@ impl Daemon {
     /// disk where that is possible; the records are announced afterwards.
     fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
         let boot = host_boot();
-        let mut last = Batch::new();
         let mut kept = Ok(());
-        for domains in domains.chunks(STATES_A_BATCH) {
+        let mut entries = Some(entries);
+        let mut chunks = domains.chunks(STATES_A_COMMIT).peekable();
+        while let Some(domains) = chunks.next() {
             let mut batch = Batch::new();
             for id in domains {
                 let Some(state) = self.state.domain(*id) else {
                     continue;
                 };
-                let tracked = self.domains.get(id);
+                let process = self
+                    .domains
+                    .get(id)
+                    .and_then(|domain| domain.description.process);
                 let carried = Carried {
                     state: state.clone(),
-                    process: tracked.and_then(|domain| domain.description.process),
+                    process,
                     boot: boot.clone(),
                 };
-                kept = kept.and(batch.put(id.0, &carried));
+                kept = kept.and(batch.put(id.0, &carried).map_err(CatalogueError::from));
             }
-            // Each batch is a wait for the disk; the records come with the last, when every state is there.
-            if domains.len() == STATES_A_BATCH {
-                kept = kept.and_then(|()| tokio::task::block_in_place(|| self.store.commit(batch)));
+            // The records come with the last of what they tell of.
+            let with = if chunks.peek().is_none() && kept.is_ok() {
+                entries.take().unwrap_or_default()
             } else {
-                last = batch;
-            }
+                Vec::new()
+            };
+            let again = with.clone();
+            kept = kept.and_then(|()| {
+                self.commit(batch, with)
+                    .inspect_err(|_| entries = Some(again))
+            });
         }
-        let kept = kept
-            .map_err(CatalogueError::from)
-            .and_then(|()| self.commit(last, entries.clone()));
         if let Err(error) = kept {
             let error = act::sentence_of(&error);
             tracing::error!(%error, "cooldowns and holds could not be stored");
@@ -339,10 +345,11 @@ impl Daemon {
                 "store-write",
                 format!("the store could not be written: {error}"),
             );
-            self.record_all(entries);
         } else {
             self.problems.remove("store-write");
         }
+        // What is left over is recorded all the same.
+        self.record_all(entries.unwrap_or_default());
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Call {
     pub(super) operation: &'static str,
     /// The domain in errors, `-` for the host.
     pub(super) domain: String,
-    /// How long the caller waits: once for its turn, once for the answer.
+    /// How long the caller waits: once for its turn, once for a thread, once for the answer.
     pub(super) deadline: Duration,
 }
 
@@ -99,7 +99,7 @@ impl<K: Eq + Hash + Clone> Queue<K> {
     ///
     /// # Errors
     ///
-    /// `Busy` when its turn does not come, `Overloaded` when no thread is free (in both cases `work` was not run),
+    /// `Busy` when its turn does not come, `Overloaded` when no thread gets free (in both cases `work` was not run),
     /// `TimedOut` when `work` does not end in time, and what `work` itself answers.
     pub(super) async fn run<T: Send + 'static>(
         &self,
@@ -117,11 +117,13 @@ impl<K: Eq + Hash + Clone> Queue<K> {
                 turn.map_err(|_| call.busy())?
             }
         };
-        let thread = self
-            .threads
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| call.overloaded())?;
+        // Many lanes at once are no fault: a tick may change every domain. They are served in order, and only where no
+        // thread comes back in time do calls hang.
+        let thread = tokio::time::timeout(call.deadline, self.threads.clone().acquire_owned())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| call.overloaded())?;
 
         let (answer, mut answered) = oneshot::channel();
         let theirs = lane.clone();
@@ -302,11 +304,36 @@ mod tests {
             releases.push(release);
             assert!(queue.run(lane, call(1), work).await.is_err());
         }
-        let refused = queue.run(THREADS, call(60_000), || Ok(())).await;
+        let refused = queue.run(THREADS, call(20), || Ok(())).await;
         assert!(
             matches!(refused, Err(HypervisorError::Overloaded { .. })),
             "{refused:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_call_waits_while_all_threads_are_at_work() {
+        let queue = Arc::new(Queue::new());
+        let mut releases = Vec::new();
+        let mut working = tokio::task::JoinSet::new();
+        for lane in 0..THREADS {
+            let (release, work) = hung();
+            releases.push(release);
+            let queue = queue.clone();
+            working.spawn(async move { queue.run(lane, call(60_000), work).await });
+        }
+        while queue.threads.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut waiting = std::pin::pin!(queue.run(THREADS, call(60_000), || Ok(7)));
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await;
+        assert!(early.is_err(), "{early:?}");
+        releases.pop();
+        assert_eq!(waiting.await.unwrap(), 7);
+        drop(releases);
+        while let Some(ended) = working.join_next().await {
+            ended.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]

@@ -193,9 +193,13 @@ fn grow_memory(
     };
     clamps.at_most(Limit::PageStructs, present.saturating_add(step));
     let block = memory.block.0.max(1);
+    let least = policy.memory_change_minimum.0;
+    if step < least.max(block) && clamps.to == present.saturating_add(step) {
+        // Growing is what such a guest needs most, but the growth itself would take the last that it has.
+        return Err(Reason::AtLimit(Limit::PageStructs));
+    }
     let whole = (clamps.to - present) / block * block;
     clamps.at_most(Limit::Block, present + whole);
-    let least = policy.memory_change_minimum.0;
     // What the base configuration asks for is given to the last byte, whatever its size.
     if whole == 0 || (whole < least && matches!(wanted.by, Wish::Rule(_) | Wish::Undo(_))) {
         return Err(Reason::TooSmall {

@@ -69,6 +69,8 @@ impl Daemon {
                 format,
                 note,
             } => {
+                // A mistyped name is said first: the document's own would only look like the contradiction.
+                self.persona_name(&name)?;
                 let imported = read(&document, format, Some(&name))?;
                 if imported.persona.name.as_str() != name {
                     let reason = format!(

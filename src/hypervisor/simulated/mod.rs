@@ -191,6 +191,20 @@ impl Simulated {
         }
     }
 
+    /// Makes the tag element one that cannot be read, for this reason, as a person with `virsh metadata` may.
+    pub fn spoil_tags(&self, domain: DomainId, problem: &str) {
+        let mut world = self.world.lock();
+        if let Some(machine) = world.machines.get_mut(&domain) {
+            machine.description.tags.clear();
+            machine.description.tags_problem = Some(problem.to_owned());
+            let event = HypervisorEvent::MetadataChanged {
+                domain,
+                uri: Some(MetadataElement::Tags.uri().into()),
+            };
+            self.world.tell(&world, event);
+        }
+    }
+
     /// Sets the memory that the guest's programs use.
     pub fn set_memory_used(&self, domain: DomainId, used: Bytes) {
         if let Some(machine) = self.world.lock().machines.get_mut(&domain) {

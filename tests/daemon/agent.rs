@@ -1,0 +1,91 @@
+//! The agent of this workspace, as a guest would run it, in a tree of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+/// Another package's program is not built for this package's tests, so cargo is asked for it.
+static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--message-format=json",
+            "--package",
+            "virt-persona-agent",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "the agent does not build");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the program that it built")
+});
+
+/// A running agent; it is killed at the end of the test.
+pub(crate) struct Agent {
+    root: PathBuf,
+    child: Child,
+}
+
+impl Agent {
+    /// Where an agent in this tree listens.
+    pub(crate) fn socket(root: &Path) -> PathBuf {
+        root.join("agent.sock")
+    }
+
+    pub(crate) fn start(root: &Path) -> Self {
+        for (path, text) in [
+            ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+            ("etc/group", "root:x:0:\n"),
+            (
+                "proc/meminfo",
+                "MemTotal: 500000 kB\nMemAvailable: 400000 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n",
+            ),
+            ("proc/loadavg", "0.50 0.40 0.30 2/77 1234\n"),
+            ("sys/devices/system/cpu/online", "0\n"),
+            ("sys/devices/system/cpu/present", "0\n"),
+            ("sys/devices/system/cpu/cpu0/topology/core_id", "0\n"),
+        ] {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let child = Command::new(&*AGENT)
+            .arg("--transport")
+            .arg(format!("unix:{}", Self::socket(root).display()))
+            .arg("--state")
+            .arg(root.join("state"))
+            .arg("--root")
+            .arg(root)
+            .arg("--config")
+            .arg(root.join("etc/virt-persona/agent.toml"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            root: root.to_owned(),
+            child,
+        }
+    }
+
+    /// The environment that login shells of the guest get; `None` when there is none.
+    pub(crate) fn environment(&self) -> Option<String> {
+        fs::read_to_string(self.root.join("etc/profile.d/50-virt-persona.sh")).ok()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

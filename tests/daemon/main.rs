@@ -1,0 +1,16 @@
+//! The whole daemon on a simulated hypervisor. `control` and `crash` and `personas` run it inside the test, so that the
+//! machine can be moved while it runs and the daemon can be stopped dead; `program` and `life` run the real programs on
+//! a message bus of their own. Guest agents are the real program on a unix socket. Nothing of the host is touched.
+
+// A test stops where something is not as it must be, also in the functions that tests share.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod agent;
+mod program;
+mod stage;
+
+mod control;
+mod crash;
+mod life;
+mod personas;
+mod refusals;
