@@ -19,6 +19,7 @@ mod jobs;
 mod screen;
 mod sight;
 mod steps;
+mod watch;
 
 use harness::{Failure, Lab, Outcome, TestGuest};
 use screen::{INTERRUPTED, Screen, seconds};

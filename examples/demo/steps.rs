@@ -3,15 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use virt_persona::view::{ActivationState, AgentState, ExplainView, TruthWord};
+use virt_persona::view::{ActivationState, AgentState, ExplainView};
 
 use crate::harness::{
-    Daemon as RunningDaemon, Domain, DomainSpec, Failure, Lab, Outcome, Variant, Witness, ensure,
+    Daemon as RunningDaemon, Domain, DomainSpec, Failure, Lab, Outcome, Variant, ensure,
     eventually, repository,
 };
 use crate::jobs::Jobs;
 use crate::screen::{Screen, seconds};
 use crate::sight::{Daemon, MIB, Sight, Size, vcpus};
+use crate::watch::{Quiet, Watched, watch};
 
 /// The domain's name.
 pub(crate) const DOMAIN: &str = "web-1";
@@ -35,8 +36,6 @@ const MEMORY_LEFT: u64 = 40 * MIB;
 
 /// What the job rate must become at least: it is bounded by one vCPU before.
 const RATE_GAIN: f64 = 1.15;
-/// The rule must be quiet for so long, which is more than its own `FOR`, before the growth counts as over.
-const QUIET: Duration = Duration::from_secs(5);
 
 /// Bounds of waits; several times what a slow and busy machine takes.
 const ACTIVATES: Duration = Duration::from_secs(60);
@@ -217,6 +216,7 @@ impl<'a> Demo<'a> {
             self.screen,
             &self.domain,
             &witness,
+            BOOT_MEMORY,
             Watched {
                 what: "rule grow-cpu is cleared by more vCPUs, and the guest does more",
                 metric: "cpu.utilization",
@@ -283,6 +283,7 @@ impl<'a> Demo<'a> {
             self.screen,
             &self.domain,
             &witness,
+            BOOT_MEMORY,
             Watched {
                 what: "rule grow-memory is cleared by more memory",
                 metric: "memory.utilization",
@@ -324,6 +325,7 @@ impl<'a> Demo<'a> {
             self.screen,
             &self.domain,
             &witness,
+            BOOT_MEMORY,
             Watched {
                 what: "the domain is as small as the persona allows",
                 metric: "memory.utilization",
@@ -428,91 +430,6 @@ impl<'a> Demo<'a> {
         })?;
         self.screen.line(&format!("rule {name}: {text}"));
         Ok(())
-    }
-}
-
-/// What [`watch`] waits for.
-#[derive(Clone, Copy)]
-struct Watched {
-    /// A sentence, for the failure.
-    what: &'static str,
-    /// What is shown while it is waited for.
-    metric: &'static str,
-    within: Duration,
-}
-
-/// Prints a row for each size on which all sides agree, until `done` says that there is nothing more to wait for. The
-/// sizes, beginning with the one at the start.
-fn watch(
-    screen: &mut Screen,
-    domain: &Domain,
-    witness: &Witness<'_>,
-    watched: Watched,
-    mut done: impl FnMut(&Sight) -> Outcome<()>,
-) -> Outcome<Vec<Size>> {
-    let began = Instant::now();
-    let mut sizes: Vec<Size> = Vec::new();
-    screen.columns();
-    let Watched {
-        what,
-        metric,
-        within,
-    } = watched;
-    eventually(what, within, || {
-        let sight = Sight::take(domain, witness, Daemon::Runs)?;
-        if let Some(size) = sight.size()
-            && sizes.last() != Some(&size)
-        {
-            sizes.push(size);
-            screen.row(
-                &format!("+{}", seconds(began.elapsed())),
-                &sight.host_text(),
-                &sight.qemu_text(BOOT_MEMORY),
-                &sight.guest_text(),
-            );
-        }
-        screen.progress(format!(
-            "+{}  {metric} {}; {}",
-            seconds(began.elapsed()),
-            sight.per_cent(metric),
-            sight.guest_text()
-        ));
-        done(&sight)
-    })?;
-    Ok(sizes)
-}
-
-/// For how long a rule has not held while the size stayed the same.
-#[derive(Default)]
-struct Quiet {
-    since: Option<(Instant, Size)>,
-}
-
-impl Quiet {
-    fn look(&mut self, explain: &ExplainView, name: &str, size: Option<Size>) -> Outcome<()> {
-        let rule = explain
-            .rules
-            .iter()
-            .find(|rule| rule.name == name)
-            .ok_or_else(|| Failure::new(format!("the persona has no rule {name}")))?;
-        let (TruthWord::False, Some(size)) = (rule.truth, size) else {
-            self.since = None;
-            return Err(Failure::new(format!("rule {name} is {:?}", rule.truth)));
-        };
-        match self.since {
-            Some((since, same)) if same == size => ensure(since.elapsed() >= QUIET, || {
-                format!(
-                    "rule {name} no longer holds since {}",
-                    seconds(since.elapsed())
-                )
-            }),
-            _ => {
-                self.since = Some((Instant::now(), size));
-                Err(Failure::new(format!(
-                    "rule {name} no longer holds since just now"
-                )))
-            }
-        }
     }
 }
 

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::lab::{Lab, PREFERENCE};
+use super::lab::Lab;
 use super::outcome::{Failure, Outcome, ensure, eventually};
+use super::services::PREFERENCE;
 use super::witness::{GuestStatus, Witness};
 
 /// The template; its head says how it is filled.

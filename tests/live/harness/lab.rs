@@ -3,25 +3,24 @@
 //! The libvirtd is a session one of the user `nobody`: root's would be the system's, whose domains are somebody's. It
 //! has its directories below the lab's, starts no network and knows no cgroup; everything else is as it is everywhere.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::chown;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::unistd::{Group, Uid, User};
+use nix::unistd::Uid;
 use serde::de::DeserializeOwned;
 use virt_persona::view::{AuditView, DomainView, ExplainView};
 
 use super::guest::TestGuest;
 use super::leftovers::{self, Ground};
 use super::outcome::{Failure, Outcome, eventually};
-
-/// What every process of a lab has in its environment: the lab's directory. `guard` looks for it.
-const MARK: &str = "VIRT_PERSONA_LAB";
+use super::services::{
+    borrow_capabilities, capabilities, command_in, copy_files, make_directories, start_bus,
+    start_libvirtd,
+};
 
 /// libvirtd asks QEMU for all that it can before it answers, which takes seconds on a slow machine.
 const LIBVIRTD_ANSWERS: Duration = Duration::from_secs(60);
@@ -332,164 +331,6 @@ impl Lab {
         let kept = self.inner.guest.directory.join("capabilities");
         copy_files(&capabilities(&self.inner.directory), &kept).map(drop)
     }
-}
-
-/// The user of the lab's libvirtd, and the groups in which it is: for KVM it must be in the one of its device.
-fn libvirtd_user() -> Outcome<(User, u32)> {
-    let user = User::from_name("nobody")
-        .map_err(|error| Failure::while_doing("the user nobody", error))?
-        .ok_or_else(|| Failure::new("this host has no user nobody"))?;
-    let kvm = Group::from_name("kvm").ok().flatten();
-    let group = kvm.map_or(user.gid, |group| group.gid);
-    Ok((user, group.as_raw()))
-}
-
-/// The directories, with names of one letter because a socket's path is short: the configuration, the run time's,
-/// the cache, the home are libvirtd's; the bus and the daemon have one of their own each.
-fn make_directories(directory: &Path) -> Outcome<()> {
-    let (user, group) = libvirtd_user()?;
-    for name in ["c", "c/libvirt", "r", "k", "h"] {
-        let path = directory.join(name);
-        fs::create_dir(&path)?;
-        chown(&path, Some(user.uid.as_raw()), Some(group))?;
-    }
-    for name in ["b", "d"] {
-        fs::create_dir(directory.join(name))?;
-    }
-    // Without virtlogd, which would be another process to end; and without labels, which only root can give.
-    fs::write(
-        directory.join("c/libvirt/qemu.conf"),
-        "stdio_handler = \"file\"\nsecurity_driver = \"none\"\n",
-    )?;
-    Ok(())
-}
-
-fn capabilities(directory: &Path) -> PathBuf {
-    directory.join("k/libvirt/qemu/cache/capabilities")
-}
-
-/// Gives libvirtd what an earlier lab's has found out about QEMU; asking it takes several seconds.
-fn borrow_capabilities(directory: &Path, guest: &TestGuest) -> Outcome<()> {
-    let kept = guest.directory.join("capabilities");
-    if !kept.is_dir() {
-        return Ok(());
-    }
-    let (user, group) = libvirtd_user()?;
-    let copied = copy_files(&kept, &capabilities(directory))?;
-    let made = ["k/libvirt", "k/libvirt/qemu", "k/libvirt/qemu/cache"];
-    for path in made.iter().map(|path| directory.join(path)).chain(copied) {
-        chown(path, Some(user.uid.as_raw()), Some(group))?;
-    }
-    Ok(())
-}
-
-/// Copies the files of a directory; what was made, the directory among it. A file that is there is replaced as a whole.
-fn copy_files(from: &Path, to: &Path) -> Outcome<Vec<PathBuf>> {
-    fs::create_dir_all(to)?;
-    let mut made = vec![to.to_owned()];
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let path = to.join(entry.file_name());
-        let beside = to.join(format!(".{}", std::process::id()));
-        fs::copy(entry.path(), &beside)?;
-        fs::rename(&beside, &path)?;
-        made.push(path);
-    }
-    Ok(made)
-}
-
-fn command_in(directory: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new(program);
-    command
-        .env(MARK, directory)
-        // libvirt's rule for the process files of domains in a session.
-        .env("XDG_RUNTIME_DIR", directory.join("r"));
-    command
-}
-
-fn log_file(path: &Path) -> Outcome<File> {
-    File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|error| Failure::while_doing(path.display(), error))
-}
-
-/// Guests are preferred to other work of this machine: under emulation a guest that is left waiting by a build looks no
-/// busier than one with less to do. Where it may not be set, as in some containers, it goes on without.
-pub(super) const PREFERENCE: &str = "-10";
-
-fn start_libvirtd(directory: &Path) -> Outcome<Child> {
-    let (user, group) = libvirtd_user()?;
-    let log = log_file(&directory.join("libvirtd.log"))?;
-    command_in(directory, "nice")
-        .process_group(0)
-        .args(["-n", PREFERENCE, "setpriv"])
-        .args([
-            format!("--reuid={}", user.uid),
-            format!("--regid={group}"),
-            "--clear-groups".to_owned(),
-            "libvirtd".to_owned(),
-        ])
-        .env("HOME", directory.join("h"))
-        .env("XDG_CONFIG_HOME", directory.join("c"))
-        .env("XDG_CACHE_HOME", directory.join("k"))
-        .env("XDG_DATA_HOME", directory.join("h"))
-        // It looks for a session's bus otherwise, and may find its owner's.
-        .env_remove("DBUS_SESSION_BUS_ADDRESS")
-        .current_dir(directory.join("h"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .map_err(|error| Failure::while_doing("libvirtd; `make setup` installs it", error))
-}
-
-/// A bus on which everything is allowed to whoever can connect, and by dbus-daemon's own rule only its user and root can.
-fn start_bus(directory: &Path) -> Outcome<String> {
-    let config = directory.join("b/bus.conf");
-    fs::write(
-        &config,
-        format!(
-            r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>session</type>
-  <listen>unix:path={}/b/bus</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow own="*"/>
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-  </policy>
-</busconfig>
-"#,
-            directory.display()
-        ),
-    )?;
-    let mut bus = command_in(directory, "dbus-daemon")
-        .process_group(0)
-        .arg(format!("--config-file={}", config.display()))
-        .args(["--nofork", "--nopidfile", "--print-address=1"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log_file(&directory.join("b/bus.log"))?)
-        .spawn()
-        .map_err(|error| Failure::while_doing("dbus-daemon; `make setup` installs it", error))?;
-    let mut address = String::new();
-    if let Some(output) = bus.stdout.take() {
-        // It ends without a line when it cannot start.
-        BufReader::new(output).read_line(&mut address)?;
-    }
-    let address = address.trim();
-    if address.is_empty() {
-        let log = fs::read(directory.join("b/bus.log"))?;
-        return Err(Failure::while_doing(
-            "the lab's bus did not start",
-            last_lines(&log),
-        ));
-    }
-    Ok(address.to_owned())
 }
 
 /// Signals a process of the lab.

@@ -45,7 +45,12 @@ impl Ground {
         let guard = start_guard(&path, Stdio::piped());
         let written = owner(std::process::id())
             .ok_or_else(|| Failure::new("/proc does not show this process"))
-            .and_then(|owner| Ok(fs::write(path.join(OWNER), owner)?));
+            .and_then(|owner| {
+                // Renamed when it is whole: another lab that starts now must not take half of it for nobody's.
+                let beside = path.join("owner.new");
+                fs::write(&beside, owner)?;
+                Ok(fs::rename(&beside, path.join(OWNER))?)
+            });
         match (guard, written) {
             (Ok(mut guard), Ok(())) => Ok(Self {
                 path,

@@ -10,6 +10,7 @@ mod guest;
 mod lab;
 mod leftovers;
 mod outcome;
+mod services;
 mod witness;
 
 pub(crate) use daemon::Daemon;
