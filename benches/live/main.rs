@@ -127,7 +127,7 @@ fn bind(lab: &Lab, domains: &[Domain]) -> Outcome<()> {
 fn agent_sizes(domain: &Domain) -> Outcome<()> {
     let size = length(&agent_program()?)?;
     println!(
-        "agent: {:.2} MB on disk (budget {} MB)",
+        "agent: {:.2} MiB on disk (budget {} MiB)",
         mib(size),
         AGENT_SIZE_BUDGET >> 20
     );
