@@ -21,7 +21,9 @@
 //!
 //! sled takes a damaged log for one that ends where the damage begins, even at its start, and says nothing. So each
 //! commit is numbered in its own batch, and after its sync the number goes to a file beside the log too. That file
-//! is not synced: whatever it says is a number that was durable, so a log with a lower one has lost commits.
+//! is not synced: whatever it says is a number that was durable, so a log with a lower one has lost commits. Damage in
+//! the midst of an older part is another matter: there sled may drop entries without a word, and nothing here notices;
+//! what can be read is what was written.
 
 mod batch;
 mod codec;

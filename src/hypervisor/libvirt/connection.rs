@@ -247,6 +247,9 @@ fn open_one(uri: &str) -> Result<Connect, Error> {
     Ok(connect)
 }
 
+/// The event loop turns at least this often, in milliseconds.
+const LOOP_TURN_MS: i32 = 1000;
+
 /// Starts libvirt's event loop, once a process. It must be there before the first connection is opened.
 fn start_event_loop() {
     static ONCE: Once = Once::new();
@@ -256,6 +259,13 @@ fn start_event_loop() {
         if let Err(error) = virt::event::event_register_default_impl() {
             warn!(%error, "libvirt's event loop is not available, so no events will arrive");
             return;
+        }
+        // The loop sleeps until something wakes it. A timer of its own bounds what one lost wake-up can cost.
+        // It is never taken back: it lives as long as the process.
+        if let Err(error) =
+            virt::event::event_add_timeout(LOOP_TURN_MS, |_, _| {}, std::ptr::null_mut())
+        {
+            warn!(%error, "libvirt's event loop has no timer of its own");
         }
         let started = std::thread::Builder::new()
             .name("libvirt-events".into())

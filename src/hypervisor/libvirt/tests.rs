@@ -9,6 +9,9 @@ use crate::hypervisor::{HypervisorEvent, Lifecycle};
 const URI: &str = "test:///default";
 
 /// Opens and waits until it is connected.
+/// Far longer than any event takes on a busy machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 async fn opened() -> (Arc<Libvirt>, Events) {
     let (libvirt, mut events) = open(URI);
     assert_eq!(events.recv().await, Some(HypervisorEvent::Connected));
@@ -33,7 +36,9 @@ fn define(connect: &Connect, name: &str) -> (Domain, DomainId) {
 /// The next event of this domain that is of interest.
 async fn next(events: &mut Events, id: DomainId) -> HypervisorEvent {
     loop {
-        let event = events.recv().await.unwrap();
+        // An event that never comes is a failure and not a test that never ends.
+        let event = tokio::time::timeout(PATIENCE, events.recv()).await;
+        let event = event.expect("an event in time").unwrap();
         let domain = match &event {
             HypervisorEvent::Lifecycle { domain, .. }
             | HypervisorEvent::MetadataChanged { domain, .. } => *domain,
