@@ -3,7 +3,7 @@
 
 use persona::domain::DomainId;
 use persona::rule::Resource;
-use persona::signal::Source;
+use persona::signal::{Metric, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Class, Level};
 use serde::{Deserialize, Serialize};
@@ -265,6 +265,25 @@ fn notice_drift(
     }
 }
 
+/// What a step that has ended granted, while the guest's last report is from before it: the old report shows less than
+/// the guest has, and the ledger must never be too low.
+fn unreported(domain: &Domain<'_>, state: &DomainState, resource: Resource) -> u64 {
+    let slot = state.resource(resource);
+    let (Resource::Vcpus, Some(changed)) = (resource, slot.changed_at) else {
+        return 0;
+    };
+    let told = domain
+        .signals
+        .reading(Metric::VcpuCount)
+        .is_some_and(|reading| reading.at >= changed);
+    if told || domain.run == Run::Off || state.instance != domain.instance {
+        return 0;
+    }
+    slot.target
+        .unwrap_or(0)
+        .min(u64::from(domain.vcpus.maximum))
+}
+
 /// Arbitrates all growth of one resource; returns what is granted in all.
 fn grant(
     snapshot: &Snapshot<'_>,
@@ -291,7 +310,12 @@ fn grant(
             .and_then(|state| state.resource(resource).in_flight.as_ref());
         let held = domain
             .held(resource)
-            .max(flight.map_or(0, |flight| flight.to));
+            .max(flight.map_or(0, |flight| flight.to))
+            .max(
+                state
+                    .domain(domain.id)
+                    .map_or(0, |state| unreported(domain, state, resource)),
+            );
         // The ledger counts in the budget's units, the domain in its own.
         let weight = domain.weight(resource);
         let granule = match resource {

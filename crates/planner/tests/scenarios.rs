@@ -46,6 +46,8 @@ struct Machine {
     run: Run,
     instance: Option<u32>,
     vcpus: u32,
+    /// What the guest told last, where that is not what it has.
+    shown: Option<u32>,
     maximum: u32,
     memory: u64,
     load: f64,
@@ -72,6 +74,7 @@ impl Machine {
             run: Run::Running,
             instance: Some(1),
             vcpus: 1,
+            shown: None,
             maximum: 4,
             memory: 512 * Bytes::MIB,
             load: 0.5,
@@ -121,7 +124,7 @@ impl Machine {
                 maximum: self.maximum,
                 fixed: 1,
                 plugged: self.vcpus,
-                online: Some(self.vcpus),
+                online: Some(self.shown.unwrap_or(self.vcpus)),
                 weight: 1,
                 ability: Ability::Both,
             },
@@ -644,4 +647,26 @@ fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
     // Beyond what the step asked for, somebody else was at it.
     world.machines[0].memory = 1024 * Bytes::MIB;
     assert_eq!(world.tick().drifts.len(), 1);
+}
+
+#[test]
+fn the_ledger_counts_what_a_guest_has_not_reported_yet() {
+    let mut world = World::new(vec![
+        Machine {
+            load: 9.0,
+            ..Machine::new(1, WEB)
+        },
+        Machine {
+            load: 9.0,
+            ..Machine::new(2, WEB)
+        },
+    ]);
+    world.host.vcpus = 3;
+    // What the guests tell of their vCPUs is from before each growth.
+    for machine in &mut world.machines {
+        machine.shown = Some(1);
+    }
+    let _ = world.run(60);
+    let vcpus: u32 = world.machines.iter().map(|machine| machine.vcpus).sum();
+    assert_eq!(vcpus, 3, "{:?}", world.steps);
 }
