@@ -19,7 +19,7 @@ base_configuration:
   memory: {min: 512 MiB, max: 1 GiB}
 adaptation_rules:
   - {name: more-cpu, when: cpu.utilization > 10% FOR 1s, then: add 1 vcpus, cooldown: 1s}
-  - {name: more-memory, when: memory.utilization > 80% FOR 1s, then: add 256 MiB memory, cooldown: 1s}
+  - {name: more-memory, when: memory.utilization > 70% FOR 1s, then: add 256 MiB memory, cooldown: 1s}
 ",
     );
     scene.bind(&web, "both");
