@@ -137,9 +137,9 @@ fn looked_view(looked: &Looked, at: Moment) -> LookedView {
     LookedView {
         comparison: looked.comparison.clone(),
         truth: truth(looked.verdict),
-        metric: Some(looked.metric.name().to_owned()),
+        metric: Some(looked.signal.to_string()),
         value: looked.reading.map(|reading| reading.value),
-        unit: Some(looked.metric.unit()),
+        unit: looked.signal.unit(),
         source: looked.reading.map(|reading| reading.source),
         age_ms: looked
             .reading

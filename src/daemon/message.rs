@@ -18,7 +18,7 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
         environment: persona
             .environment
             .iter()
-            .map(|(key, value)| (key.clone(), value.clone()))
+            .map(|(key, value)| (key.clone(), value.expose().to_owned()))
             .collect(),
         pre: persona.pre_activation.as_ref().map(script),
         post: persona.post_activation.as_ref().map(script),

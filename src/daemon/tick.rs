@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use persona::rule::Resource;
+use persona::rule::{Action, Performed, Resource};
 use persona::units::{Bytes, Moment};
 use planner::report::amount_text;
 use planner::snapshot::{Ability, Host, Run};
@@ -198,14 +198,9 @@ impl Daemon {
             entries.push(self.entry(AuditKind::Drift, Some(drift.domain), &text, json(drift)));
             touched.push(drift.domain);
         }
-        for notice in &plan.notices {
-            let text = format!("rule {} says: {}", notice.rule, notice.text);
-            entries.push(self.entry(
-                AuditKind::Decision,
-                Some(notice.domain),
-                &text,
-                json(notice),
-            ));
+        for call in &plan.calls {
+            let text = call_text(call);
+            entries.push(self.entry(AuditKind::Decision, Some(call.domain), &text, json(call)));
         }
         for step in &plan.steps {
             self.state.begin(step, now);
@@ -395,4 +390,20 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Value {
 /// Memory as people write it.
 pub(super) fn memory_text(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "unknown".into(), |bytes| Bytes(bytes).to_string())
+}
+
+/// What a rule says or asks for, as a line.
+fn call_text(call: &planner::Call) -> String {
+    let planner::Call {
+        rule, action, edge, ..
+    } = call;
+    let wish = match edge {
+        planner::Edge::Begins => format!("rule {rule} asks for: {action}"),
+        planner::Edge::Ends => format!("the until of rule {rule} takes back: {action}"),
+    };
+    match (action, action.performed()) {
+        (Action::Notify(text), _) => format!("rule {rule} says: {text}"),
+        (_, Performed::Here) => wish,
+        (_, Performed::NotYet(_)) => format!("{wish}; this version only records it"),
+    }
 }

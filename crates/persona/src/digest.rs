@@ -48,7 +48,7 @@ struct Meaning<'a> {
     functional_role: Option<&'a str>,
     base: &'a BaseConfiguration,
     rules: Vec<RuleMeaning<'a>>,
-    environment: &'a BTreeMap<String, String>,
+    environment: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pre_activation: Option<&'a Script>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,11 @@ pub(crate) fn digest(persona: &Persona) -> Digest {
         functional_role: persona.functional_role.as_deref(),
         base: &persona.base,
         rules: rules.collect(),
-        environment: &persona.environment,
+        environment: persona
+            .environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose()))
+            .collect(),
         pre_activation: persona.pre_activation.as_ref(),
         post_activation: persona.post_activation.as_ref(),
         trust: &persona.trust,

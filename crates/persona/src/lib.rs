@@ -21,11 +21,15 @@ pub use digest::Digest;
 pub use document::{Format, SourceText};
 pub use domain::DomainId;
 pub use model::{
-    BaseConfiguration, Class, CpuBounds, Level, MemoryBounds, OnFailure, Persona, PersonaName,
-    PersonaNameError, Script, TrustLevels,
+    ApplicationSettings, BaseConfiguration, BehavioralSettings, Class, Constraint, CostTolerance,
+    CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,
+    Frequency, LearningDomain, Level, LifecycleExpectations, LoggingLevel, MemoryBounds, Need,
+    OnFailure, OsSettings, PerformancePoint, Persona, PersonaName, PersonaNameError,
+    PriorityMetrics, Reference, Relation, Scaling, Script, Secret, SecurityProfile, Software,
+    TrustLevels,
 };
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
 pub use read::{Loaded, load};
-pub use signal::{Metric, MetricError, Reading, Signals, Source, Unit};
+pub use signal::{Metric, MetricError, Reading, Signal, Signals, Source, Unit};
 pub use units::{Bytes, Moment};

@@ -320,6 +320,17 @@ pub(crate) fn serialize_duration<S: Serializer>(
     serializer.collect_str(&exact_duration(*duration))
 }
 
+/// The same for one that may be absent.
+pub(crate) fn serialize_some_duration<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => serialize_duration(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use crate::model::BaseConfiguration;
 use crate::problem::{Kind, Problem, Span};
 use crate::quantity::Quantity;
 use crate::rule::{Action, Comparison, Condition, Direction, Expr, Resource, Rule, Value};
-use crate::signal::Metric;
+use crate::signal::Signal;
 
 /// A rule and where it stands.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ fn beyond_bounds(placed: &Placed, base: &BaseConfiguration, problems: &mut Vec<P
 
 /// A condition that is one comparison of a metric with a number, with or without a window.
 struct Threshold {
-    metric: Metric,
+    signal: Signal,
     side: Side,
     value: f64,
     text: String,
@@ -156,17 +156,17 @@ impl Threshold {
             Comparison::Less | Comparison::LessOrEqual => Side::Below,
             Comparison::Equal | Comparison::NotEqual => return None,
         };
-        let (metric, side, value, unit) = match (left, right) {
-            (Value::Metric(metric), Value::Number { value, unit }) => {
-                (*metric, side, *value, *unit)
+        let (signal, side, value, unit) = match (left, right) {
+            (Value::Signal(signal), Value::Number { value, unit }) => {
+                (signal.clone(), side, *value, *unit)
             }
-            (Value::Number { value, unit }, Value::Metric(metric)) => {
+            (Value::Number { value, unit }, Value::Signal(signal)) => {
                 let turned = if side == Side::Above {
                     Side::Below
                 } else {
                     Side::Above
                 };
-                (*metric, turned, *value, *unit)
+                (signal.clone(), turned, *value, *unit)
             }
             _ => return None,
         };
@@ -175,9 +175,9 @@ impl Threshold {
         } else {
             "below"
         };
-        let text = format!("{metric} is {sign} {}", Quantity { value, unit });
+        let text = format!("{signal} is {sign} {}", Quantity { value, unit });
         Some(Self {
-            metric,
+            signal,
             side,
             value,
             text,
@@ -186,7 +186,7 @@ impl Threshold {
 
     /// Whether both can be true at once, or change over at the same value.
     fn overlaps(&self, other: &Self) -> bool {
-        self.metric == other.metric
+        self.signal == other.signal
             && match (self.side, other.side) {
                 (Side::Above, Side::Below) => self.value <= other.value,
                 (Side::Below, Side::Above) => other.value <= self.value,

@@ -322,7 +322,7 @@ fn the_trail_tells_what_was_looked_at_and_for_how_long_it_held() {
         .map(|looked| {
             let value = looked.reading.map(|reading| reading.value);
             (
-                looked.metric,
+                looked.signal.to_string(),
                 value,
                 looked.verdict,
                 looked.comparison.as_str(),
@@ -337,15 +337,29 @@ fn the_trail_tells_what_was_looked_at_and_for_how_long_it_held() {
         found,
         [
             (
-                Metric::CpuUtilization,
+                Metric::CpuUtilization.to_string(),
                 Some(80.0),
                 True,
                 "cpu.utilization > 50%",
                 seconds(2),
                 seconds(5)
             ),
-            (Metric::MemorySize, None, Unknown, memory, None, None),
-            (Metric::MemoryAvailable, None, Unknown, memory, None, None),
+            (
+                Metric::MemorySize.to_string(),
+                None,
+                Unknown,
+                memory,
+                None,
+                None
+            ),
+            (
+                Metric::MemoryAvailable.to_string(),
+                None,
+                Unknown,
+                memory,
+                None,
+                None
+            ),
         ]
     );
 }

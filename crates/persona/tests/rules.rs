@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use persona::rule::{Condition, Direction, MemoryAmount, Resource, Rule};
-use persona::{Bytes, Metric};
+use persona::{Bytes, Metric, Signal};
 
 /// The canonical text of a rule, or the messages.
 fn check(text: &str, expected: &str) {
@@ -242,9 +242,12 @@ fn a_condition_lists_each_metric_once() {
     let condition =
         Condition::parse("guest.load > 1 AND (cpu.steal > 1% OR guest.load > vcpu.count) FOR 1m")
             .unwrap();
-    let found: Vec<_> = condition.metrics().collect();
+    let found: Vec<_> = condition.signals().collect();
     assert_eq!(
         found,
         [Metric::GuestLoad, Metric::CpuSteal, Metric::VcpuCount]
+            .map(Signal::Metric)
+            .iter()
+            .collect::<Vec<_>>()
     );
 }

@@ -9,6 +9,7 @@ use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
 use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::Moment;
 
+use crate::plan::Edge;
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
 use crate::state::{DomainState, RuleState};
@@ -31,7 +32,7 @@ pub(crate) struct Wanted {
 pub(crate) struct Evaluation {
     pub(crate) rules: Vec<RuleReport>,
     pub(crate) wanted: Vec<Wanted>,
-    pub(crate) notices: Vec<(String, String)>,
+    pub(crate) calls: Vec<(String, Action, Edge)>,
 }
 
 /// The readings, without those from before the last change of what they measure: such a reading describes a machine
@@ -83,7 +84,7 @@ pub(crate) fn evaluate(
     align(persona, state);
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut rules = Vec::with_capacity(persona.rules.len());
-    let mut notices = Vec::new();
+    let mut calls = Vec::new();
     base_wishes(domain, persona, state, &mut wanted);
     for (index, rule) in persona.rules.iter().enumerate() {
         let mut trail = Trail::recording();
@@ -111,20 +112,10 @@ pub(crate) fn evaluate(
             .min()
             .unwrap_or(Source::Agent);
         if truth == Truth::True {
-            for action in &rule.then {
-                match action {
-                    Action::Notify(text) if !slot.notified => {
-                        notices.push((rule.name.clone(), text.clone()))
-                    }
-                    _ => {
-                        if let Some(wish) = rule_wish(domain, rule, action, evidence) {
-                            wanted.push(wish);
-                        }
-                    }
-                }
-            }
+            let wishes = persona.actions(rule);
+            wanted.extend(wishes.filter_map(|action| rule_wish(domain, rule, action, evidence)));
         }
-        slot.notified = truth == Truth::True;
+        call(persona, rule, truth, until, slot, &mut calls);
         undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
         let cooldown_left = state.rules[index]
             .touches
@@ -154,8 +145,35 @@ pub(crate) fn evaluate(
     Evaluation {
         rules,
         wanted: best,
-        notices,
+        calls,
     }
+}
+
+/// What is to be done once when a rule begins to hold, and taken back once when its `until` does.
+fn call(
+    persona: &Persona,
+    rule: &Rule,
+    truth: Truth,
+    until: Truth,
+    slot: &mut RuleState,
+    calls: &mut Vec<(String, Action, Edge)>,
+) {
+    let once = || {
+        persona
+            .actions(rule)
+            .filter(|action| action.resource().is_none())
+    };
+    if truth == Truth::True {
+        if !slot.called {
+            calls.extend(once().map(|action| (rule.name.clone(), action.clone(), Edge::Begins)));
+        }
+        slot.undo = rule.until.is_some();
+    } else if slot.undo && until == Truth::True {
+        let undone = once().filter(|action| action.lasts());
+        calls.extend(undone.map(|action| (rule.name.clone(), action.clone(), Edge::Ends)));
+        slot.undo = false;
+    }
+    slot.called = truth == Truth::True;
 }
 
 /// How long a resource's last change still holds a rule with this cooldown back.
@@ -184,7 +202,7 @@ fn align(persona: &Persona, state: &mut DomainState) {
             .rules
             .iter()
             .map(|rule| RuleState {
-                touches: rule.then.iter().filter_map(Action::resource).collect(),
+                touches: persona.actions(rule).filter_map(Action::resource).collect(),
                 ..RuleState::default()
             })
             .collect();
@@ -281,7 +299,7 @@ fn rule_wish(
         Action::SetMemory(size) => size.0,
         Action::AddMemory(amount) => present.saturating_add(memory_amount(*amount, present)),
         Action::RemoveMemory(amount) => present.saturating_sub(memory_amount(*amount, present)),
-        Action::Notify(_) => return None,
+        _ => return None,
     };
     Some(Wanted {
         resource,

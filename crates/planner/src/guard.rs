@@ -275,7 +275,9 @@ fn stays_shrunk(
 ) -> Result<(), Reason> {
     let projected = Projected::new(domain, resource, to, now);
     for rule in &persona.rules {
-        let grows = rule.then.iter().any(|action| grows(action, resource, to));
+        let grows = persona
+            .actions(rule)
+            .any(|action| grows(action, resource, to));
         if !grows {
             continue;
         }
@@ -302,7 +304,7 @@ fn grows(action: &persona::rule::Action, resource: Resource, to: u64) -> bool {
         Action::AddVcpus(_) | Action::AddMemory(_) => true,
         Action::SetVcpus(count) => u64::from(*count) > to,
         Action::SetMemory(size) => size.0 > to,
-        Action::RemoveVcpus(_) | Action::RemoveMemory(_) | Action::Notify(_) => false,
+        _ => false,
     }
 }
 

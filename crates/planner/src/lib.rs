@@ -24,7 +24,7 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 
-pub use plan::{Plan, Step, plan};
+pub use plan::{Call, Edge, Plan, Step, plan};
 pub use policy::Policy;
 pub use snapshot::Snapshot;
 pub use state::{Ending, State};

@@ -2,7 +2,7 @@
 //! to take, decreases first. A step leaves no choice to who carries it out.
 
 use persona::domain::DomainId;
-use persona::rule::Resource;
+use persona::rule::{Action, Resource};
 use persona::signal::{Metric, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Class, Level};
@@ -30,8 +30,8 @@ pub struct Plan {
     pub reports: Vec<DomainReport>,
     /// Changes that somebody made by hand.
     pub drifts: Vec<Drift>,
-    /// What rules want to say.
-    pub notices: Vec<Notice>,
+    /// What rules want done once: all but changes of vCPUs and memory.
+    pub calls: Vec<Call>,
     /// The host's ledger after this plan.
     pub host: HostReport,
 }
@@ -70,15 +70,27 @@ pub struct Drift {
     pub until: Moment,
 }
 
-/// What a rule's `notify` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Notice {
+/// What a rule wants done once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Call {
     /// Which domain.
     pub domain: DomainId,
     /// Which rule.
     pub rule: String,
-    /// Its text.
-    pub text: String,
+    /// What is to be done, or taken back.
+    pub action: Action,
+    /// Which of the two.
+    pub edge: Edge,
+}
+
+/// Whether a rule's action is to be done or to be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edge {
+    /// The rule's condition has become true.
+    Begins,
+    /// The rule's `until` has become true.
+    Ends,
 }
 
 /// Growth that waits for arbitration.
@@ -95,7 +107,7 @@ struct Growth {
 pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Moment) -> Plan {
     let mut reports = Vec::with_capacity(snapshot.domains.len());
     let (mut decreases, mut increases) = (Vec::new(), Vec::new());
-    let (mut drifts, mut notices) = (Vec::new(), Vec::new());
+    let (mut drifts, mut calls) = (Vec::new(), Vec::new());
     let mut growth = Vec::new();
     for (index, domain) in snapshot.domains.iter().enumerate() {
         let mut report = DomainReport {
@@ -123,11 +135,17 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
             };
             let evaluation = evaluate(domain, persona, carried, now);
             report.rules = evaluation.rules;
-            notices.extend(evaluation.notices.into_iter().map(|(rule, text)| Notice {
-                domain: domain.id,
-                rule,
-                text,
-            }));
+            calls.extend(
+                evaluation
+                    .calls
+                    .into_iter()
+                    .map(|(rule, action, edge)| Call {
+                        domain: domain.id,
+                        rule,
+                        action,
+                        edge,
+                    }),
+            );
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let wanted = evaluation
                     .wanted
@@ -184,7 +202,7 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
         steps: decreases,
         reports,
         drifts,
-        notices,
+        calls,
         host: HostReport {
             budget: snapshot.host,
             vcpus_granted: granted[0],

@@ -50,8 +50,10 @@ pub struct RuleState {
     pub holds: Holds,
     /// What its actions change: a change of it starts the windows anew.
     pub touches: Vec<Resource>,
-    /// Its `notify` was given, and its condition has held ever since.
-    pub notified: bool,
+    /// What it does once was called for, and its condition has held ever since.
+    pub called: bool,
+    /// What it does once is to be taken back when its `until` holds.
+    pub undo: bool,
 }
 
 /// A change that will be undone.

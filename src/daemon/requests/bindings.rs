@@ -137,12 +137,9 @@ impl Daemon {
         names.sort_unstable();
         names.dedup();
         for name in names {
-            let old = now.and_then(|now| now.environment.get(name)).cloned();
-            line(
-                format!("environment.{name}"),
-                old,
-                persona.environment.get(name).cloned(),
-            );
+            let shown = |of: &persona::Persona| of.environment.get(name).map(shown);
+            let old = now.and_then(shown);
+            line(format!("environment.{name}"), old, shown(&persona));
         }
         for rule in &persona.rules {
             let old = now.and_then(|now| now.rules.iter().find(|old| old.name == rule.name));
@@ -188,5 +185,13 @@ impl Daemon {
             lines,
             obstacles,
         }))
+    }
+}
+
+/// A variable's value for people.
+fn shown(value: &persona::EnvironmentValue) -> String {
+    match value {
+        persona::EnvironmentValue::Text(text) => text.clone(),
+        persona::EnvironmentValue::Secret { .. } => "(secret)".to_owned(),
     }
 }

@@ -77,7 +77,11 @@ impl Reader<'_> {
                 share: bounds.share,
             }
         });
-        Some(BaseConfiguration { cpu, memory })
+        Some(BaseConfiguration {
+            cpu,
+            memory,
+            ..BaseConfiguration::default()
+        })
     }
 
     /// One resource: a single value is `initial`.

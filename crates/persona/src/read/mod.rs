@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use crate::digest::{self, Digest};
 use crate::document::{self, Node, SourceText, Text, Value};
 use crate::limits;
-use crate::model::{BaseConfiguration, Class, Level, Persona, PersonaName, TrustLevels};
+use crate::model::{
+    ApplicationSettings, BehavioralSettings, Class, EnvironmentValue, Level, OsSettings, Persona,
+    PersonaName, PriorityMetrics, TrustLevels,
+};
 use crate::problem::{Kind, Problem, Problems};
 use crate::validate;
 pub(crate) use rules::rule;
@@ -134,10 +137,7 @@ impl Reader<'_> {
         let post_activation = field("post_activation_script")
             .and_then(|node| self.script(node, "post_activation_script"));
         let trust = field("trust_levels").map(|node| self.trust(node));
-        let base = base.unwrap_or(BaseConfiguration {
-            cpu: None,
-            memory: None,
-        });
+        let base = base.unwrap_or_default();
         let mut rules = Vec::new();
         for (key, prefix) in [
             ("adaptation_rules", "rule"),
@@ -152,13 +152,36 @@ impl Reader<'_> {
             name: name?,
             description,
             default_persona: default.unwrap_or_default(),
+            extends: Vec::new(),
+            allowed_switches: Vec::new(),
             functional_role: role,
             base,
+            software: Vec::new(),
+            priorities: PriorityMetrics::default(),
+            metric_groups: BTreeMap::new(),
+            learning: None,
+            decay: None,
             rules: rules.into_iter().map(|placed| placed.rule).collect(),
-            environment: environment.unwrap_or_default(),
+            responses: BTreeMap::new(),
+            response_scripts: BTreeMap::new(),
+            sources: Vec::new(),
+            environment: environment
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| (name, EnvironmentValue::Text(value)))
+                .collect(),
             pre_activation,
             post_activation,
+            command_overrides: BTreeMap::new(),
+            restricted_commands: Vec::new(),
+            os_settings: OsSettings::default(),
+            application_settings: ApplicationSettings::default(),
+            behavioral_settings: BehavioralSettings::default(),
             trust: trust.unwrap_or_default(),
+            performance_profile: Vec::new(),
+            security_profile: None,
+            lifecycle: None,
+            cost: None,
             digest: Digest::default(),
         };
         persona.digest = digest::digest(&persona);

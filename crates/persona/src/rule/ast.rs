@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::model::Class;
-use crate::signal::{Metric, Source, Unit};
+use super::window::Function;
+use crate::model::{Class, Level, PersonaName};
+use crate::signal::{Event, Signal, Source, Unit};
 use crate::units::Bytes;
 
 /// One rule of a persona: when it holds, what is done, until when, how often, how important.
@@ -53,12 +54,23 @@ impl Condition {
         self.to_string()
     }
 
-    /// The metrics it reads, each once, in the order of the text.
-    pub fn metrics(&self) -> impl Iterator<Item = Metric> + use<> {
-        let mut found = Vec::new();
-        self.expr.visit_metrics(&mut |metric| {
-            if !found.contains(&metric) {
-                found.push(metric);
+    /// What it reads, each once, in the order of the text.
+    pub fn signals(&self) -> impl Iterator<Item = &Signal> {
+        let mut found: Vec<&Signal> = Vec::new();
+        self.expr.visit_signals(&mut |signal| {
+            if !found.contains(&signal) {
+                found.push(signal);
+            }
+        });
+        found.into_iter()
+    }
+
+    /// The events it waits for, each once, in the order of the text.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        let mut found: Vec<&Event> = Vec::new();
+        self.expr.visit_events(&mut |event| {
+            if !found.contains(&event) {
+                found.push(event);
             }
         });
         found.into_iter()
@@ -93,6 +105,8 @@ pub(crate) enum Expr {
         low: Value,
         high: Value,
     },
+    /// True for a while after it happened.
+    Event(Event),
     /// True when the inner one has been true for the whole window. `slot` is its place in [`super::Holds`].
     Held {
         inner: Box<Expr>,
@@ -102,21 +116,33 @@ pub(crate) enum Expr {
 }
 
 impl Expr {
-    pub(crate) fn visit_metrics(&self, visit: &mut impl FnMut(Metric)) {
+    pub(crate) fn visit_signals<'a>(&'a self, visit: &mut impl FnMut(&'a Signal)) {
         match self {
             Self::And(parts) | Self::Or(parts) => {
-                parts.iter().for_each(|part| part.visit_metrics(visit))
+                parts.iter().for_each(|part| part.visit_signals(visit))
             }
-            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_metrics(visit),
+            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_signals(visit),
             Self::Compare { left, right, .. } => {
-                left.visit_metrics(visit);
-                right.visit_metrics(visit);
+                left.visit_signals(visit);
+                right.visit_signals(visit);
             }
             Self::Between { value, low, high } => {
-                value.visit_metrics(visit);
-                low.visit_metrics(visit);
-                high.visit_metrics(visit);
+                value.visit_signals(visit);
+                low.visit_signals(visit);
+                high.visit_signals(visit);
             }
+            Self::Event(_) => {}
+        }
+    }
+
+    pub(crate) fn visit_events<'a>(&'a self, visit: &mut impl FnMut(&'a Event)) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.visit_events(visit))
+            }
+            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_events(visit),
+            Self::Compare { .. } | Self::Between { .. } => {}
+            Self::Event(event) => visit(event),
         }
     }
 }
@@ -138,7 +164,25 @@ pub(crate) enum Value {
     /// A number, in the base of its unit.
     Number { value: f64, unit: Unit },
     /// The latest reading.
-    Metric(Metric),
+    Signal(Signal),
+    /// A function over the readings of a window. `slot` is its place in [`super::Holds`].
+    Function {
+        function: Function,
+        signal: Signal,
+        window: Duration,
+        slot: usize,
+    },
+    /// `anomaly(metric)`: how far the metric is from what is usual, in standard deviations. Nothing computes it.
+    Anomaly(Signal),
+    /// `predicted(metric, duration)`: the metric in a while. Nothing computes it.
+    Predicted { signal: Signal, ahead: Duration },
+    /// `priority_metrics[NAME]`: the weight that the document gives, 0 to 1; `None` until the document is known, and
+    /// where it gives none.
+    Priority { name: String, weight: Option<f64> },
+    /// `trust_levels[CLASS]`; `None` until the document is known.
+    Trust { class: Class, level: Option<Level> },
+    /// A level of trust.
+    Level(Level),
     /// The other sign.
     Negate(Box<Value>),
     /// Two values and what joins them.
@@ -150,14 +194,17 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    pub(crate) fn visit_metrics(&self, visit: &mut impl FnMut(Metric)) {
+    pub(crate) fn visit_signals<'a>(&'a self, visit: &mut impl FnMut(&'a Signal)) {
         match self {
-            Self::Number { .. } => {}
-            Self::Metric(metric) => visit(*metric),
-            Self::Negate(inner) => inner.visit_metrics(visit),
+            Self::Number { .. } | Self::Priority { .. } | Self::Trust { .. } | Self::Level(_) => {}
+            Self::Signal(signal)
+            | Self::Function { signal, .. }
+            | Self::Anomaly(signal)
+            | Self::Predicted { signal, .. } => visit(signal),
+            Self::Negate(inner) => inner.visit_signals(visit),
             Self::Binary { left, right, .. } => {
-                left.visit_metrics(visit);
-                right.visit_metrics(visit);
+                left.visit_signals(visit);
+                right.visit_signals(visit);
             }
         }
     }
@@ -187,8 +234,73 @@ pub enum Action {
     AddMemory(MemoryAmount),
     /// Less memory.
     RemoveMemory(MemoryAmount),
+    /// Let the domain have no more of something than this.
+    SetLimit(Limit),
+    /// Switch a feature of the guest on: a name for a drop-in of the guest.
+    EnableFeature(String),
+    /// Switch it off.
+    DisableFeature(String),
+    /// Run a script of `response_scripts` in the guest.
+    Run(String),
+    /// Do what the list of `automated_responses` says.
+    Respond(String),
+    /// Give a setting of the persona another value.
+    Apply {
+        /// Its key, such as `os_settings.theme`.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// Install a package in the guest.
+    InstallPackage(String),
+    /// Remove a package that the persona installed.
+    RemovePackage(String),
+    /// Let nothing pass to and from the addresses of an external source.
+    BlockAddresses {
+        /// Its name; empty until the document says which one is meant.
+        source: String,
+    },
+    /// Let it pass again.
+    UnblockAddresses {
+        /// Its name; empty until the document says which one is meant.
+        source: String,
+    },
+    /// Cut the machine off the network.
+    Isolate,
+    /// Undo isolation.
+    Restore,
+    /// Send what comes in on a port elsewhere.
+    Redirect {
+        /// The port of the guest.
+        port: u16,
+        /// Where to, as name or address.
+        host: String,
+        /// To which port there.
+        to: u16,
+    },
+    /// Give the domain another persona.
+    ActivatePersona(PersonaName),
+    /// Give it back the persona before.
+    Revert,
     /// Tell people.
     Notify(String),
+    /// Call a webhook of the daemon's configuration.
+    CallWebhook(String),
+}
+
+/// An upper bound that an action sets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// Bits a second in each direction, over all interfaces.
+    NetworkBandwidth(f64),
+    /// Requests a second, over all disks.
+    DiskIops(f64),
+    /// Bytes a second, over all disks.
+    DiskBandwidth(f64),
+    /// Weight against other domains where there is not enough CPU for all, 1 to 10000.
+    CpuWeight(u32),
+    /// Percent of one host CPU: 250% is two and a half.
+    CpuCap(f64),
 }
 
 impl Serialize for Action {
@@ -265,7 +377,7 @@ impl Action {
             Self::SetMemory(_) | Self::AddMemory(_) | Self::RemoveMemory(_) => {
                 Some(Resource::Memory)
             }
-            Self::Notify(_) => None,
+            _ => None,
         }
     }
 
@@ -275,15 +387,67 @@ impl Action {
             Self::AddVcpus(_) | Self::AddMemory(_) => Some(Direction::Grow),
             Self::RemoveVcpus(_) | Self::RemoveMemory(_) => Some(Direction::Shrink),
             Self::SetVcpus(_) | Self::SetMemory(_) => Some(Direction::To),
-            Self::Notify(_) => None,
+            _ => None,
         }
     }
 
-    /// The trust class under which it is done.
+    /// The trust class under which it is done. What a `respond` does has the classes of its own actions; the list
+    /// itself is as harmless as a notice.
     pub fn class(&self) -> Class {
-        match self.resource() {
-            Some(_) => Class::ResourceScaling,
-            None => Class::Notify,
+        match self {
+            Self::SetVcpus(_)
+            | Self::AddVcpus(_)
+            | Self::RemoveVcpus(_)
+            | Self::SetMemory(_)
+            | Self::AddMemory(_)
+            | Self::RemoveMemory(_)
+            | Self::SetLimit(_) => Class::ResourceScaling,
+            Self::EnableFeature(_)
+            | Self::DisableFeature(_)
+            | Self::Apply { .. }
+            | Self::InstallPackage(_)
+            | Self::RemovePackage(_) => Class::FileSystemModification,
+            Self::Run(_) => Class::CommandExecution,
+            Self::BlockAddresses { .. }
+            | Self::UnblockAddresses { .. }
+            | Self::Isolate
+            | Self::Restore
+            | Self::Redirect { .. } => Class::NetworkAccess,
+            Self::ActivatePersona(_) | Self::Revert => Class::PersonaChange,
+            Self::Respond(_) | Self::Notify(_) | Self::CallWebhook(_) => Class::Notify,
         }
     }
+
+    /// Whether it brings about a state that can be taken back, as against something that happens once.
+    pub fn lasts(&self) -> bool {
+        !matches!(
+            self,
+            Self::Run(_)
+                | Self::Respond(_)
+                | Self::Notify(_)
+                | Self::CallWebhook(_)
+                | Self::Revert
+                | Self::Restore
+        )
+    }
+
+    /// Whether this version does it; where not, a sentence says so.
+    pub fn performed(&self) -> Performed {
+        match self {
+            _ if self.resource().is_some() => Performed::Here,
+            Self::Notify(_) | Self::Respond(_) => Performed::Here,
+            _ => {
+                Performed::NotYet("it is recorded when it is called for, and nothing else happens")
+            }
+        }
+    }
+}
+
+/// Whether an action takes effect in this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Performed {
+    /// Yes.
+    Here,
+    /// No, and this follows.
+    NotYet(&'static str),
 }

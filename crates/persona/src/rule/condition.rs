@@ -28,7 +28,10 @@ impl Parser<'_> {
         let before = self.problems.len();
         let expr = self.or()?;
         let condition = Condition { expr };
-        if self.problems.len() == before && condition.metrics().next().is_none() {
+        if self.problems.len() == before
+            && condition.signals().next().is_none()
+            && condition.events().next().is_none()
+        {
             let at = self.since(start);
             self.report(
                 Kind::RuleSyntax,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ast::{Arithmetic, Comparison, Condition, Expr, Value};
-use crate::signal::{Metric, Reading, Signals, Source};
+use crate::model::Level;
+use crate::signal::{EventKind, Reading, Signal, Signals, Source};
 use crate::units::Moment;
 
 /// True, false, or not known. The logic is Kleene's: unknown is whatever the known parts do not decide.
@@ -119,8 +120,8 @@ pub enum Trail {
 /// One metric in one comparison of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Looked {
-    /// The metric.
-    pub metric: Metric,
+    /// The metric or what an application or an external source names.
+    pub signal: Signal,
     /// Its latest reading, counted or not.
     pub reading: Option<Reading>,
     /// What the comparison came to.
@@ -232,6 +233,10 @@ impl Evaluation<'_> {
                 self.record(expr, verdict);
                 verdict
             }
+            Expr::Event(event) => {
+                let lasts = |at: Moment| self.now.since(at) <= EventKind::LASTS && at <= self.now;
+                self.signals.happened(event).is_some_and(lasts).into()
+            }
             Expr::Held {
                 inner,
                 window,
@@ -267,8 +272,8 @@ impl Evaluation<'_> {
         (held_for >= window).into()
     }
 
-    fn reading(&mut self, metric: Metric) -> Option<f64> {
-        let reading = self.signals.reading(metric)?;
+    fn reading(&mut self, signal: &Signal) -> Option<f64> {
+        let reading = self.signals.signal(signal)?;
         self.shortest_period = shorter(self.shortest_period, Some(reading.period));
         let trusted = self
             .demanded
@@ -279,7 +284,11 @@ impl Evaluation<'_> {
     fn value(&mut self, value: &Value) -> Option<f64> {
         let computed = match value {
             Value::Number { value, .. } => *value,
-            Value::Metric(metric) => self.reading(*metric)?,
+            Value::Signal(signal) => self.reading(signal)?,
+            Value::Function { .. } | Value::Anomaly(_) | Value::Predicted { .. } => return None,
+            Value::Priority { weight, .. } => (*weight)?,
+            Value::Trust { level, .. } => f64::from(level.map(Level::rank)?),
+            Value::Level(level) => f64::from(level.rank()),
             Value::Negate(inner) => -self.value(inner)?,
             Value::Binary { left, op, right } => {
                 // Both sides are read before either decides: the window above must know every reading's period.
@@ -303,14 +312,14 @@ impl Evaluation<'_> {
         };
         let text = comparison.to_string();
         let first = looked.len();
-        let mut keep = |metric: Metric| {
-            if looked[first..].iter().any(|entry| entry.metric == metric) {
+        let mut keep = |signal: &Signal| {
+            if looked[first..].iter().any(|entry| entry.signal == *signal) {
                 return;
             }
-            let reading = self.signals.reading(metric);
+            let reading = self.signals.signal(signal);
             let comparison = text.clone();
             looked.push(Looked {
-                metric,
+                signal: signal.clone(),
                 reading,
                 verdict,
                 comparison,
@@ -318,7 +327,7 @@ impl Evaluation<'_> {
                 needs: None,
             });
         };
-        comparison.visit_metrics(&mut keep);
+        comparison.visit_signals(&mut keep);
     }
 
     fn annotate(&mut self, first: usize, held_for: Duration, needs: Duration) {

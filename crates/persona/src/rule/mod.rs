@@ -10,13 +10,15 @@ mod lex;
 pub(crate) mod parse;
 mod print;
 mod value;
+mod window;
 
 use crate::document::{self, Text};
 use crate::problem::{Problem, Problems};
 
-pub use ast::{Action, Condition, Direction, MemoryAmount, Resource, Rule};
+pub use ast::{Action, Condition, Direction, Limit, MemoryAmount, Performed, Resource, Rule};
 pub(crate) use ast::{Comparison, Expr, Value};
 pub use eval::{Holds, Looked, Trail, Truth};
+pub use window::Function;
 
 impl Rule {
     /// Reads a rule in text form, apart from any document.

@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Display as _};
 
-use super::ast::{Action, Arithmetic, Comparison, Condition, Expr, MemoryAmount, Rule, Value};
+use super::ast::{
+    Action, Arithmetic, Comparison, Condition, Expr, Limit, MemoryAmount, Rule, Value,
+};
 use crate::quantity::{Quantity, exact_duration, exact_size};
+use crate::signal::Unit;
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,6 +45,7 @@ impl fmt::Display for Expr {
             Self::Not(inner) => write!(f, "NOT {inner}"),
             Self::Compare { left, op, right } => write!(f, "{left} {op} {right}"),
             Self::Between { value, low, high } => write!(f, "{value} BETWEEN {low} AND {high}"),
+            Self::Event(event) => event.fmt(f),
             Self::Held { inner, window, .. } => match **inner {
                 Self::Compare { .. } | Self::Between { .. } => {
                     write!(f, "{inner} FOR {}", exact_duration(*window))
@@ -113,10 +117,28 @@ impl fmt::Display for Value {
                 unit: *unit,
             }
             .fmt(f),
-            Self::Metric(metric) => metric.fmt(f),
+            Self::Signal(signal) => signal.fmt(f),
+            Self::Function {
+                function,
+                signal,
+                window,
+                ..
+            } => write!(
+                f,
+                "{}({signal}, {})",
+                function.name(),
+                exact_duration(*window)
+            ),
+            Self::Anomaly(signal) => write!(f, "anomaly({signal})"),
+            Self::Predicted { signal, ahead } => {
+                write!(f, "predicted({signal}, {})", exact_duration(*ahead))
+            }
+            Self::Priority { name, .. } => write!(f, "priority_metrics[{name}]"),
+            Self::Trust { class, .. } => write!(f, "trust_levels[{class}]"),
+            Self::Level(level) => level.fmt(f),
             Self::Negate(inner) => match **inner {
-                Self::Number { .. } | Self::Metric(_) => write!(f, "-{inner}"),
-                _ => write!(f, "-({inner})"),
+                Self::Negate(_) | Self::Binary { .. } => write!(f, "-({inner})"),
+                _ => write!(f, "-{inner}"),
             },
             Self::Binary { left, op, right } => {
                 operand(f, left, op.strength())?;
@@ -144,16 +166,61 @@ impl fmt::Display for Action {
             Self::SetMemory(size) => write!(f, "set memory to {}", exact_size(*size)),
             Self::AddMemory(amount) => write!(f, "add {amount} memory"),
             Self::RemoveMemory(amount) => write!(f, "remove {amount} memory"),
-            Self::Notify(text) => {
-                f.write_str("notify \"")?;
-                for c in text.chars() {
-                    if matches!(c, '"' | '\\') {
-                        f.write_str("\\")?;
-                    }
-                    write!(f, "{c}")?;
-                }
-                f.write_str("\"")
+            Self::SetLimit(limit) => write!(f, "set {limit}"),
+            Self::EnableFeature(name) => write!(f, "enable feature {name}"),
+            Self::DisableFeature(name) => write!(f, "disable feature {name}"),
+            Self::Run(name) => write!(f, "run {name}"),
+            Self::Respond(name) => write!(f, "respond {name}"),
+            Self::Apply { key, value } => {
+                write!(f, "apply {key} = ")?;
+                quoted(f, value)
             }
+            Self::InstallPackage(name) => write!(f, "install package {name}"),
+            Self::RemovePackage(name) => write!(f, "remove package {name}"),
+            Self::BlockAddresses { source } => write!(f, "block addresses from {source}"),
+            Self::UnblockAddresses { source } => write!(f, "unblock addresses from {source}"),
+            Self::Isolate => f.write_str("isolate"),
+            Self::Restore => f.write_str("restore"),
+            Self::Redirect { port, host, to } => write!(f, "redirect port {port} to {host}:{to}"),
+            Self::ActivatePersona(name) => write!(f, "activate persona {name}"),
+            Self::Revert => f.write_str("revert"),
+            Self::Notify(text) => {
+                f.write_str("notify ")?;
+                quoted(f, text)
+            }
+            Self::CallWebhook(name) => write!(f, "call webhook {name}"),
+        }
+    }
+}
+
+fn quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            f.write_str("\\")?;
+        }
+        write!(f, "{c}")?;
+    }
+    f.write_str("\"")
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quantity = |value, unit| Quantity { value, unit };
+        match self {
+            Self::NetworkBandwidth(rate) => write!(
+                f,
+                "network bandwidth to {}",
+                quantity(*rate, Unit::BitsPerSecond)
+            ),
+            Self::DiskIops(rate) => write!(f, "disk iops to {}", quantity(*rate, Unit::PerSecond)),
+            Self::DiskBandwidth(rate) => write!(
+                f,
+                "disk bandwidth to {}",
+                quantity(*rate, Unit::BytesPerSecond)
+            ),
+            Self::CpuWeight(weight) => write!(f, "cpu weight to {weight}"),
+            Self::CpuCap(percent) => write!(f, "cpu cap to {percent}%"),
         }
     }
 }

@@ -202,16 +202,12 @@ impl Parser<'_> {
                 Ok(metric) => {
                     self.next += count;
                     return Typed {
-                        value: Value::Metric(metric),
+                        value: Value::Signal(metric.into()),
                         kind: Some(metric.unit()),
                         at: self.since(start),
                     };
                 }
                 Err(MetricError::Unknown { .. }) if count > 1 => continue,
-                Err(error @ MetricError::NotMeasured(_)) => {
-                    self.next += count;
-                    error
-                }
                 Err(_) => {
                     self.next += words.len();
                     match words.join(" ").parse::<Metric>() {
@@ -230,11 +226,6 @@ impl Parser<'_> {
     fn report_metric(&mut self, error: &MetricError, at: Range<usize>) {
         let names = || Metric::ALL.map(Metric::name).join(", ");
         let (kind, message, help) = match error {
-            MetricError::NotMeasured(_) => (
-                Kind::NotYetSupported,
-                error.to_string(),
-                format!("it measures {}", names()),
-            ),
             MetricError::Unknown { name, nearest } => {
                 let message = format!("there is no metric `{name}`");
                 let help = match nearest {
