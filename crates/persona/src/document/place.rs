@@ -109,7 +109,7 @@ fn escape_length(rest: &str) -> usize {
         Some('U') => 10,
         Some(other) => 1 + other.len_utf8(),
     };
-    super::char_start(rest, length).max(1)
+    super::text::char_start(rest, length).max(1)
 }
 
 #[cfg(test)]
