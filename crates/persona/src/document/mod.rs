@@ -1,29 +1,23 @@
-//! A document as a tree of values, each with its place in the text. What keys mean is not here; YAML and JSON are the
-//! same from here on. The readers in `read` walk the tree.
+//! A document as a tree of values, each with its place in the text. What keys mean is not here; YAML, JSON and TOML
+//! are the same from here on. The readers in `read` walk the tree.
 
+mod format;
 mod parse;
 mod place;
 mod text;
+mod toml;
 mod yaml;
 
 use std::ops::Range;
 
 use crate::problem::{Problem, Problems, Severity};
 
+pub use format::Format;
 pub(crate) use parse::parse;
 #[allow(unused_imports, reason = "for those who read several documents as one")]
 pub(crate) use parse::parse_into;
 pub use text::Origin;
 pub(crate) use text::Text;
-
-/// How a document is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// YAML 1.2, core schema.
-    Yaml,
-    /// JSON (RFC 8259).
-    Json,
-}
 
 /// A document as given.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,11 @@
 //! Bytes into the tree: encoding, size, syntax, depth, aliases. The first error of syntax ends it, because nothing
-//! behind it can be placed; everything else is found in one pass. The trees themselves are built in `yaml`.
+//! behind it can be placed; everything else is found in one pass. The trees themselves are built in `yaml` and
+//! `toml`.
 
 use std::ops::Range;
 
 use super::text::normalised;
-use super::{Format, Node, SourceText, Text, Value, yaml};
+use super::{Format, Node, SourceText, Text, Value, toml, yaml};
 use crate::limits;
 use crate::problem::{Kind, Problem};
 
@@ -25,7 +26,7 @@ pub(crate) fn parse_into(
 ) -> Option<Node> {
     let bytes = source.text;
     if bytes.len() > limits::LARGEST_DOCUMENT {
-        let at = text.add(source.name, tag, "");
+        let at = text.add(source.name, tag, source.format, "");
         let most = limits::LARGEST_DOCUMENT;
         let message = format!(
             "the document has {} bytes; at most {most} are read",
@@ -35,9 +36,10 @@ pub(crate) fn parse_into(
         return None;
     }
     let at = match std::str::from_utf8(bytes) {
-        Ok(given) => text.add(source.name, tag, given),
+        Ok(given) => text.add(source.name, tag, source.format, given),
         Err(error) => {
-            let range = text.add(source.name, tag, &String::from_utf8_lossy(bytes));
+            let lossy = String::from_utf8_lossy(bytes);
+            let range = text.add(source.name, tag, source.format, &lossy);
             // Up to here the text is as given but for a byte order mark and carriage returns, which are left out.
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let at = range.start + normalised(&before).len();
@@ -52,6 +54,7 @@ pub(crate) fn parse_into(
     match source.format {
         Format::Yaml => yaml::tree(text, at.start, &text.text[at.clone()], problems),
         Format::Json => json(text, at, problems),
+        Format::Toml => toml::tree(text, &at, problems),
     }
 }
 

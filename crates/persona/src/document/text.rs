@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Node, place};
+use super::{Format, Node, place};
 use crate::problem::Span;
 
 /// The texts that are read together, one segment a document.
@@ -25,6 +25,7 @@ struct Segment {
     /// The tag whose override it is.
     #[allow(dead_code, reason = "part of an origin, see [`Text::origin`]")]
     tag: Option<String>,
+    format: Format,
     start: usize,
     /// Index of its first line in [`Text::lines`].
     first_line: usize,
@@ -46,16 +47,28 @@ impl Text {
     /// A single text that has no name of its own.
     pub(crate) fn new(text: &str) -> Self {
         let mut alone = Self::default();
-        alone.append(None, None, text);
+        alone.append(None, None, Format::Yaml, text);
         alone
     }
 
     /// Adds a document and returns where it lies.
-    pub(crate) fn add(&mut self, name: &str, tag: Option<&str>, text: &str) -> Range<usize> {
-        self.append(Some(name.to_owned()), tag.map(str::to_owned), text)
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        tag: Option<&str>,
+        format: Format,
+        text: &str,
+    ) -> Range<usize> {
+        self.append(Some(name.to_owned()), tag.map(str::to_owned), format, text)
     }
 
-    fn append(&mut self, name: Option<String>, tag: Option<String>, text: &str) -> Range<usize> {
+    fn append(
+        &mut self,
+        name: Option<String>,
+        tag: Option<String>,
+        format: Format,
+        text: &str,
+    ) -> Range<usize> {
         if !self.segments.is_empty() {
             // The end of a document and the start of the next are two places.
             self.text.push('\n');
@@ -64,6 +77,7 @@ impl Text {
         self.segments.push(Segment {
             name,
             tag,
+            format,
             start,
             first_line: self.lines.len(),
         });
@@ -106,7 +120,9 @@ impl Text {
             return self.span(&node.at);
         };
         let raw = self.text.get(node.at.clone()).unwrap_or_default();
-        let found = place::locate(raw, decoded, part);
+        let segment = self.segments.get(self.segment_at(node.at.start));
+        let format = segment.map_or(Format::Yaml, |segment| segment.format);
+        let found = place::locate(raw, format, decoded, part);
         self.span(&(node.at.start + found.start..node.at.start + found.end))
     }
 
@@ -210,9 +226,14 @@ mod tests {
     #[test]
     fn places_are_those_of_the_document_in_which_they_lie() {
         let mut text = Text::default();
-        let base = text.add("base@1", None, "a: 1\nb: é2\n");
-        let empty = text.add("none", None, "");
-        let over = text.add("over.yaml", Some("web"), "\u{feff}c: 3\r\nd: 4");
+        let base = text.add("base@1", None, Format::Yaml, "a: 1\nb: é2\n");
+        let empty = text.add("none", None, Format::Json, "");
+        let over = text.add(
+            "over.yaml",
+            Some("web"),
+            Format::Toml,
+            "\u{feff}c: 3\r\nd: 4",
+        );
         let place = |range: &Range<usize>, word: &str| {
             let at = range.start + text.text[range.clone()].find(word).unwrap();
             at..at + word.len()
@@ -243,8 +264,8 @@ mod tests {
     #[test]
     fn lines_and_bytes_of_other_parsers_count_from_the_start_of_their_document() {
         let mut text = Text::default();
-        text.add("a", None, "1\n2\n3");
-        let second = text.add("b", None, "x\nyz");
+        text.add("a", None, Format::Yaml, "1\n2\n3");
+        let second = text.add("b", None, Format::Yaml, "x\nyz");
         assert_eq!(
             text.at_line_and_byte(second.start, 2, 2),
             second.start + 3..second.start + 4
