@@ -1,6 +1,8 @@
 //! A document as a tree of values, each with its place in the text. What keys mean is not here; YAML, JSON and TOML
 //! are the same from here on. The readers in `read` walk the tree.
 
+#[allow(dead_code, reason = "for those who print documents")]
+mod comments;
 mod format;
 mod parse;
 mod place;

@@ -145,6 +145,17 @@ impl Text {
         self.segment_of(span)?.name.as_deref()
     }
 
+    /// The bytes of the document in which a place lies.
+    pub(crate) fn document_around(&self, at: usize) -> Range<usize> {
+        let index = self.segment_at(at);
+        let start = self.segments.get(index).map_or(0, |segment| segment.start);
+        let end = self
+            .segments
+            .get(index + 1)
+            .map_or(self.text.len(), |next| next.start.saturating_sub(1));
+        start..end
+    }
+
     /// The line of the document at a span.
     pub(crate) fn source_line(&self, span: Span) -> &str {
         let line = usize::try_from(span.line).unwrap_or(1).saturating_sub(1);
@@ -155,6 +166,11 @@ impl Text {
             .get(before + line)
             .map(|first| self.line_at(*first))
             .unwrap_or_default()
+    }
+
+    /// The start of the line in which a place lies.
+    pub(crate) fn start_of_line(&self, at: usize) -> usize {
+        self.lines.get(self.line_index(at)).copied().unwrap_or(0)
     }
 
     /// A place by line and column as other parsers count them in the document that starts at `start`: lines from 1,
@@ -253,6 +269,7 @@ mod tests {
                 "{word}"
             );
             assert!(text.source_line(span).contains(word), "{word}");
+            assert_eq!(text.document_around(at.start), *range, "{word}");
         }
         assert_eq!(text.origin(&over).tag.as_deref(), Some("web"));
         assert_eq!(text.origin(&base).tag, None);

@@ -54,7 +54,8 @@ pub(super) fn tree(
         root: None,
     };
     let mut documents = 0;
-    for event in Parser::new_from_str(yaml) {
+    let options = granit_parser::options! { emit_comments: false };
+    for event in Parser::new_from_str_with_options(yaml, options) {
         let (event, mark) = match event {
             Ok(event) => event,
             Err(error) => {
