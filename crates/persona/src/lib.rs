@@ -7,6 +7,7 @@
 mod digest;
 mod document;
 pub mod domain;
+mod language;
 mod limits;
 mod model;
 mod problem;
@@ -25,8 +26,8 @@ pub use model::{
     CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,
     Frequency, LearningDomain, Level, LifecycleExpectations, LoggingLevel, MemoryBounds, Need,
     OnFailure, OsSettings, PerformancePoint, Persona, PersonaName, PersonaNameError,
-    PriorityMetrics, Reference, Relation, Scaling, Script, Secret, SecurityProfile, Software,
-    TrustLevels,
+    PriorityMetrics, Protocol, Reference, ReferenceError, Relation, Scaling, Script, Secret,
+    SecurityProfile, Setting, Software, TrustLevels,
 };
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
