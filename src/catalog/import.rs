@@ -1,8 +1,6 @@
 //! The first step of a document's way: text to a persona that may become a version, or all its problems. Reads
 //! nothing but its arguments; called by the catalogue and for `check`.
 
-use std::path::Path;
-
 use persona::{Format, Persona, Problems, SourceText};
 
 use super::error::CatalogueError;
@@ -37,23 +35,9 @@ pub fn import(source: &SourceText<'_>) -> Result<Imported, CatalogueError> {
     })
 }
 
-/// The format of a document that nobody named: by the ending of its file name, else by its first character, since
-/// a persona in JSON is an object.
+/// The format of a document that nobody named: by the ending of its file name, else by what its text looks like.
 pub fn guess_format(file_name: &str, text: &[u8]) -> Format {
-    let ending = Path::new(file_name)
-        .extension()
-        .and_then(|ending| ending.to_str());
-    match ending.map(str::to_ascii_lowercase).as_deref() {
-        Some("json") => Format::Json,
-        Some("yaml" | "yml") => Format::Yaml,
-        _ => {
-            let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-            match text.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                Some(b'{') => Format::Json,
-                _ => Format::Yaml,
-            }
-        }
-    }
+    Format::of_file_name(file_name).unwrap_or_else(|| Format::of_text(text))
 }
 
 #[cfg(test)]
@@ -61,13 +45,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_format_is_told_by_ending_then_by_first_character() {
+    fn the_format_is_told_by_ending_then_by_the_text() {
         for (name, text, expected) in [
             ("web.json", "name: x", Format::Json),
             ("web.YML", "{}", Format::Yaml),
             ("-", " \n{\"name\": \"x\"}", Format::Json),
             ("-", "\u{feff}{}", Format::Json),
             ("web.v2", "name: x", Format::Yaml),
+            ("web.toml", "", Format::Toml),
+            ("-", "name = 'x'", Format::Toml),
             ("", "", Format::Yaml),
         ] {
             assert_eq!(

@@ -119,6 +119,7 @@ mod format_name {
         serializer.serialize_str(match format {
             Format::Yaml => "yaml",
             Format::Json => "json",
+            Format::Toml => "toml",
         })
     }
 
@@ -128,7 +129,8 @@ mod format_name {
         match String::deserialize(deserializer)?.as_str() {
             "yaml" => Ok(Format::Yaml),
             "json" => Ok(Format::Json),
-            other => Err(de::Error::unknown_variant(other, &["yaml", "json"])),
+            "toml" => Ok(Format::Toml),
+            other => Err(de::Error::unknown_variant(other, &["yaml", "json", "toml"])),
         }
     }
 }

@@ -70,7 +70,7 @@ impl Common {
 pub enum Verb {
     /// Validate persona documents; needs no daemon
     Check {
-        /// Documents, YAML or JSON; `-` is standard input
+        /// Documents, YAML, JSON or TOML; `-` is standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// The name of a persona whose document does not name itself
@@ -79,7 +79,7 @@ pub enum Verb {
     },
     /// Store a persona
     Create {
-        /// The document, YAML or JSON; `-` is standard input
+        /// The document, YAML, JSON or TOML; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// The name of a persona whose document does not name itself
@@ -94,7 +94,7 @@ pub enum Verb {
         /// The persona
         #[arg(value_name = "NAME")]
         name: String,
-        /// The document, YAML or JSON; `-` is standard input
+        /// The document, YAML, JSON or TOML; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// A note that is kept with the version

@@ -412,10 +412,7 @@ pub(super) fn version_view(summary: &catalog::VersionSummary, current: bool) -> 
 }
 
 fn format(format: persona::Format) -> DocumentFormat {
-    match format {
-        persona::Format::Yaml => DocumentFormat::Yaml,
-        persona::Format::Json => DocumentFormat::Json,
-    }
+    format.into()
 }
 
 /// A resource, in the words of the view.

@@ -65,16 +65,14 @@ pub enum DocumentFormat {
     Yaml,
     /// JSON.
     Json,
+    /// TOML 1.1.
+    Toml,
 }
 
 impl DocumentFormat {
-    /// How a text is written whose file name does not say: JSON where it begins with a brace, else YAML. A YAML flow
-    /// mapping begins so too, but then YAML's own way to write it is one key to the line.
+    /// How a text is written whose file name does not say.
     pub fn of_text(text: &[u8]) -> Self {
-        match text.trim_ascii_start().first() {
-            Some(b'{') => Self::Json,
-            _ => Self::Yaml,
-        }
+        persona::Format::of_text(text).into()
     }
 }
 
@@ -83,6 +81,17 @@ impl From<DocumentFormat> for persona::Format {
         match format {
             DocumentFormat::Yaml => Self::Yaml,
             DocumentFormat::Json => Self::Json,
+            DocumentFormat::Toml => Self::Toml,
+        }
+    }
+}
+
+impl From<persona::Format> for DocumentFormat {
+    fn from(format: persona::Format) -> Self {
+        match format {
+            persona::Format::Yaml => Self::Yaml,
+            persona::Format::Json => Self::Json,
+            persona::Format::Toml => Self::Toml,
         }
     }
 }

@@ -18,7 +18,7 @@ pub mod units;
 mod validate;
 
 pub use digest::Digest;
-pub use document::{Format, SourceText};
+pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;
 pub use model::{
     ApplicationSettings, BaseConfiguration, BehavioralSettings, Class, Constraint, CostTolerance,

@@ -234,8 +234,7 @@ fn read(
     name: Option<&str>,
 ) -> Result<Imported, Refusal> {
     let format = match format {
-        Some(DocumentFormat::Yaml) => persona::Format::Yaml,
-        Some(DocumentFormat::Json) => persona::Format::Json,
+        Some(format) => format.into(),
         None => guess_format("", document.as_bytes()),
     };
     let source = SourceText {
