@@ -10,7 +10,7 @@ mod lex;
 pub(crate) mod parse;
 mod print;
 mod value;
-mod window;
+pub mod window;
 
 use crate::document::{self, Text};
 use crate::problem::{Problem, Problems};
