@@ -8,6 +8,8 @@ mod digest;
 mod document;
 pub mod domain;
 mod limits;
+#[allow(dead_code, reason = "for those who read several documents as one")]
+mod merge;
 mod model;
 mod problem;
 mod quantity;
