@@ -14,7 +14,6 @@ use crate::document::{Entry, Node, Value, size};
 use crate::limits;
 
 pub(crate) use strategy::ListMerge;
-#[allow(unused_imports, reason = "for those who read several documents as one")]
 pub(crate) use strategy::strategy;
 
 /// Why documents do not merge.

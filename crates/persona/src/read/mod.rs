@@ -101,8 +101,20 @@ pub(crate) struct Reader<'a> {
     problems: Vec<Problem>,
 }
 
+impl<'a> Reader<'a> {
+    /// A reader that goes on from the problems that were found already.
+    pub(crate) fn new(text: &'a Text, problems: Vec<Problem>) -> Self {
+        Self { text, problems }
+    }
+
+    /// All that was found.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+}
+
 impl Reader<'_> {
-    fn persona(&mut self, root: &Node, given_name: Option<&str>) -> Option<Persona> {
+    pub(crate) fn persona(&mut self, root: &Node, given_name: Option<&str>) -> Option<Persona> {
         let (body, root_name) = named_root(root);
         let fields = self.fields(body, "a persona", ROOT)?;
         let name = match (fields.get("name"), root_name, given_name) {
@@ -278,8 +290,13 @@ impl Reader<'_> {
     }
 }
 
+/// The canonical name of a key at the root.
+pub(crate) fn root_key(key: &str) -> Option<&'static str> {
+    value::canonical(ROOT, key)
+}
+
 /// A root `persona_NAME:` stands around the keys and gives the name.
-fn named_root(root: &Node) -> (&Node, Option<String>) {
+pub(crate) fn named_root(root: &Node) -> (&Node, Option<String>) {
     if let Value::Map(entries) = &root.value
         && let [only] = entries.as_slice()
         && let Some(prefix) = only.key.get(..8)

@@ -52,6 +52,13 @@ fn squash(key: &str) -> String {
         .collect()
 }
 
+/// The name of the key that is meant.
+pub(super) fn canonical(keys: &[Key], key: &str) -> Option<&'static str> {
+    let squashed = squash(key);
+    let found = keys.iter().find(|key| squash(key.name) == squashed);
+    found.map(|key| key.name)
+}
+
 impl Reader<'_> {
     /// The entries of a map under the names of their keys. `None` where it is no map.
     pub(super) fn fields<'n>(
