@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::document::{Node, Value};
 use crate::model::{
     ApplicationSettings, BaseConfiguration, BehavioralSettings, CostTolerance, DecayRate,
     EnvironmentValue, ExternalSource, LearningDomain, LifecycleExpectations, OsSettings,
@@ -25,6 +26,15 @@ impl Digest {
     /// 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The digest of a text as it stands, byte by byte.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let mut hex = String::with_capacity(64);
+        for byte in Sha256::digest(bytes) {
+            hex.push_str(&format!("{byte:02x}"));
+        }
+        Self(hex)
     }
 
     /// The first twelve digits, for tables.
@@ -204,9 +214,25 @@ pub(crate) fn digest(persona: &Persona) -> Digest {
     };
     // Maps here have text keys and nothing refuses to serialise, so there is always an encoding.
     let encoded = serde_json::to_vec(&meaning).unwrap_or_default();
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(&encoded) {
-        hex.push_str(&format!("{byte:02x}"));
+    Digest::of_bytes(&encoded)
+}
+
+/// The digest of a layer's canonical tree: of what is written in it, in whatever order of keys, as what it leaves out
+/// is not known. A key that takes a value away counts.
+pub(crate) fn of_tree(root: &Node) -> Digest {
+    // As above, there is always an encoding; maps of JSON values are sorted.
+    let encoded = serde_json::to_vec(&written(root)).unwrap_or_default();
+    Digest::of_bytes(&encoded)
+}
+
+fn written(node: &Node) -> serde_json::Value {
+    match &node.value {
+        _ if node.is_empty() => serde_json::Value::Null,
+        Value::Plain(text) | Value::Quoted(text) => text.as_str().into(),
+        Value::List(items) => items.iter().map(written).collect(),
+        Value::Map(entries) => entries
+            .iter()
+            .map(|entry| (entry.key.clone(), written(&entry.value)))
+            .collect(),
     }
-    Digest(hex)
 }

@@ -4,11 +4,13 @@
 //! [`Signals`]. The daemon, the planner, the command line and the agent in the guest all read personas through here.
 #![forbid(unsafe_code)]
 
+mod compose;
 mod digest;
 mod document;
 pub mod domain;
 mod language;
 mod limits;
+mod merge;
 mod model;
 mod problem;
 mod quantity;
@@ -18,6 +20,9 @@ pub mod signal;
 pub mod units;
 mod validate;
 
+pub use compose::{
+    Clash, Effective, EffectiveValue, Header, Layer, LayerKind, Part, clash, compose, header, part,
+};
 pub use digest::Digest;
 pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;

@@ -15,9 +15,7 @@ use std::ops::Range;
 use crate::problem::{Problem, Problems, Severity};
 
 pub use format::Format;
-pub(crate) use parse::parse;
-#[allow(unused_imports, reason = "for those who read several documents as one")]
-pub(crate) use parse::parse_into;
+pub(crate) use parse::{parse, parse_into, size};
 pub use text::Origin;
 pub(crate) use text::Text;
 

@@ -1,6 +1,7 @@
 //! The texts of documents and their places: one buffer for all that is read together, so that a range of bytes names
 //! the document, the line and the column. What stands there is the parsers' business; readers and problems ask here.
 
+use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,6 @@ struct Segment {
     /// The file, or `NAME@VERSION`; none for a text that stands by itself.
     name: Option<String>,
     /// The tag whose override it is.
-    #[allow(dead_code, reason = "part of an origin, see [`Text::origin`]")]
     tag: Option<String>,
     format: Format,
     start: usize,
@@ -41,6 +41,16 @@ pub struct Origin {
     /// The tag whose override the document is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.document, self.line)?;
+        match &self.tag {
+            Some(tag) => write!(f, " (tag {tag})"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Text {
@@ -127,7 +137,6 @@ impl Text {
     }
 
     /// The document, line and tag of a range of bytes.
-    #[allow(dead_code, reason = "for those who read several documents as one")]
     pub(crate) fn origin(&self, at: &Range<usize>) -> Origin {
         let span = self.span(at);
         let segment = self.segment_of(span);

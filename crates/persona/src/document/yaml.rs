@@ -178,7 +178,7 @@ impl Builder<'_> {
     }
 
     /// Behind the quote that closes the string at `start`. The parser may have read a shorter spelling of the same
-    /// string (see [`as_yaml`]), so its own end is not the one in the text.
+    /// string (see `parse`), so its own end is not the one in the text.
     fn end_of_string(&self, start: usize) -> usize {
         let mut escaped = false;
         let rest = self.text.text.get(start..).unwrap_or_default();

@@ -342,7 +342,7 @@ impl Writer<'_> {
 }
 
 /// A root `persona_NAME:` stands around the keys and gives the name.
-pub(super) fn named_root(root: &Node) -> Option<(&Entry, &str)> {
+fn named_root(root: &Node) -> Option<(&Entry, &str)> {
     let Value::Map(entries) = &root.value else {
         return None;
     };

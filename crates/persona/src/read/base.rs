@@ -129,12 +129,15 @@ impl Reader<'_> {
     }
 
     fn ordered<T: Ord + Display>(&mut self, low: (&str, Given<'_, T>), high: (&str, Given<'_, T>)) {
-        let ((low_key, Some((low, at))), (high_key, Some((high, _)))) = (low, high) else {
+        let ((low_key, Some((low, at))), (high_key, Some((high, above)))) = (low, high) else {
             return;
         };
         if low > high {
             let message = format!("`{low_key}` ({low}) is above `{high_key}` ({high})");
-            self.report(Kind::Contradiction, at, message, None);
+            let (here, there) = (self.text.origin(&at.at), self.text.origin(&above.at));
+            let elsewhere = (here.document != there.document)
+                .then(|| format!("`{high_key}` is from {there}; change one of the two"));
+            self.report(Kind::Contradiction, at, message, elsewhere);
         }
     }
 }

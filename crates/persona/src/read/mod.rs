@@ -44,12 +44,14 @@ pub struct Loaded {
 pub fn load(source: &SourceText<'_>) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let (text, root) = document::parse(source, &mut problems);
-    let persona = root.and_then(|root| {
+    let tree = root.map(|root| {
         let (tree, found) = language::canonical(&root, &text);
         problems.extend(found);
-        persona(&tree, &text, source.persona_name, &mut problems)
+        tree
     });
-    let problems = document::collect(source.name, &text, problems);
+    let mut reader = Reader::new(&text, problems);
+    let persona = tree.and_then(|tree| reader.persona(&tree, source.persona_name));
+    let problems = document::collect(source.name, &text, reader.into_problems());
     match persona {
         Some(persona) if !problems.has_errors() => Ok(Loaded {
             persona,
@@ -57,23 +59,6 @@ pub fn load(source: &SourceText<'_>) -> Result<Loaded, Problems> {
         }),
         _ => Err(problems),
     }
-}
-
-/// Reads a tree in canonical form. What comes out counts only where no error was reported.
-pub(crate) fn persona(
-    tree: &Node,
-    text: &Text,
-    given_name: Option<&str>,
-    problems: &mut Vec<Problem>,
-) -> Option<Persona> {
-    let mut reader = Reader {
-        text,
-        problems: std::mem::take(problems),
-        mentions: Vec::new(),
-    };
-    let persona = reader.persona(tree, given_name);
-    *problems = reader.problems;
-    persona
 }
 
 /// Walks the tree and collects what is wrong.
@@ -84,8 +69,25 @@ pub(crate) struct Reader<'a> {
     mentions: Vec<Mention>,
 }
 
+impl<'a> Reader<'a> {
+    /// A reader that goes on from the problems that were found already.
+    pub(crate) fn new(text: &'a Text, problems: Vec<Problem>) -> Self {
+        Self {
+            text,
+            problems,
+            mentions: Vec::new(),
+        }
+    }
+
+    /// All that was found.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+}
+
 impl Reader<'_> {
-    fn persona(&mut self, root: &Node, given_name: Option<&str>) -> Option<Persona> {
+    /// Reads a tree in canonical form. What comes out counts only where no error was reported.
+    pub(crate) fn persona(&mut self, root: &Node, given_name: Option<&str>) -> Option<Persona> {
         let fields = self.fields(root, &language::ROOT)?;
         let field = |key: &str| fields.get(key);
         let name = self.own_name(root, &fields, given_name);

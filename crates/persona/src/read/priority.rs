@@ -140,9 +140,9 @@ impl Reader<'_> {
         let span = self.text.span(&entry.key_at);
         let message = format!("there is no metric and no metric group `{shown}`");
         let problem = if built_on_others && is_label(&entry.key) {
-            Problem::warning(Kind::UnknownMetric, span, message)
+            Problem::warning(Kind::UnknownName, span, message)
         } else {
-            Problem::error(Kind::UnknownMetric, span, message)
+            Problem::error(Kind::UnknownName, span, message)
         };
         self.problems.push(problem.help(help));
     }
