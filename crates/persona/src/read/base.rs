@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::Reader;
-use crate::document::{Node, Value};
+use crate::document::Node;
 use crate::language::{self, Table};
 use crate::limits;
 use crate::model::{BaseConfiguration, CpuBounds, DiskLimits, MemoryBounds};
@@ -102,12 +102,9 @@ impl Reader<'_> {
         mut read: impl FnMut(&mut Self, &Node, &str) -> Option<T>,
     ) -> Option<Bounds<'n, T>> {
         let fields = self.fields(node, table)?;
-        // A single value is called by its resource.
-        let alone = matches!(&node.value, Value::Map(entries) if entries.iter().all(|entry| entry.key_at == entry.value.at));
-        let mut bound = |key: &str| {
+        let mut bound = |key: &'static str| {
             let node = fields.get(key)?;
-            let shown = if alone { table.owner } else { key };
-            read(self, node, shown).map(|value| (value, node))
+            read(self, node, fields.shown(key)).map(|value| (value, node))
         };
         let (min, initial, max) = (bound("min"), bound("initial"), bound("max"));
         let reservation = bound("reservation");

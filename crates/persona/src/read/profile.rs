@@ -115,7 +115,10 @@ impl Reader<'_> {
         read: impl Fn(&mut Self, &Node, &str) -> Option<T>,
     ) -> Option<Need<T>> {
         let fields = self.fields(node, table)?;
-        let mut value = |key: &str| fields.get(key).and_then(|node| read(self, node, key));
+        let mut value = |key: &'static str| {
+            let node = fields.get(key)?;
+            read(self, node, fields.shown(key))
+        };
         let (peak, average) = (value("peak"), value("average"));
         let sustained = value("sustained");
         for (key, low) in [("average", average), ("sustained", sustained)] {

@@ -44,6 +44,15 @@ impl<'n> Fields<'n> {
             .filter(|entry| self.table.key(&entry.key).is_none())
     }
 
+    /// What a value of it is called: its key, or what has the keys where the text gave the value alone.
+    pub(super) fn shown(&self, key: &'static str) -> &'static str {
+        let alone = self
+            .entries
+            .iter()
+            .all(|entry| entry.key_at == entry.value.at);
+        if alone { self.table.owner } else { key }
+    }
+
     fn entry(&self, key: &str) -> Option<&'n Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
