@@ -294,20 +294,9 @@ impl Reader<'_> {
         };
         let mut found = Vec::new();
         let parsed = parse(text, &mut found);
-        for TextProblem {
-            kind,
-            message,
-            at,
-            label,
-            help,
-        } in found
-        {
-            let span = self.text.span_within(node, &at);
-            self.problems.push(Problem {
-                label,
-                help,
-                ..Problem::error(kind, span, message)
-            });
+        for problem in found {
+            let span = self.text.span_within(node, &problem.at);
+            self.problems.push(problem.placed(span));
         }
         parsed
     }
