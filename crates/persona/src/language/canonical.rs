@@ -5,8 +5,9 @@
 use std::ops::Range;
 
 use super::{Key, Names, Others, PACKAGE, ROOT, RULE, SECRET, SOURCE, Shape, Table, WEIGHT};
-use super::{choose, frequency, is_package, metric_or_label, software};
+use super::{choose, frequency, metric_or_label, software};
 use crate::document::{Entry, Node, Text, Value};
+use crate::limits;
 use crate::model::{PersonaName, Reference, host_of};
 use crate::problem::{Kind, Problem, Problems};
 use crate::quantity::Quantity;
@@ -199,7 +200,7 @@ impl Writer<'_> {
             Shape::Metric => Some(metric_or_label(text)),
             // Only what is a name then: what is refused is shown as it stands.
             Shape::Package => {
-                Some(text.trim().to_ascii_lowercase()).filter(|name| is_package(name))
+                Some(text.trim().to_ascii_lowercase()).filter(|name| limits::is_package(name))
             }
             Shape::PersonaName | Shape::Label => text
                 .trim()

@@ -19,7 +19,7 @@ pub(crate) use profile::{
 pub(crate) use resources::{BASE, CPU, DISK, MEMORY, PACKAGE};
 pub(crate) use root::{ROOT, TRUST, WEIGHT};
 pub(crate) use rules::{RULE, SOURCE};
-pub(crate) use software::{constraint, is_package};
+pub(crate) use software::constraint;
 pub(crate) use words::{
     FORMATS, LEARNING, LOGGING, ON_FAILURE, SCALING, SOURCES, Word, choose, frequency,
     metric_or_label, percentage_per, time_of_day,

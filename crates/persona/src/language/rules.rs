@@ -13,7 +13,7 @@ pub(crate) static RULE: Table = Table::new(
     &[
         Key::new(
             "name",
-            Shape::Text(limits::LONGEST_LABEL),
+            Shape::Text(limits::LONGEST_NAME),
             "unique in the persona",
         )
         .absent("`rule-N` or `trigger-N`, by place in the list"),

@@ -75,18 +75,6 @@ pub(crate) fn constraint(text: &str) -> Option<Constraint> {
 
 /// Longest version, in bytes.
 const LONGEST_VERSION: usize = 64;
-/// Longest name of a package, in bytes: longer than any that Debian or Fedora have.
-const LONGEST_NAME: usize = 128;
-
-/// A package's name as dpkg and RPM have it, in lower case.
-pub(crate) fn is_package(name: &str) -> bool {
-    let starts = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let allowed = |c: char| {
-        c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '.' | '_' | '-')
-    };
-    starts && name.len() <= LONGEST_NAME && name.chars().all(allowed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

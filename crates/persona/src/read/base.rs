@@ -8,7 +8,6 @@ use crate::language::{self, Table};
 use crate::limits;
 use crate::model::{BaseConfiguration, CpuBounds, DiskLimits, MemoryBounds};
 use crate::problem::Kind;
-use crate::signal::Unit;
 use crate::units::Bytes;
 
 /// Where a document does not say.
@@ -62,16 +61,9 @@ impl Reader<'_> {
                 share: bounds.share,
             }
         });
-        let network_bandwidth = fields.get("network_bandwidth").and_then(|node| {
-            let units = [Unit::BitsPerSecond];
-            self.rate(
-                node,
-                "network_bandwidth",
-                &units,
-                "10 Gbit/s",
-                limits::LARGEST_RATE,
-            )
-        });
+        let network_bandwidth = fields
+            .get("network_bandwidth")
+            .and_then(|node| self.ranged(node, "network_bandwidth", &limits::NETWORK_BANDWIDTH));
         let disk = fields.get("disk").and_then(|node| self.disk(node));
         Some(BaseConfiguration {
             cpu,
@@ -83,14 +75,12 @@ impl Reader<'_> {
 
     fn disk(&mut self, node: &Node) -> Option<DiskLimits> {
         let fields = self.fields(node, &language::DISK)?;
-        let iops = fields.get("iops").and_then(|node| {
-            let units = [Unit::PerSecond, Unit::Count];
-            self.rate(node, "iops", &units, "20000", limits::MOST_IOPS)
-        });
-        let bandwidth = fields.get("bandwidth").and_then(|node| {
-            let units = [Unit::BytesPerSecond];
-            self.rate(node, "bandwidth", &units, "500 MiB/s", limits::LARGEST_RATE)
-        });
+        let iops = fields
+            .get("iops")
+            .and_then(|node| self.ranged(node, "iops", &limits::DISK_IOPS));
+        let bandwidth = fields
+            .get("bandwidth")
+            .and_then(|node| self.ranged(node, "bandwidth", &limits::DISK_BANDWIDTH));
         Some(DiskLimits { iops, bandwidth })
     }
 

@@ -6,7 +6,7 @@ use super::Reader;
 use super::activation::is_program;
 use super::value::Fields;
 use crate::document::{Entry, Node, Value};
-use crate::language::{self, constraint, frequency, is_package};
+use crate::language::{self, constraint, frequency};
 use crate::limits;
 use crate::model::{
     ApplicationSettings, BehavioralSettings, Constraint, Frequency, OsSettings, Setting, Software,
@@ -53,7 +53,7 @@ impl Reader<'_> {
     fn package(&mut self, node: &Node) -> Option<String> {
         let text = self.line_of(node, "name", limits::LONGEST_LINE)?;
         let name = text.to_ascii_lowercase();
-        if !is_package(&name) {
+        if !limits::is_package(&name) {
             let help = "write it as the package manager has it, such as `nginx`, with the version or the purpose in parentheses";
             let message = format!("`{text}` is no name of a package");
             self.report(Kind::BadName, node, message, Some(help.to_owned()));

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Reader;
-use super::value::is_label;
 use crate::document::Node;
 use crate::limits;
 use crate::model::PriorityMetrics;
@@ -139,7 +138,7 @@ impl Reader<'_> {
         };
         let span = self.text.span(&entry.key_at);
         let message = format!("there is no metric and no metric group `{shown}`");
-        let problem = if built_on_others && is_label(&entry.key) {
+        let problem = if built_on_others && limits::is_name(&entry.key) {
             Problem::warning(Kind::UnknownName, span, message)
         } else {
             Problem::error(Kind::UnknownName, span, message)

@@ -66,15 +66,13 @@ impl Reader<'_> {
                 .get("memory")
                 .and_then(|node| self.need(node, &language::MEMORY_NEED, Self::memory));
             let iops = fields.get("iops").and_then(|node| {
-                let units = [Unit::PerSecond, Unit::Count];
                 self.need(node, &language::REQUEST_NEED, |reader, node, key| {
-                    reader.rate(node, key, &units, "5000", limits::MOST_IOPS)
+                    reader.ranged(node, key, &limits::DISK_IOPS)
                 })
             });
             let network = fields.get("network").and_then(|node| {
-                let units = [Unit::BitsPerSecond];
                 self.need(node, &language::RATE_NEED, |reader, node, key| {
-                    reader.rate(node, key, &units, "300 Mbit/s", limits::LARGEST_RATE)
+                    reader.ranged(node, key, &limits::NETWORK_BANDWIDTH)
                 })
             });
             let Some(at) = at else { continue };

@@ -1,4 +1,4 @@
-//! What rules and responses mention of other parts of the document: scripts, responses, sources. Each mention is kept where
+//! What rules and responses mention of other parts of the document: scripts, responses, sources, weights. Each mention is kept where
 //! it is read, and looked up when all parts are known.
 
 use super::Reader;
@@ -6,7 +6,7 @@ use super::value::Fields;
 use crate::document::Node;
 use crate::model::Persona;
 use crate::problem::{self, Kind, Problem, Severity, Span};
-use crate::rule::{Action, Condition};
+use crate::rule::{Action, Condition, Value};
 use crate::signal::Signal;
 use crate::validate::Placed;
 
@@ -24,6 +24,7 @@ enum Part {
     Script,
     Response,
     Source,
+    Weight,
 }
 
 impl Part {
@@ -32,6 +33,7 @@ impl Part {
             Self::Script => "response_scripts",
             Self::Response => "automated_responses",
             Self::Source => "external_data_sources",
+            Self::Weight => "priority_metrics",
         }
     }
 
@@ -40,6 +42,7 @@ impl Part {
             Self::Script => "script",
             Self::Response => "response",
             Self::Source => "external source",
+            Self::Weight => "weight",
         }
     }
 }
@@ -68,6 +71,11 @@ impl Reader<'_> {
                 self.mention(node, Part::Source, source);
             }
         }
+        condition.expr.visit_leaves(&mut |value| {
+            if let Value::Priority { name, .. } = value {
+                self.mention(node, Part::Weight, name);
+            }
+        });
         for event in condition.events() {
             if let Some(source) = &event.source {
                 self.mention(node, Part::Source, source);
@@ -89,8 +97,8 @@ impl Reader<'_> {
         });
     }
 
-    /// Gives what is read its last form now that all parts are known: actions on the only source get its name, and what
-    /// is mentioned and not there is reported.
+    /// Gives what is read its last form now that all parts are known: actions on the only source get its name, rules get
+    /// what they look up, and what is mentioned and not there is reported.
     pub(super) fn refer(
         &mut self,
         persona: &mut Persona,
@@ -111,6 +119,10 @@ impl Reader<'_> {
                 name_source(actions, name);
             }
         }
+        for placed in rules.iter_mut() {
+            placed.rule.resolve(&persona.priorities, &persona.trust);
+        }
+        self.unused_weights(persona, rules, fields);
         let names = |part: Part| -> Vec<&str> {
             match part {
                 Part::Script => persona
@@ -123,6 +135,7 @@ impl Reader<'_> {
                     let names = persona.sources.iter().map(|source| source.name.as_str());
                     names.collect()
                 }
+                Part::Weight => persona.priorities.iter().map(|(name, _)| name).collect(),
             }
         };
         for mention in std::mem::take(&mut self.mentions) {
@@ -130,7 +143,12 @@ impl Reader<'_> {
             let known = names(part);
             // A part that could not be read has been reported; what it would have defined is not known.
             let unread = known.is_empty() && fields.has(part.key());
-            if known.contains(&name.as_str()) || (name.is_empty() && only.is_some()) || unread {
+            let there = match part {
+                Part::Weight => persona.priorities.weight(&name).is_some(),
+                _ if name.is_empty() => only.is_some(),
+                _ => known.contains(&name.as_str()),
+            };
+            if there || unread {
                 continue;
             }
             let problem = if name.is_empty() {
@@ -162,6 +180,27 @@ impl Reader<'_> {
                 severity,
                 ..problem
             });
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Weights are there for rules alone in this version.
+    fn unused_weights(&mut self, persona: &Persona, rules: &[Placed], fields: &Fields<'_>) {
+        let used = || {
+            rules
+                .iter()
+                .any(|placed| placed.rule.priorities().next().is_some())
+        };
+        // The rules of what the persona builds on may use them.
+        if !persona.extends.is_empty() || persona.priorities.is_empty() || used() {
+            return;
+        }
+        if let Some(at) = fields.key_at("priority_metrics") {
+            let message = "`priority_metrics` changes nothing: no rule looks a weight up, and this version weighs nothing else by it";
+            let problem = Problem::warning(Kind::NotYetSupported, self.text.span(at), message);
+            self.problems
+                .push(problem.help("a rule can compare `priority_metrics[NAME]`"));
         }
     }
 }

@@ -37,6 +37,11 @@ impl<'n> Fields<'n> {
         self.entry(key).is_some()
     }
 
+    /// Where a key stands.
+    pub(super) fn key_at(&self, key: &str) -> Option<&'n Range<usize>> {
+        self.entry(key).map(|entry| &entry.key_at)
+    }
+
     /// What a plugin of the guest may know.
     pub(super) fn others(&self) -> impl Iterator<Item = &'n Entry> {
         self.entries
@@ -258,13 +263,12 @@ impl Reader<'_> {
     /// A name within the document: `[a-z0-9][a-z0-9._-]{0,62}`, in lower case.
     pub(super) fn label(&mut self, text: &str, node: &Node, what: &str) -> Option<String> {
         let lowered = text.to_ascii_lowercase();
-        if is_label(&lowered) {
+        if limits::is_name(&lowered) {
             return Some(lowered);
         }
         let shown: String = text.chars().take(60).collect();
-        let help = "a name starts with a letter or digit and goes on with letters, digits, `.`, `_`, `-`; at most 63 characters";
         let message = format!("`{shown}` is no name of {what}");
-        self.report(Kind::BadName, node, message, Some(help.to_owned()));
+        self.report(Kind::BadName, node, message, Some(limits::NAMES.to_owned()));
         None
     }
 
@@ -293,22 +297,19 @@ impl Reader<'_> {
         }
     }
 
-    /// A quantity above zero.
-    pub(super) fn rate(
-        &mut self,
-        node: &Node,
-        key: &str,
-        units: &[Unit],
-        example: &str,
-        most: f64,
-    ) -> Option<f64> {
-        let value = self.quantity(node, key, units, example)?;
-        if value <= 0.0 || value > most {
-            let unit = units.last().copied().unwrap_or(Unit::Count);
-            let most = Quantity { value: most, unit };
+    /// A quantity within a range; a rate per second may leave its unit out.
+    pub(super) fn ranged(&mut self, node: &Node, key: &str, range: &limits::Range) -> Option<f64> {
+        let bare: &[Unit] = match range.unit {
+            Unit::PerSecond => &[Unit::Count, Unit::PerSecond],
+            _ => &[],
+        };
+        let units = [bare, &[range.unit]].concat();
+        let value = self.quantity(node, key, &units, range.example)?;
+        if value < range.least || value > range.most {
+            let unit = range.unit;
+            let [least, most] = [range.least, range.most].map(|value| Quantity { value, unit });
             let found = node.scalar().unwrap_or_default();
-            let message =
-                format!("`{key}` of {found} is out of range; it is above 0 and at most {most}");
+            let message = format!("`{key}` of {found} is out of range; it is {least} to {most}");
             self.report(Kind::OutOfRange, node, message, None);
             return None;
         }
@@ -408,20 +409,9 @@ impl Reader<'_> {
         };
         let mut found = Vec::new();
         let parsed = parse(text, &mut found);
-        for TextProblem {
-            kind,
-            message,
-            at,
-            label,
-            help,
-        } in found
-        {
-            let span = self.text.span_within(node, &at);
-            self.problems.push(Problem {
-                label,
-                help,
-                ..Problem::error(kind, span, message)
-            });
+        for problem in found {
+            let span = self.text.span_within(node, &problem.at);
+            self.problems.push(problem.placed(span));
         }
         parsed
     }
@@ -429,16 +419,6 @@ impl Reader<'_> {
     pub(super) fn line(&self, at: &Range<usize>) -> u32 {
         self.text.span(at).line
     }
-}
-
-/// Whether a text is a name within a document.
-pub(super) fn is_label(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.len() <= limits::LONGEST_LABEL
-        && text.as_bytes().first().is_some_and(|first| plain(*first))
-        && text
-            .bytes()
-            .all(|byte| plain(byte) || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 /// `a, b or c`.
