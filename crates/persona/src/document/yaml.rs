@@ -37,11 +37,16 @@ struct Builder<'a> {
     root: Option<Node>,
 }
 
-/// The tree of `yaml`, which has the places of the document that starts at `start` of `text`.
+/// The longest key, in characters, that YAML takes for one without a question mark before it.
+pub(super) const LONGEST_KEY: usize = 1024;
+
+/// The tree of `yaml`, which has the places of the document that starts at `start` of `text`. A key without a question
+/// mark has at most `longest_key` characters.
 pub(super) fn tree(
     text: &Text,
     start: usize,
     yaml: &str,
+    longest_key: usize,
     problems: &mut Vec<Problem>,
 ) -> Option<Node> {
     let mut builder = Builder {
@@ -54,7 +59,10 @@ pub(super) fn tree(
         root: None,
     };
     let mut documents = 0;
-    let options = granit_parser::options! { emit_comments: false };
+    let options = granit_parser::options! {
+        emit_comments: false,
+        simple_key_max_lookahead: longest_key,
+    };
     for event in Parser::new_from_str_with_options(yaml, options) {
         let (event, mark) = match event {
             Ok(event) => event,
