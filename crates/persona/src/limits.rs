@@ -23,6 +23,56 @@ pub(crate) const MOST_ACTIONS: usize = 16;
 pub(crate) const LONGEST_NOTICE: usize = 256;
 /// Longest description and role, in bytes.
 pub(crate) const LONGEST_DESCRIPTION: usize = 4096;
+/// Most personas that one builds on: more layers than anyone follows when a value surprises.
+pub(crate) const MOST_BASES: usize = 16;
+/// Most personas to switch to: they are shown as a list to choose from.
+pub(crate) const MOST_SWITCHES: usize = 64;
+/// Longest name within a document, in bytes: as long as a persona's.
+pub(crate) const LONGEST_LABEL: usize = 63;
+/// Longest short text, in bytes: settings, purposes, roles; what fits into a line of a list.
+pub(crate) const LONGEST_LINE: usize = 256;
+/// Most packages; beyond that an image of a disk is the better way.
+pub(crate) const MOST_PACKAGES: usize = 512;
+/// Most weights of metrics: all metrics and some groups.
+pub(crate) const MOST_WEIGHTS: usize = 64;
+/// Most metric groups, and most metrics of one.
+pub(crate) const MOST_GROUPS: usize = 64;
+/// As many as there could be metrics.
+pub(crate) const MOST_GROUPED: usize = 64;
+/// Most named responses, and most named scripts.
+pub(crate) const MOST_RESPONSES: usize = 64;
+/// Most external sources; each is fetched again and again.
+pub(crate) const MOST_SOURCES: usize = 32;
+/// Longest URL, in bytes: what servers and proxies take at least (RFC 9110 recommends 8000, few have more than this).
+pub(crate) const LONGEST_URL: usize = 2048;
+/// A source is not asked more often: others have to serve it.
+pub(crate) const SHORTEST_FREQUENCY: Duration = Duration::from_secs(10);
+/// Longest time between two fetches, and until a value is stale.
+pub(crate) const LONGEST_FREQUENCY: Duration = Duration::from_secs(30 * 86_400);
+/// Most commands that are overridden or restricted; each is a file in the guest.
+pub(crate) const MOST_COMMANDS: usize = 1024;
+/// Longest name of a command, in bytes: what file systems take.
+pub(crate) const LONGEST_COMMAND: usize = 255;
+/// Longest path, in bytes: what the kernel takes, with the NUL at its end (PATH_MAX).
+pub(crate) const LONGEST_PATH: usize = 4095;
+/// Most settings of one kind, and most extensions.
+pub(crate) const MOST_SETTINGS: usize = 256;
+/// Most points of a performance profile: one each five minutes.
+pub(crate) const MOST_POINTS: usize = 288;
+/// Most connections that are allowed in one direction.
+pub(crate) const MOST_ENDPOINTS: usize = 256;
+/// Most access levels, and most rules to comply with.
+pub(crate) const MOST_WORDS: usize = 64;
+/// Most bits or bytes a second: far beyond any network or disk, and exact in all arithmetic.
+pub(crate) const LARGEST_RATE: f64 = 1e15;
+/// Most requests a second to disks.
+pub(crate) const MOST_IOPS: f64 = 1e9;
+/// Largest weight, and largest cost: what a person would write.
+pub(crate) const LARGEST_NUMBER: f64 = 1e9;
+/// Shortest half-life of what was learnt: below it nothing is learnt at all.
+pub(crate) const SHORTEST_DECAY: Duration = Duration::from_secs(60);
+/// Longest half-life, and longest expected life: ten years.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 /// Most environment variables.
 pub(crate) const MOST_VARIABLES: usize = 256;
 /// Longest value of an environment variable, in bytes: what the agent takes. The kernel takes 128 KiB for one string

@@ -285,7 +285,12 @@ fn layers_of_equal_rank_clash_where_they_set_one_value_differently() {
     check(
         "base_configuration: {memory: 4 GiB}",
         "base_configuration: {memory: {max: 4 GiB}}",
-        Some("base_configuration.memory"),
+        None,
+    );
+    check(
+        "base_configuration: {memory: 4 GiB}",
+        "base_configuration: {memory: {initial: 2 GiB}}",
+        Some("base_configuration.memory.initial"),
     );
     let rule = |name: &str, priority: u8| {
         format!("adaptation_rules: [{{name: {name}, priority: {priority}}}]")

@@ -1,8 +1,8 @@
 //! What a document says of its name and its bases, without the rest: the catalogue looks the bases up before it can
 //! read the whole.
 
-use super::canonical;
 use crate::document::{self, Entry, Node, SourceText, Text, Value};
+use crate::language;
 use crate::model::{PersonaName, Reference};
 use crate::problem::{Kind, Problem, Problems};
 
@@ -25,7 +25,7 @@ pub struct Header {
 pub fn header(source: &SourceText<'_>) -> Result<Header, Problems> {
     let mut problems = Vec::new();
     let (text, root) = document::parse(source, &mut problems);
-    let root = root.map(|root| canonical::canonical(&root, &text).0);
+    let root = root.map(|root| language::canonical(&root, &text).0);
     let header = root.and_then(|root| read(&root, source, &text, &mut problems));
     let problems = document::collect(source.name, &text, problems);
     match header {
