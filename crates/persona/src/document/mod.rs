@@ -6,6 +6,8 @@ mod comments;
 mod format;
 mod parse;
 mod place;
+#[allow(dead_code, reason = "for those who print documents")]
+mod print;
 mod text;
 mod toml;
 mod yaml;
