@@ -77,6 +77,21 @@ pub enum Verb {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Print documents in canonical form, with their comments; needs no daemon
+    Fmt {
+        /// Documents, YAML, JSON or TOML (which becomes YAML); `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Put the canonical form in the place of the files
+        #[arg(long, conflicts_with = "check")]
+        write: bool,
+        /// Change and print nothing; exit status 1 where a file is not in canonical form
+        #[arg(long)]
+        check: bool,
+        /// The name of a persona whose document does not name itself
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Store a persona
     Create {
         /// The document, YAML, JSON or TOML; `-` is standard input

@@ -20,6 +20,7 @@ use crate::view::{CheckState, DocumentFormat, ProblemView};
 
 pub mod args;
 mod check;
+mod fmt;
 mod man;
 mod screen;
 mod show;
@@ -40,6 +41,18 @@ enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A document cannot be replaced.
+    #[error("cannot write `{path}`")]
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// There is no file whose place the canonical form could take.
+    #[error(
+        "`{path}` cannot be rewritten in place: the canonical form of standard input has no file, and that of TOML is YAML; leave --write out and redirect the output"
+    )]
+    InPlace { path: String },
     /// A document is no text.
     #[error("`{path}` is not UTF-8 text")]
     NotText { path: String },
@@ -64,7 +77,7 @@ impl CliError {
     fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
-            Self::TagChange(_) | Self::Argument(_) => 2,
+            Self::TagChange(_) | Self::Argument(_) | Self::InPlace { .. } => 2,
             _ => 1,
         }
     }
@@ -75,8 +88,8 @@ impl CliError {
             Self::Client(ClientError::Refused { error, .. }) => error,
             Self::Client(ClientError::Unreachable { .. }) => "Unreachable",
             Self::Client(ClientError::Answer { .. }) => "Answer",
-            Self::Read { .. } | Self::NotText { .. } => "Document",
-            Self::Argument(_) | Self::TagChange(_) => "Usage",
+            Self::Read { .. } | Self::Write { .. } | Self::NotText { .. } => "Document",
+            Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } => "Usage",
             Self::NotActive(_) => "NotActive",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
@@ -169,6 +182,22 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
         }
         Verb::Check { files, name } => {
             let ended = check::check(&files, name.as_deref(), cli.common.json, &mut screen)?;
+            screen.flush()?;
+            Ok(ended)
+        }
+        Verb::Fmt {
+            files,
+            write,
+            check,
+            name,
+        } => {
+            let output = match (write, check) {
+                (true, _) => fmt::Output::Write,
+                (_, true) => fmt::Output::Check,
+                _ => fmt::Output::Print,
+            };
+            let json = cli.common.json;
+            let ended = fmt::fmt(&files, name.as_deref(), output, json, &mut screen)?;
             screen.flush()?;
             Ok(ended)
         }
@@ -445,6 +474,7 @@ async fn plain(
         }
         // The others have been prepared, or need no daemon.
         Verb::Check { .. }
+        | Verb::Fmt { .. }
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }

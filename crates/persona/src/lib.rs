@@ -15,6 +15,7 @@ mod model;
 mod problem;
 mod quantity;
 mod read;
+mod reformat;
 pub mod rule;
 pub mod signal;
 pub mod units;
@@ -37,5 +38,6 @@ pub use model::{
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
 pub use read::{Loaded, load};
+pub use reformat::{Reformatted, reformat};
 pub use signal::{Metric, MetricError, Reading, Signal, Signals, Source, Unit};
 pub use units::{Bytes, Moment};
