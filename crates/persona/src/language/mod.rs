@@ -8,6 +8,8 @@ mod profile;
 mod resources;
 mod root;
 mod rules;
+#[cfg(test)]
+mod sample;
 mod software;
 mod words;
 
