@@ -18,6 +18,8 @@ use crate::problem::{Problem, Problems, Severity};
 
 pub use format::Format;
 pub(crate) use parse::{parse, parse_into, size};
+#[cfg(test)]
+pub(crate) use print::{print, print_json};
 pub use text::Origin;
 pub(crate) use text::Text;
 

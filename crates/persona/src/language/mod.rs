@@ -9,6 +9,8 @@ mod resources;
 mod respell;
 mod root;
 mod rules;
+#[cfg(test)]
+mod sample;
 mod software;
 mod words;
 
