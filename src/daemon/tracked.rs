@@ -16,6 +16,7 @@ use super::event::Asked;
 use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::AgentFacts;
+use crate::catalog::Composed;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
 use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
@@ -73,6 +74,8 @@ pub(super) struct PersonaSide {
     pub(super) bound: Option<BoundPersona>,
     /// What its rules are evaluated by: what the guest has activated, or what waits for an agent that is not there.
     pub(super) in_force: Option<Arc<Persona>>,
+    /// Where each of its values was written.
+    pub(super) layers: Option<Arc<Composed>>,
     pub(super) state: ActivationState,
     pub(super) detail: Option<String>,
     pub(super) since: Option<Moment>,
@@ -89,6 +92,7 @@ impl Default for PersonaSide {
         Self {
             bound: None,
             in_force: None,
+            layers: None,
             state: ActivationState::None,
             detail: None,
             since: None,
