@@ -20,7 +20,9 @@ use crate::view::{CheckState, DocumentFormat, ProblemView};
 
 pub mod args;
 mod check;
+mod diff;
 mod fmt;
+mod layers;
 mod man;
 mod screen;
 mod show;
@@ -62,6 +64,9 @@ enum CliError {
     /// A tag change is neither.
     #[error("`{0}` is neither +TAG nor -TAG; options stand before the tags")]
     TagChange(String),
+    /// Documents that do not compare.
+    #[error("`{name}` cannot be compared: {reason}")]
+    Incomparable { name: String, reason: String },
     /// The wait ended without the persona being active.
     #[error("{0}")]
     NotActive(String),
@@ -88,7 +93,10 @@ impl CliError {
             Self::Client(ClientError::Refused { error, .. }) => error,
             Self::Client(ClientError::Unreachable { .. }) => "Unreachable",
             Self::Client(ClientError::Answer { .. }) => "Answer",
-            Self::Read { .. } | Self::Write { .. } | Self::NotText { .. } => "Document",
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::NotText { .. }
+            | Self::Incomparable { .. } => "Document",
             Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } => "Usage",
             Self::NotActive(_) => "NotActive",
             Self::Output(_) | Self::Runtime(_) => "System",
@@ -109,6 +117,12 @@ enum Ended {
 pub fn run() -> ExitCode {
     let cli = Cli::parse().as_meant();
     let common = cli.common.clone();
+    // As diff(1) has it: 1 says that there is a difference.
+    let trouble = if matches!(cli.verb, Verb::Diff { .. }) {
+        2
+    } else {
+        1
+    };
     match verb(cli) {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Badly) => ExitCode::from(1),
@@ -119,7 +133,10 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Nothing is left to do where even the reason cannot be written.
             let _ = complain(&common, &error);
-            ExitCode::from(error.exit())
+            ExitCode::from(match error.exit() {
+                1 => trouble,
+                status => status,
+            })
         }
     }
 }
@@ -201,21 +218,30 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             screen.flush()?;
             Ok(ended)
         }
+        Verb::Diff { before, after } => {
+            let ended =
+                runtime()?.block_on(diff::diff(&cli.common, &before, &after, &mut screen))?;
+            screen.flush()?;
+            Ok(ended)
+        }
         Verb::Man => {
             screen.raw(&man::page(Cli::command()))?;
             screen.flush()?;
             Ok(Ended::Well)
         }
         verb => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(CliError::Runtime)?;
-            let ended = runtime.block_on(talk(&cli.common, verb, &mut screen))?;
+            let ended = runtime()?.block_on(talk(&cli.common, verb, &mut screen))?;
             screen.flush()?;
             Ok(ended)
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)
 }
 
 /// The verbs that need the daemon.
@@ -250,6 +276,25 @@ async fn talk(common: &Common, verb: Verb, screen: &mut Screen) -> Result<Ended,
         Prepared::Show(persona) => {
             let document = client.show(&persona.name, persona.version).await?;
             show::print(screen, json, &document, show::document)?;
+        }
+        Prepared::ShowEffective { domain } => {
+            let effective = client.effective(&domain).await?;
+            show::print(screen, json, &effective, show::effective)?;
+        }
+        Prepared::ShowOverride { tag } => {
+            let fragment = client.show_override(&tag).await?;
+            show::print(screen, json, &fragment, show::fragment)?;
+        }
+        Prepared::MapOverride {
+            tag,
+            document,
+            format,
+            priority,
+        } => {
+            let mapped = client
+                .map_override(&tag, &document, format, priority)
+                .await?;
+            show::print(screen, json, &mapped, show::mapped)?;
         }
         Prepared::Tag {
             domain,
@@ -305,6 +350,18 @@ enum Prepared {
         version: u32,
     },
     Show(PersonaRef),
+    ShowEffective {
+        domain: String,
+    },
+    ShowOverride {
+        tag: String,
+    },
+    MapOverride {
+        tag: String,
+        document: String,
+        format: Option<DocumentFormat>,
+        priority: i32,
+    },
     Tag {
         domain: String,
         add: Vec<String>,
@@ -345,7 +402,28 @@ fn prepare(verb: Verb) -> Result<Prepared, CliError> {
                 version,
             }
         }
-        Verb::Show { persona } => {
+        Verb::Show {
+            persona: domain,
+            effective: true,
+            ..
+        } => Prepared::ShowEffective { domain },
+        Verb::Show {
+            persona: tag,
+            fragment: true,
+            ..
+        } => Prepared::ShowOverride { tag },
+        Verb::Map {
+            tag,
+            fragment: Some(file),
+            priority,
+            ..
+        } => Prepared::MapOverride {
+            tag,
+            document: read_document(&file)?,
+            format: format_of(&file),
+            priority,
+        },
+        Verb::Show { persona, .. } => {
             Prepared::Show(PersonaRef::parse(&persona).map_err(CliError::Argument)?)
         }
         Verb::Tag { domain, changes } => {
@@ -441,8 +519,9 @@ async fn plain(
         }
         Verb::Map {
             tag,
-            persona,
+            persona: Some(persona),
             priority,
+            ..
         } => {
             client.map(&tag, &persona, priority).await?;
             done(screen, json, &format!("{tag} means {persona}"))?;
@@ -479,6 +558,8 @@ async fn plain(
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }
         | Verb::Show { .. }
+        | Verb::Diff { .. }
+        | Verb::Map { .. }
         | Verb::Tag { .. }
         | Verb::Apply { .. }
         | Verb::Completions { .. }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod compose;
+mod difference;
 mod digest;
 mod document;
 pub mod domain;
@@ -22,8 +23,10 @@ pub mod units;
 mod validate;
 
 pub use compose::{
-    Clash, Effective, EffectiveValue, Header, Layer, LayerKind, Part, clash, compose, header, part,
+    Clash, DEEPEST_LINEAGE, Effective, EffectiveValue, Header, LARGEST_LINEAGE, Layer, LayerKind,
+    LineageError, Part, clash, compose, header, lineage, origin_of, part,
 };
+pub use difference::{Difference, contents, difference};
 pub use digest::Digest;
 pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;
