@@ -62,7 +62,8 @@ pub(super) fn check(
     }
 }
 
-fn load(file: &Path, text: &[u8], name: Option<&str>) -> Result<Loaded, Problems> {
+/// Loads one document.
+pub(super) fn load(file: &Path, text: &[u8], name: Option<&str>) -> Result<Loaded, Problems> {
     let shown = file.display().to_string();
     persona::load(&SourceText {
         name: if shown == "-" {

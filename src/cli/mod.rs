@@ -22,6 +22,7 @@ mod check;
 mod man;
 mod screen;
 mod show;
+mod simulate;
 pub mod time;
 mod wait;
 mod watch;
@@ -42,6 +43,22 @@ enum CliError {
     /// A document is no text.
     #[error("`{path}` is not UTF-8 text")]
     NotText { path: String },
+    /// A document is no persona; what is wrong with it was printed.
+    #[error("`{path}` is no valid persona; `virt-persona check` says the same")]
+    Invalid {
+        path: String,
+        problems: Vec<ProblemView>,
+    },
+    /// What was recorded cannot be replayed.
+    #[error("cannot replay `{path}`")]
+    Trace {
+        path: String,
+        #[source]
+        source: simulate::TraceProblem,
+    },
+    /// There is no such domain to simulate.
+    #[error(transparent)]
+    Setting(#[from] crate::simulate::SettingError),
     /// An argument is not right.
     #[error("{0}")]
     Argument(Refusal),
@@ -63,7 +80,7 @@ impl CliError {
     fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
-            Self::TagChange(_) | Self::Argument(_) => 2,
+            Self::TagChange(_) | Self::Argument(_) | Self::Setting(_) => 2,
             _ => 1,
         }
     }
@@ -74,8 +91,9 @@ impl CliError {
             Self::Client(ClientError::Refused { error, .. }) => error,
             Self::Client(ClientError::Unreachable { .. }) => "Unreachable",
             Self::Client(ClientError::Answer { .. }) => "Answer",
-            Self::Read { .. } | Self::NotText { .. } => "Document",
-            Self::Argument(_) | Self::TagChange(_) => "Usage",
+            Self::Read { .. } | Self::NotText { .. } | Self::Invalid { .. } => "Document",
+            Self::Trace { .. } => "Trace",
+            Self::Argument(_) | Self::TagChange(_) | Self::Setting(_) => "Usage",
             Self::NotActive(_) => "NotActive",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
@@ -142,7 +160,8 @@ fn complain(common: &Common, error: &CliError) -> io::Result<()> {
     }
     if common.json {
         let problems: &[ProblemView] = match error {
-            CliError::Client(ClientError::Refused { problems, .. }) => problems,
+            CliError::Client(ClientError::Refused { problems, .. })
+            | CliError::Invalid { problems, .. } => problems,
             _ => &[],
         };
         Screen::stdout().json(&Complaint {
@@ -170,6 +189,11 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             let ended = check::check(&files, name.as_deref(), cli.common.json, &mut screen)?;
             screen.flush()?;
             Ok(ended)
+        }
+        Verb::Simulate(what) => {
+            simulate::simulate(&what, cli.common.json, &mut screen)?;
+            screen.flush()?;
+            Ok(Ended::Well)
         }
         Verb::Man => {
             screen.raw(&man::page(Cli::command()))?;
@@ -444,6 +468,7 @@ async fn plain(
         }
         // The others have been prepared, or need no daemon.
         Verb::Check { .. }
+        | Verb::Simulate(_)
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }
