@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench evaluate build clean
+.PHONY: help setup demo test test-all lint bench fuzz evaluate build clean
 
 CARGO ?= cargo
 
@@ -29,6 +29,9 @@ lint: ## format, clippy, documentation, shell scripts, XML and the house's rules
 bench: setup ## measure the tick, the planner, the agent's round trip, sizes and memory, as ratios of one run
 	@tests/guest/build >/dev/null
 	$(CARGO) bench --package virt-persona --bench planner --bench tick --bench live
+
+fuzz: setup ## feed the fuzz targets, SECONDS (30) each, beginning with the corpus of fuzz/corpus
+	@packaging/fuzz $(or $(SECONDS),30)
 
 evaluate: ## replay recorded CPU utilisation (DATA/planetlab/*.csv) through the planner; DATA=path is needed
 	@if [ -z "$(DATA)" ]; then echo "evaluate: give the directory that holds planetlab/*.csv: make evaluate DATA=path" >&2; exit 1; fi

@@ -131,10 +131,7 @@ fn read_persona(path: &Path) -> Result<Persona, String> {
     let text = fs::read(path)
         .map_err(|error| format!("cannot read the persona {}: {error}", path.display()))?;
     let name = path.display().to_string();
-    let format = match path.extension().and_then(|end| end.to_str()) {
-        Some("json") => Format::Json,
-        _ => Format::Yaml,
-    };
+    let format = Format::of_file_name(&name).unwrap_or(Format::Yaml);
     let source = SourceText {
         name: &name,
         text: &text,

@@ -153,9 +153,11 @@ fn agent_program() -> Outcome<PathBuf> {
         .ok_or_else(|| Failure::new("this program is not in a directory of cargo's"))
 }
 
-/// `name` as the kernel has it: its first 15 bytes.
+/// `name` as the kernel has it: its first 15 bytes. Of several processes of that name the largest counts: a child that
+/// has been forked and not executed anything yet has the name too, and next to no memory.
 fn resident_in_guest(domain: &Domain, name: &str) -> Outcome<Resident> {
     let witness = domain.witness();
+    let mut largest: Option<Resident> = None;
     for process in witness.list("/proc")? {
         if !process.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
@@ -166,14 +168,19 @@ fn resident_in_guest(domain: &Domain, name: &str) -> Outcome<Resident> {
         };
         if text.lines().next() == Some(&format!("Name:\t{name}"))
             && let Some(resident) = Resident::parse(&text)
+            && largest
+                .as_ref()
+                .is_none_or(|largest| largest.all < resident.all)
         {
-            return Ok(resident);
+            largest = Some(resident);
         }
     }
-    Err(Failure::new(format!(
-        "no process {name} in the guest of {}",
-        domain.name()
-    )))
+    largest.ok_or_else(|| {
+        Failure::new(format!(
+            "no process {name} in the guest of {}",
+            domain.name()
+        ))
+    })
 }
 
 /// The whole daemon while it looks after running domains.

@@ -46,8 +46,8 @@ pub(super) fn changed(
 impl Manager {
     /// Stores a persona under a name that is free. Needs `org.virtpersona1.manage-personas`.
     ///
-    /// Options: `name` (s) names a document that does not name itself; `format` (s) is `yaml` or `json`, found by
-    /// itself when absent; `note` (s) is kept with the version.
+    /// Options: `name` (s) names a document that does not name itself; `format` (s) is `yaml`, `json` or `toml`, found
+    /// by itself when absent; `note` (s) is kept with the version.
     /// The result has `name`, `version`, `digest`, `change` and `warnings` (each with `severity`, `kind`, `message`,
     /// `line`, `column`, `length`, `help`). Error `InvalidPersona` has the problems in the same form as its second
     /// argument.

@@ -54,9 +54,10 @@ impl Options {
 
     /// Takes a document format.
     pub(super) fn format(&mut self) -> Result<Option<DocumentFormat>, Failure> {
-        self.take("format", "`yaml` or `json`", |value| match value {
+        self.take("format", "`yaml`, `json` or `toml`", |value| match value {
             Variant::Str(text) if text.as_str() == "yaml" => Some(DocumentFormat::Yaml),
             Variant::Str(text) if text.as_str() == "json" => Some(DocumentFormat::Json),
+            Variant::Str(text) if text.as_str() == "toml" => Some(DocumentFormat::Toml),
             _ => None,
         })
     }

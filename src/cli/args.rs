@@ -71,7 +71,7 @@ impl Common {
 pub enum Verb {
     /// Validate persona documents; needs no daemon
     Check {
-        /// Documents, YAML or JSON; `-` is standard input
+        /// Documents, YAML, JSON or TOML; `-` is standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// The name of a persona whose document does not name itself
@@ -82,7 +82,7 @@ pub enum Verb {
     Simulate(Simulate),
     /// Store a persona
     Create {
-        /// The document, YAML or JSON; `-` is standard input
+        /// The document, YAML, JSON or TOML; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// The name of a persona whose document does not name itself
@@ -97,7 +97,7 @@ pub enum Verb {
         /// The persona
         #[arg(value_name = "NAME")]
         name: String,
-        /// The document, YAML or JSON; `-` is standard input
+        /// The document, YAML, JSON or TOML; `-` is standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// A note that is kept with the version

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use persona::Format;
 use serde::Serialize;
 use serde_json::json;
 
@@ -511,9 +512,5 @@ fn read_document(file: &Path) -> Result<String, CliError> {
 
 /// What the file's ending says; a reader finds out itself where it says nothing.
 fn format_of(file: &Path) -> Option<DocumentFormat> {
-    match file.extension()?.to_str()? {
-        "json" => Some(DocumentFormat::Json),
-        "yaml" | "yml" => Some(DocumentFormat::Yaml),
-        _ => None,
-    }
+    Format::of_file_name(file.to_str()?).map(DocumentFormat::from)
 }

@@ -4,10 +4,13 @@
 //! [`Signals`]. The daemon, the planner, the command line and the agent in the guest all read personas through here.
 #![forbid(unsafe_code)]
 
+mod compose;
 mod digest;
 mod document;
 pub mod domain;
+mod language;
 mod limits;
+mod merge;
 mod model;
 mod problem;
 mod quantity;
@@ -17,16 +20,19 @@ pub mod signal;
 pub mod units;
 mod validate;
 
+pub use compose::{
+    Clash, Effective, EffectiveValue, Header, Layer, LayerKind, Part, clash, compose, header, part,
+};
 pub use digest::Digest;
-pub use document::{Format, SourceText};
+pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;
 pub use model::{
     ApplicationSettings, BaseConfiguration, BehavioralSettings, Class, Constraint, CostTolerance,
     CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,
     Frequency, LearningDomain, Level, LifecycleExpectations, LoggingLevel, MemoryBounds, Need,
     OnFailure, OsSettings, PerformancePoint, Persona, PersonaName, PersonaNameError,
-    PriorityMetrics, Reference, Relation, Scaling, Script, Secret, SecurityProfile, Software,
-    TrustLevels,
+    PriorityMetrics, Protocol, Reference, ReferenceError, Relation, Scaling, Script, Secret,
+    SecurityProfile, Setting, Software, TrustLevels,
 };
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};

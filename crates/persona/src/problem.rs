@@ -48,6 +48,8 @@ pub enum Kind {
     RuleSyntax,
     /// A metric that does not exist.
     UnknownMetric,
+    /// A name of something else in the document that is not there.
+    UnknownName,
     /// Two quantities of different kinds in one comparison.
     UnitMismatch,
     /// Two rules that would undo each other without end.
@@ -57,6 +59,9 @@ pub enum Kind {
 /// A place in the document. Lines and columns count from 1, columns in characters, as editors show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Span {
+    /// Which of the documents that were read together.
+    #[serde(skip)]
+    pub(crate) segment: u32,
     /// The line, from 1.
     pub line: u32,
     /// The column, from 1, in characters.
@@ -74,6 +79,9 @@ pub struct Problem {
     pub severity: Severity,
     /// One sentence that names the datum.
     pub message: String,
+    /// The document in which it is, where that is another than [`Problems::source`]: a base, or an override.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
     /// Where it is.
     pub span: Span,
     /// A few words under the marked source.
@@ -95,6 +103,7 @@ impl Problem {
             kind,
             severity: Severity::Error,
             message: message.into(),
+            document: None,
             span,
             label: None,
             help: None,
@@ -219,6 +228,7 @@ fn render_problem(out: &mut String, source: &str, problem: &Problem, style: Styl
     };
     let Span { line, column, .. } = problem.span;
     let gutter = " ".repeat(line.to_string().len());
+    let document = problem.document.as_deref().unwrap_or(source);
     let (shown, marked) = (printable(&problem.source_line), marks(problem));
     let label = problem
         .label
@@ -230,7 +240,7 @@ fn render_problem(out: &mut String, source: &str, problem: &Problem, style: Styl
         printable(&problem.message)
     ));
     out.push_str(&format!(
-        "{gutter} {dim}-->{reset} {source}:{line}:{column}\n"
+        "{gutter} {dim}-->{reset} {document}:{line}:{column}\n"
     ));
     out.push_str(&format!("{gutter} {dim}|{reset}\n"));
     out.push_str(&format!("{dim}{line} |{reset} {shown}\n"));

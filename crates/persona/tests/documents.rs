@@ -23,7 +23,7 @@ fn documents(folder: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| {
         path.extension()
-            .is_some_and(|ext| ext == "yaml" || ext == "json")
+            .is_some_and(|ext| ext == "yaml" || ext == "json" || ext == "toml")
     });
     found.sort();
     assert!(!found.is_empty(), "{} holds no documents", folder.display());
@@ -32,12 +32,8 @@ fn documents(folder: &str) -> Vec<PathBuf> {
 
 fn load_file(path: &Path) -> Result<Loaded, Problems> {
     let text = fs::read(path).unwrap();
-    let format = if path.extension().is_some_and(|ext| ext == "json") {
-        Format::Json
-    } else {
-        Format::Yaml
-    };
     let name = path.file_name().unwrap().to_str().unwrap();
+    let format = Format::of_file_name(name).unwrap();
     load(&SourceText {
         name,
         text: &text,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use persona::rule::{Condition, Holds, Rule, Trail, Truth};
+use persona::rule::{Condition, Rule, Trail, Truth, Windows};
 use persona::{
     Format, Loaded, Metric, Moment, Persona, Problems, Reading, Signals, Source, SourceText, load,
 };
@@ -311,7 +311,15 @@ fn check_problems(outcome: Result<Loaded, Problems>, text: &[u8]) {
 
 /// Pieces of documents, so that random texts get past the first line of the parser.
 fn document_text() -> impl Strategy<Value = String> {
-    const PIECES: [&str; 36] = [
+    const PIECES: [&str; 44] = [
+        "name = 'x'\n",
+        "[[adaptation_rules]]\n",
+        "[base_configuration]\n",
+        "cpu.min = 2\n",
+        "when = ",
+        "= ",
+        "\"\"\"",
+        "'''",
         "name: x\n",
         "adaptation_rules:\n",
         "  - ",
@@ -449,6 +457,31 @@ fn block_yaml(value: &serde_json::Value, order: &[usize], indent: usize) -> Stri
     }
 }
 
+/// TOML with the root's keys in the given order; maps are inline tables.
+fn table_toml(value: &serde_json::Value, order: &[usize]) -> String {
+    let entries: Vec<_> = value.as_object().unwrap().iter().collect();
+    let line = |index: &usize| {
+        let (key, value) = entries[*index];
+        format!("{key} = {}\n", inline_toml(value))
+    };
+    order.iter().map(line).collect()
+}
+
+fn inline_toml(value: &serde_json::Value) -> String {
+    let join = |parts: Vec<String>| parts.join(", ");
+    match value {
+        serde_json::Value::Object(map) => {
+            let entry = |(key, value)| format!("{key} = {}", inline_toml(value));
+            format!("{{{}}}", join(map.iter().map(entry).collect()))
+        }
+        serde_json::Value::Array(items) => {
+            format!("[{}]", join(items.iter().map(inline_toml).collect()))
+        }
+        // JSON's strings are TOML's but for two escapes for one character, which are not written here.
+        scalar => scalar.to_string(),
+    }
+}
+
 proptest! {
     #[test]
     fn a_printed_rule_reads_back_as_the_same_rule(text in rule_text()) {
@@ -471,7 +504,7 @@ proptest! {
     #[test]
     fn evaluation_agrees_with_looking_back(model in model(), steps in steps()) {
         let condition = Condition::parse(&model.text()).unwrap();
-        let mut holds = Holds::default();
+        let mut holds = Windows::default();
         let mut history = Vec::new();
         let mut now = 100_000;
         for (gap, came) in steps {
@@ -490,6 +523,12 @@ proptest! {
         let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         document.serialize(&mut serde_json::Serializer::with_formatter(&mut pretty, tabs)).unwrap();
         let tabbed = load_as(&pretty, Format::Json);
+        let toml = load_as(table_toml(&document, &order).as_bytes(), Format::Toml);
+        if let (Ok(json), Ok(toml)) = (&json, &toml) {
+            prop_assert_eq!(&json.persona.digest, &toml.persona.digest);
+            prop_assert_eq!(&json.persona.environment, &toml.persona.environment);
+        }
+        prop_assert_eq!(json.is_ok(), toml.is_ok());
         let yaml = load_as(block_yaml(&document, &order, 0).as_bytes(), Format::Yaml);
         match (json, tabbed, yaml) {
             (Ok(json), Ok(tabbed), Ok(yaml)) => {
@@ -521,20 +560,26 @@ proptest! {
     fn no_bytes_bring_the_reader_down(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         check_problems(load_as(&bytes, Format::Yaml), &bytes);
         check_problems(load_as(&bytes, Format::Json), &bytes);
+        check_problems(load_as(&bytes, Format::Toml), &bytes);
     }
 
     #[test]
     fn no_document_brings_the_reader_down(text in document_text()) {
         check_problems(load_as(text.as_bytes(), Format::Yaml), text.as_bytes());
         check_problems(load_as(text.as_bytes(), Format::Json), text.as_bytes());
+        check_problems(load_as(text.as_bytes(), Format::Toml), text.as_bytes());
     }
 
     #[test]
-    fn no_change_of_one_byte_brings_the_reader_down(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn no_change_of_one_byte_brings_the_reader_down(place in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut text = include_bytes!("accept/whole.yaml").to_vec();
-        let at = at.index(text.len());
+        let at = place.index(text.len());
         text[at] = byte;
         check_problems(load_as(&text, Format::Yaml), &text);
+        let mut text = include_bytes!("accept/tables.toml").to_vec();
+        let at = place.index(text.len());
+        text[at] = byte;
+        check_problems(load_as(&text, Format::Toml), &text);
     }
 
     #[test]

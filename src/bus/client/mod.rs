@@ -511,6 +511,7 @@ fn format_word(format: DocumentFormat) -> Variant<'static> {
     Variant::from(match format {
         DocumentFormat::Yaml => "yaml",
         DocumentFormat::Json => "json",
+        DocumentFormat::Toml => "toml",
     })
 }
 

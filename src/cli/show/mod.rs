@@ -381,11 +381,17 @@ pub(super) fn stored(screen: &mut Screen, stored: &StoredView) -> io::Result<()>
 
 /// `maps`.
 pub(super) fn mappings(screen: &mut Screen, mappings: &Vec<MappingView>) -> io::Result<()> {
-    let mut table = Table::new(&["TAG", "PERSONA", "PRIORITY", "DOMAINS"]);
+    let mut table = Table::new(&["TAG", "MEANS", "PRIORITY", "DOMAINS"]);
     for mapping in mappings {
         table.row(vec![
             Cell::new(&mapping.tag),
-            Cell::new(&mapping.persona),
+            match (&mapping.persona, &mapping.fragment) {
+                (Some(persona), _) => Cell::new(persona),
+                (None, Some(digest)) => {
+                    Cell::new(format!("override {}", digest.get(..12).unwrap_or(digest)))
+                }
+                (None, None) => Cell::styled(Style::Dim, "?"),
+            },
             Cell::new(mapping.priority.to_string()),
             Cell::new(mapping.domains.join(" ")),
         ]);

@@ -1,23 +1,25 @@
-//! A document as a tree of values, each with its place in the text. What keys mean is not here; YAML and JSON are the
-//! same from here on. The readers in `read` walk the tree.
+//! A document as a tree of values, each with its place in the text. What keys mean is not here; YAML, JSON and TOML
+//! are the same from here on. The readers in `read` walk the tree.
 
+#[allow(dead_code, reason = "for those who print documents")]
+mod comments;
+mod format;
 mod parse;
 mod place;
+#[allow(dead_code, reason = "for those who print documents")]
+mod print;
+mod text;
+mod toml;
+mod yaml;
 
 use std::ops::Range;
 
-use crate::problem::{Problem, Problems, Severity, Span};
+use crate::problem::{Problem, Problems, Severity};
 
-pub(crate) use parse::parse;
-
-/// How a document is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// YAML 1.2, core schema.
-    Yaml,
-    /// JSON (RFC 8259).
-    Json,
-}
+pub use format::Format;
+pub(crate) use parse::{parse, parse_into, size};
+pub use text::Origin;
+pub(crate) use text::Text;
 
 /// A document as given.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +32,6 @@ pub struct SourceText<'a> {
     pub format: Format,
     /// The name for a persona whose document has none.
     pub persona_name: Option<&'a str>,
-}
-
-/// The text of a document and where its lines start.
-#[derive(Debug)]
-pub(crate) struct Text {
-    /// Without a byte order mark, line ends as `\n`.
-    pub(crate) text: String,
-    lines: Vec<usize>,
 }
 
 /// One value and its place.
@@ -94,93 +88,11 @@ impl Node {
     }
 }
 
-impl Text {
-    pub(crate) fn new(text: &str) -> Self {
-        let text = text
-            .strip_prefix('\u{feff}')
-            .unwrap_or(text)
-            .replace("\r\n", "\n")
-            .replace('\r', "\n");
-        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
-        let lines = std::iter::once(0).chain(ends).collect();
-        Self { text, lines }
-    }
-
-    /// Lines and columns of a range of bytes. What covers several lines is marked to the end of its first.
-    pub(crate) fn span(&self, at: &Range<usize>) -> Span {
-        let start = self.boundary(at.start);
-        let line = self
-            .lines
-            .partition_point(|first| *first <= start)
-            .saturating_sub(1);
-        let first = self.lines.get(line).copied().unwrap_or(0);
-        let end_of_line = first + self.line_at(first).len();
-        let end = self.boundary(at.end.clamp(start, end_of_line.max(start)));
-        let characters = |range: Range<usize>| {
-            let count = self.text.get(range).unwrap_or_default().chars().count();
-            u32::try_from(count).unwrap_or(u32::MAX)
-        };
-        Span {
-            line: u32::try_from(line + 1).unwrap_or(u32::MAX),
-            column: characters(first..start).saturating_add(1),
-            length: characters(start..end).max(1),
-        }
-    }
-
-    /// The span of a part of a scalar's text, in bytes of the text without quotes and escapes.
-    pub(crate) fn span_within(&self, node: &Node, part: &Range<usize>) -> Span {
-        let Some(decoded) = node.scalar() else {
-            return self.span(&node.at);
-        };
-        let raw = self.text.get(node.at.clone()).unwrap_or_default();
-        let found = place::locate(raw, decoded, part);
-        self.span(&(node.at.start + found.start..node.at.start + found.end))
-    }
-
-    /// The line of the document at a span.
-    pub(crate) fn source_line(&self, span: Span) -> &str {
-        let line = usize::try_from(span.line).unwrap_or(1).saturating_sub(1);
-        self.lines
-            .get(line)
-            .map(|first| self.line_at(*first))
-            .unwrap_or_default()
-    }
-
-    /// A place by line and column as other parsers count them: lines from 1, columns in bytes from 1.
-    pub(crate) fn at_line_and_byte(&self, line: usize, column: usize) -> Range<usize> {
-        let first = self
-            .lines
-            .get(line.saturating_sub(1))
-            .copied()
-            .unwrap_or(self.text.len());
-        let at = (first + column.saturating_sub(1)).min(first + self.line_at(first).len());
-        at..at + 1
-    }
-
-    fn line_at(&self, first: usize) -> &str {
-        let rest = self.text.get(first..).unwrap_or_default();
-        rest.split_once('\n').map_or(rest, |(line, _)| line)
-    }
-
-    /// The nearest start of a character at or before a byte.
-    fn boundary(&self, at: usize) -> usize {
-        char_start(&self.text, at)
-    }
-}
-
-/// The start of the character at byte `at`, or the end of the text where it is shorter.
-fn char_start(text: &str, at: usize) -> usize {
-    let mut start = at.min(text.len());
-    while !text.is_char_boundary(start) {
-        start -= 1;
-    }
-    start
-}
-
 /// Characters of a source line that problems show; a document may be one line.
 const SHOWN: usize = 160;
 
-/// Problems in the order of the text, with the source lines that they show, each once.
+/// Problems in the order of the text, with the source lines that they show, each once. `name` is the document that was
+/// asked for; problems of others that were read with it say so.
 pub(crate) fn collect(name: &str, text: &Text, mut found: Vec<Problem>) -> Problems {
     found.sort_by_key(|problem| (problem.span, std::cmp::Reverse(problem.severity)));
     found.dedup_by(|later, first| later.span == first.span && later.message == first.message);
@@ -191,6 +103,10 @@ pub(crate) fn collect(name: &str, text: &Text, mut found: Vec<Problem>) -> Probl
         .count();
     found.truncate(Problems::MOST);
     for problem in &mut found {
+        problem.document = text
+            .document_of(problem.span)
+            .filter(|document| *document != name)
+            .map(str::to_owned);
         let line = text.source_line(problem.span);
         let column = usize::try_from(problem.span.column).unwrap_or(usize::MAX);
         let long = line.chars().nth(SHOWN).is_some();
@@ -207,5 +123,46 @@ pub(crate) fn collect(name: &str, text: &Text, mut found: Vec<Problem>) -> Probl
         source: name.to_owned(),
         problems: found,
         left_out: errors_beyond,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Kind;
+
+    #[test]
+    fn a_problem_of_another_document_names_it() {
+        let mut text = Text::default();
+        let mut problems = Vec::new();
+        let mut read = |name: &str, document: &[u8]| {
+            let source = SourceText {
+                name,
+                text: document,
+                format: Format::Yaml,
+                persona_name: None,
+            };
+            parse_into(&mut text, &source, None, &mut problems)
+        };
+        let base = read("base@1", b"# c\nname: [").is_none();
+        let own = read("own.yaml", b"x: 1\ny: [").is_none();
+        assert!(base && own);
+        let problems = collect("own.yaml", &text, problems);
+        let documents: Vec<_> = problems.iter().map(|problem| &problem.document).collect();
+        assert_eq!(documents, [&Some("base@1".to_owned()), &None]);
+        assert!(problems.iter().all(|problem| problem.kind == Kind::Syntax));
+        let printed = problems.to_string();
+        for line in [
+            " --> base@1:2:",
+            " --> own.yaml:2:",
+            "2 | name: [",
+            "2 | y: [",
+        ] {
+            assert!(printed.contains(line), "{line:?} in {printed}");
+        }
+        let json = serde_json::to_value(&problems).unwrap();
+        assert_eq!(json["problems"][0]["document"], "base@1");
+        assert_eq!(json["problems"][1].get("document"), None);
+        assert_eq!(json["problems"][1]["span"].get("segment"), None);
     }
 }
