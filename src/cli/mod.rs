@@ -26,6 +26,7 @@ mod layers;
 mod man;
 mod screen;
 mod show;
+mod simulate;
 pub mod time;
 mod wait;
 mod watch;
@@ -58,6 +59,28 @@ enum CliError {
     /// A document is no text.
     #[error("`{path}` is not UTF-8 text")]
     NotText { path: String },
+    /// What a document builds on is not there.
+    #[error("`{path}` builds on {missing}, which is not given; name its document with --base FILE")]
+    Incomplete { path: String, missing: String },
+    /// What documents build on comes to no order.
+    #[error("`{path}`: {reason}")]
+    Tangled { path: String, reason: String },
+    /// A document is no persona; what is wrong with it was printed.
+    #[error("`{path}` is no valid persona; `virt-persona check` says the same")]
+    Invalid {
+        path: String,
+        problems: Vec<ProblemView>,
+    },
+    /// What was recorded cannot be replayed.
+    #[error("cannot replay `{path}`")]
+    Trace {
+        path: String,
+        #[source]
+        source: simulate::TraceProblem,
+    },
+    /// There is no such domain to simulate.
+    #[error(transparent)]
+    Setting(#[from] crate::simulate::SettingError),
     /// An argument is not right.
     #[error("{0}")]
     Argument(Refusal),
@@ -82,7 +105,7 @@ impl CliError {
     fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
-            Self::TagChange(_) | Self::Argument(_) | Self::InPlace { .. } => 2,
+            Self::TagChange(_) | Self::Argument(_) | Self::InPlace { .. } | Self::Setting(_) => 2,
             _ => 1,
         }
     }
@@ -96,8 +119,14 @@ impl CliError {
             Self::Read { .. }
             | Self::Write { .. }
             | Self::NotText { .. }
+            | Self::Invalid { .. }
+            | Self::Incomplete { .. }
+            | Self::Tangled { .. }
             | Self::Incomparable { .. } => "Document",
-            Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } => "Usage",
+            Self::Trace { .. } => "Trace",
+            Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } | Self::Setting(_) => {
+                "Usage"
+            }
             Self::NotActive(_) => "NotActive",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
@@ -173,7 +202,8 @@ fn complain(common: &Common, error: &CliError) -> io::Result<()> {
     }
     if common.json {
         let problems: &[ProblemView] = match error {
-            CliError::Client(ClientError::Refused { problems, .. }) => problems,
+            CliError::Client(ClientError::Refused { problems, .. })
+            | CliError::Invalid { problems, .. } => problems,
             _ => &[],
         };
         Screen::stdout().json(&Complaint {
@@ -223,6 +253,11 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
                 runtime()?.block_on(diff::diff(&cli.common, &before, &after, &mut screen))?;
             screen.flush()?;
             Ok(ended)
+        }
+        Verb::Simulate(what) => {
+            simulate::simulate(&what, cli.common.json, &mut screen)?;
+            screen.flush()?;
+            Ok(Ended::Well)
         }
         Verb::Man => {
             screen.raw(&man::page(Cli::command()))?;
@@ -554,6 +589,7 @@ async fn plain(
         // The others have been prepared, or need no daemon.
         Verb::Check { .. }
         | Verb::Fmt { .. }
+        | Verb::Simulate(_)
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }
