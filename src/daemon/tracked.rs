@@ -17,7 +17,7 @@ use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::AgentFacts;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
-use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
+use crate::observe::{DiskRates, GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
 
 /// What the balloon may leave at least, when the persona does not say: less does not keep a kernel alive.
@@ -30,6 +30,7 @@ const BALLOON_BLOCK: Bytes = Bytes::from_mib(1);
 pub(super) struct Tracked {
     pub(super) description: DomainDescription,
     pub(super) balloon: BalloonStats,
+    pub(super) disks: DiskRates,
     pub(super) readings: Readings,
     pub(super) vcpu_basis: Option<VcpuBasis>,
     pub(super) agent: AgentSide,
@@ -104,6 +105,7 @@ impl Tracked {
         Self {
             description,
             balloon: BalloonStats::default(),
+            disks: DiskRates::default(),
             readings: Readings::unknown(Missing::NotMeasured),
             vcpu_basis: None,
             agent: AgentSide::default(),
