@@ -11,6 +11,7 @@ mod root;
 mod rules;
 #[cfg(test)]
 mod sample;
+mod schema;
 mod software;
 mod words;
 
@@ -23,6 +24,7 @@ pub(crate) use resources::{BASE, CPU, DISK, MEMORY, PACKAGE};
 pub(crate) use respell::respell;
 pub(crate) use root::{ROOT, TRUST, WEIGHT};
 pub(crate) use rules::{RULE, SOURCE};
+pub use schema::schema;
 pub(crate) use software::constraint;
 pub(crate) use words::{
     FORMATS, LEARNING, LOGGING, ON_FAILURE, SCALING, SOURCES, Word, choose, frequency,
