@@ -8,8 +8,8 @@ use persona::units::Moment;
 use tokio::sync::oneshot;
 
 use crate::view::{
-    AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView, ExplainView,
-    PlanView, ProblemView, StoredView, VersionView,
+    AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView, EffectiveView,
+    ExplainView, FragmentView, MappedView, PlanView, ProblemView, StoredView, VersionView,
 };
 
 /// A command with who gave it and where the answer goes.
@@ -169,6 +169,27 @@ pub enum Command {
         /// The highest priority wins.
         priority: i32,
     },
+    /// Says what a tag lays over the persona of a domain. Answers [`Reply::Mapped`].
+    MapOverride {
+        /// The tag.
+        tag: String,
+        /// The fragment of a document.
+        document: String,
+        /// How it is written; absent where the daemon is to see for itself.
+        format: Option<DocumentFormat>,
+        /// A higher priority is laid over a lower one.
+        priority: i32,
+    },
+    /// The override that a tag means, with its text. Answers [`Reply::Fragment`].
+    ShowOverride {
+        /// The tag.
+        tag: String,
+    },
+    /// What is in force on a domain, each value with its origin. Answers [`Reply::Effective`].
+    Effective {
+        /// The domain.
+        domain: DomainName,
+    },
     /// Takes a tag's meaning away. Answers [`Reply::Done`].
     Unmap {
         /// The tag.
@@ -212,6 +233,12 @@ pub enum Reply {
     Applied(AppliedView),
     /// What an activation would change.
     Plan(PlanView),
+    /// An override that a tag lays over personas now.
+    Mapped(MappedView),
+    /// An override with its text.
+    Fragment(FragmentView),
+    /// What is in force on a domain.
+    Effective(Box<EffectiveView>),
     /// The tags that a domain has now.
     Tags(Vec<String>),
     /// Why a domain did or did not change.
@@ -233,6 +260,8 @@ pub enum Noun {
     Version,
     /// The meaning of a tag.
     Mapping,
+    /// An override that a tag means.
+    Override,
 }
 
 impl std::fmt::Display for Noun {
@@ -242,6 +271,7 @@ impl std::fmt::Display for Noun {
             Self::Persona => "persona",
             Self::Version => "persona version",
             Self::Mapping => "mapping of a tag",
+            Self::Override => "override of tag",
         })
     }
 }

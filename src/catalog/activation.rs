@@ -13,12 +13,12 @@
 //! the guest or a restart of either side) it says what it has active: that settles an activation whose
 //! acknowledgement was lost, and starts anew one that the guest no longer shows.
 
-use persona::{Digest, Moment, PersonaName};
+use persona::{Digest, Moment};
 use serde::{Deserialize, Serialize};
 
+use super::composition::Composition;
 use super::generation::Generation;
 use super::tags::Origin;
-use super::versions::VersionNumber;
 use crate::store::{Stored, Tree};
 
 /// How often an activation is sent before silence counts as failure.
@@ -28,13 +28,12 @@ pub const MOST_ATTEMPTS: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Desired {
-    /// A version of a persona.
+    /// A persona.
     Persona {
-        /// Its name.
-        name: PersonaName,
-        /// Its version.
-        version: VersionNumber,
-        /// Digest of its meaning.
+        /// What it is made of.
+        #[serde(flatten)]
+        composition: Composition,
+        /// Digest of what all of that means.
         digest: Digest,
         /// Why this one.
         origin: Origin,
@@ -50,18 +49,16 @@ impl Desired {
             (Self::Nothing, Self::Nothing) => true,
             (
                 Self::Persona {
-                    name,
-                    version,
+                    composition,
                     digest,
                     ..
                 },
                 Self::Persona {
-                    name: other_name,
-                    version: other_version,
+                    composition: other,
                     digest: other_digest,
                     ..
                 },
-            ) => name == other_name && version == other_version && digest == other_digest,
+            ) => composition.persona == other.persona && digest == other_digest,
             _ => false,
         }
     }
@@ -109,16 +106,7 @@ pub struct Activation {
     pub wanted_at: Moment,
     /// What was in force before this one, and stays so until this one is.
     #[serde(default)]
-    pub standing: Option<InForce>,
-}
-
-/// A persona whose rules and bounds hold for a domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InForce {
-    /// Its name.
-    pub name: PersonaName,
-    /// Its version.
-    pub version: VersionNumber,
+    pub standing: Option<Composition>,
 }
 
 impl Stored for Activation {
@@ -209,17 +197,23 @@ impl Activation {
 
     /// What is in force on the host's side: what the guest has or nobody could ask it to have; while it is under way, and
     /// when it has failed, what was in force before.
-    pub fn in_force(&self) -> Option<InForce> {
+    pub fn in_force(&self) -> Option<Composition> {
         if !self.holds() {
             return self.standing.clone();
         }
         match &self.desired {
-            Desired::Persona { name, version, .. } => Some(InForce {
-                name: name.clone(),
-                version: *version,
-            }),
+            Desired::Persona { composition, .. } => Some(composition.clone()),
             Desired::Nothing => None,
         }
+    }
+
+    /// What is in force or is to be.
+    pub fn compositions(&self) -> impl Iterator<Item = &Composition> {
+        let desired = match &self.desired {
+            Desired::Persona { composition, .. } => Some(composition),
+            Desired::Nothing => None,
+        };
+        self.standing.iter().chain(desired)
     }
 
     fn holds(&self) -> bool {
@@ -343,14 +337,23 @@ impl Activation {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::composition::VersionId;
+    use super::super::versions::VersionNumber;
     use super::*;
 
     fn persona(version: u32) -> Desired {
         let digest = serde_json::from_value(serde_json::json!(format!("{version:064x}"))).unwrap();
         let version = VersionNumber::new(version).unwrap();
-        Desired::Persona {
+        let persona = VersionId {
             name: "web".parse().unwrap(),
             version,
+        };
+        Desired::Persona {
+            composition: Composition {
+                persona,
+                bases: Vec::new(),
+                overrides: Vec::new(),
+            },
             digest,
             origin: Origin::Explicit,
         }
@@ -443,8 +446,11 @@ mod tests {
 
     #[test]
     fn what_was_in_force_stays_so_until_its_successor_is() {
-        let version =
-            |activation: &Activation| activation.in_force().map(|in_force| in_force.version.get());
+        let version = |activation: &Activation| {
+            activation
+                .in_force()
+                .map(|in_force| in_force.persona.version.get())
+        };
         let step = |activation: &Activation, event| match activation.next(event, Moment(5)) {
             Transition::Changed(next) => next,
             other => panic!("{other:?}"),

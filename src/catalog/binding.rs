@@ -6,7 +6,7 @@ use persona::Moment;
 
 use super::{
     Activation, ActivationEvent, AgentPresence, Binding, Catalogue, CatalogueError, Desired,
-    ExplicitBinding, Generation, Mapping, Resolution, Tag, Transition, VersionSummary, resolve,
+    ExplicitBinding, Generation, Mapping, PersonaRef, Resolution, Tag, Target, Transition, resolve,
 };
 use crate::hypervisor::DomainId;
 use crate::store::{Batch, StoreError};
@@ -35,7 +35,7 @@ impl Catalogue {
         &self.mappings
     }
 
-    /// Stages what a tag means, over what it meant; gives what it meant.
+    /// Stages which persona a tag means, over what it meant; gives what it meant.
     ///
     /// # Errors
     ///
@@ -44,20 +44,16 @@ impl Catalogue {
         &mut self,
         batch: &mut Batch,
         tag: Tag,
-        mapping: Mapping,
+        persona: PersonaRef,
+        priority: i32,
     ) -> Result<Option<Mapping>, CatalogueError> {
-        self.summary(&mapping.persona)?;
+        self.summary(&persona)?;
+        let mapping = Mapping {
+            target: Target::Persona(persona),
+            priority,
+        };
         batch.put(tag.as_str(), &mapping)?;
         Ok(self.mappings.insert(tag, mapping))
-    }
-
-    /// Refuses to map a tag to a fragment of a document.
-    ///
-    /// # Errors
-    ///
-    /// Always [`CatalogueError::OverridesNotSupported`].
-    pub fn map_override(&self, tag: Tag) -> Result<(), CatalogueError> {
-        Err(CatalogueError::OverridesNotSupported { tag })
     }
 
     /// Stages that a tag means nothing; gives what it meant.
@@ -103,30 +99,52 @@ impl Catalogue {
 
     /// Which persona a domain with these tags has. On a conflict the last good state holds: leave its activation be.
     pub fn resolve(&self, domain: DomainId, tags: &[String]) -> Resolution {
-        resolve(
-            self.explicit(domain),
-            tags,
-            &self.mappings,
-            self.default_persona(),
-        )
+        self.resolve_as(self.explicit(domain), tags, &self.mappings)
+    }
+
+    /// As [`Catalogue::resolve`], were a person to give the domain this persona.
+    pub fn resolve_with(&self, binding: &ExplicitBinding, tags: &[String]) -> Resolution {
+        self.resolve_as(Some(binding), tags, &self.mappings)
+    }
+
+    /// As [`Catalogue::resolve`], were a tag to have this meaning.
+    pub fn resolve_mapped(
+        &self,
+        domain: DomainId,
+        tags: &[String],
+        tag: &Tag,
+        mapping: &Mapping,
+    ) -> Resolution {
+        let mut mappings = self.mappings.clone();
+        mappings.insert(tag.clone(), mapping.clone());
+        self.resolve_as(self.explicit(domain), tags, &mappings)
+    }
+
+    fn resolve_as(
+        &self,
+        explicit: Option<&ExplicitBinding>,
+        tags: &[String],
+        mappings: &BTreeMap<Tag, Mapping>,
+    ) -> Resolution {
+        let resolution = resolve(explicit, tags, mappings, self.default_persona());
+        if let Resolution::Bound(binding) = &resolution
+            && let Some(conflict) = self.override_conflict(&binding.overrides)
+        {
+            return Resolution::Conflict(conflict);
+        }
+        resolution
     }
 
     /// What a binding comes to at present.
     ///
     /// # Errors
     ///
-    /// As [`Catalogue::summary`].
+    /// As [`Catalogue::composition`] and [`Catalogue::effective`].
     pub fn desired(&self, binding: &Binding) -> Result<Desired, CatalogueError> {
-        let VersionSummary {
-            name,
-            number,
-            digest,
-            ..
-        } = self.summary(&binding.persona)?.clone();
+        let composition = self.composition(binding)?;
         Ok(Desired::Persona {
-            name,
-            version: number,
-            digest,
+            digest: self.digest(&composition)?,
+            composition,
             origin: binding.origin.clone(),
         })
     }

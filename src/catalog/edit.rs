@@ -1,14 +1,15 @@
 //! What people do to the personas of the catalogue: add a version, choose one, delete. Staged, as all changes are.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use persona::{Persona, PersonaName};
 
+use super::composition::Supposed;
 use super::versions::NameRecord;
 use super::{
-    Added, Authorship, Catalogue, CatalogueError, DELETED_A_BATCH, Desired, ExplicitBinding,
-    Imported, Mapping, PersonaRef, Version, VersionNumber, VersionSummary,
+    Added, Authorship, Catalogue, CatalogueError, Composition, DELETED_A_BATCH, Desired,
+    ExplicitBinding, Imported, Mapping, PersonaRef, Version, VersionId, VersionNumber,
+    VersionSummary,
 };
 use crate::store::Batch;
 
@@ -35,8 +36,8 @@ impl Catalogue {
     ///
     /// # Errors
     ///
-    /// [`CatalogueError::Exists`], [`CatalogueError::NotFound`], [`CatalogueError::SecondDefault`]; nothing is
-    /// staged then.
+    /// [`CatalogueError::Exists`], [`CatalogueError::NotFound`], [`CatalogueError::SecondDefault`],
+    /// [`CatalogueError::Breaks`]; nothing is staged then.
     pub fn add(
         &mut self,
         batch: &mut Batch,
@@ -45,28 +46,35 @@ impl Catalogue {
         authorship: Authorship,
     ) -> Result<Added, CatalogueError> {
         let Imported {
-            persona,
+            id,
+            composed,
+            digest,
+            extends,
             text,
             format,
-            ..
         } = imported;
-        let name = persona.name.clone();
+        let VersionId {
+            name,
+            version: number,
+        } = id.clone();
         match (expect, self.current(&name)) {
             (Expect::New, Ok(_)) => return Err(CatalogueError::Exists { name }),
             (Expect::Existing, Err(error)) => return Err(error),
-            (_, Ok(current)) if current.digest == persona.digest => {
+            (_, Ok(current)) if current.digest == digest => {
                 return Ok(Added::Unchanged(current.clone()));
             }
             _ => {}
         }
-        self.check_default(&persona)?;
+        let supposed = Supposed {
+            id: &id,
+            extends: &extends,
+            text: &text,
+            format,
+        };
+        let bases = self.lineage(&id, &extends, Some(supposed))?;
+        self.check_default(&composed.persona)?;
+        self.check_builders(supposed)?;
         let old = self.names.get(&name).copied();
-        let number = VersionNumber::new(
-            old.map_or(0, |record| record.newest.get())
-                .saturating_add(1),
-        )
-        // It is at least 1.
-        .expect("a successor is not 0");
         let record = NameRecord {
             current: Some(number),
             newest: number,
@@ -76,7 +84,8 @@ impl Catalogue {
         let summary = VersionSummary {
             name: name.clone(),
             number,
-            digest: persona.digest.clone(),
+            digest,
+            extends,
             format,
             author,
             at,
@@ -88,11 +97,15 @@ impl Catalogue {
         };
         batch.put(Version::key(&name, number), &version)?;
         batch.put(name.as_str(), &record)?;
-        self.follow_default(&persona);
+        self.follow_default(&composed.persona);
         self.names.insert(name.clone(), record);
-        self.versions
-            .insert((name.clone(), number), summary.clone());
-        self.loaded().insert((name, number), Arc::new(persona));
+        self.versions.insert((name, number), summary.clone());
+        let composition = Composition {
+            persona: id,
+            bases,
+            overrides: Vec::new(),
+        };
+        self.remember(composition, Ok(composed));
         Ok(Added::Stored(summary))
     }
 
@@ -100,7 +113,7 @@ impl Catalogue {
     ///
     /// # Errors
     ///
-    /// As [`Catalogue::persona`], and [`CatalogueError::SecondDefault`].
+    /// As [`Catalogue::persona`], and [`CatalogueError::SecondDefault`], [`CatalogueError::Breaks`].
     pub fn set_current(
         &mut self,
         batch: &mut Batch,
@@ -115,6 +128,16 @@ impl Catalogue {
             return Ok(Added::Unchanged(summary));
         }
         self.check_default(&persona)?;
+        let stored = self.version(&PersonaRef {
+            name: name.clone(),
+            pin: Some(number),
+        })?;
+        self.check_builders(Supposed {
+            id: &summary.id(),
+            extends: &summary.extends,
+            text: &stored.text,
+            format: summary.format,
+        })?;
         // The version was found, so its name is there.
         let record = self.names.get_mut(name).expect("a version has a name");
         let changed = NameRecord {
@@ -147,20 +170,25 @@ impl Catalogue {
         }
     }
 
-    /// Who uses a persona: `tag TAG` and `domain UUID`, sorted.
+    /// Who uses a persona: `domain UUID`, `persona NAME` that builds on it, and `tag TAG`, each sorted.
     pub fn users(&self, name: &PersonaName) -> Vec<String> {
         let tags = self
             .mappings
             .iter()
-            .filter(|(_, mapping)| mapping.persona.name == *name);
+            .filter(|(_, mapping)| mapping.persona().is_some_and(|of| of.name == *name));
         let tags = tags.map(|(tag, _)| format!("tag {tag}"));
         let bound = self
             .bindings
             .iter()
             .filter(|(_, binding)| binding.persona.name == *name);
-        let active = self.activations.iter().filter(
-            |(_, activation)| matches!(&activation.desired, Desired::Persona { name: other, .. } if other == name),
-        );
+        let active = self.activations.iter().filter(|(_, activation)| {
+            let desired = match &activation.desired {
+                Desired::Persona { composition, .. } => Some(composition),
+                Desired::Nothing => None,
+            };
+            desired.is_some_and(|of| of.versions().any(|id| id.name == *name))
+        });
+        let builders = self.builders(name);
         let domains: BTreeSet<_> = bound
             .map(|(domain, _)| *domain)
             .chain(active.map(|(domain, _)| *domain))
@@ -168,12 +196,13 @@ impl Catalogue {
         domains
             .into_iter()
             .map(|domain| format!("domain {domain}"))
+            .chain(builders.iter().map(|other| format!("persona {other}")))
             .chain(tags)
             .collect()
     }
 
     /// Stages the end of a persona and its versions; forced, of the explicit bindings and mappings to it too. What
-    /// is active on domains stays until the domains are resolved anew.
+    /// is active on domains stays until the domains are resolved anew; what builds on it composes no longer.
     ///
     /// # Errors
     ///
@@ -206,15 +235,19 @@ impl Catalogue {
             .filter(|(other, _)| other == name)
             .cloned()
             .collect();
+        // What is in force can still be made again after a restart; what was kept for that goes at a later start.
+        let held = self.held();
         for (index, key) in versions.into_iter().enumerate() {
-            if index < DELETED_A_BATCH {
+            let is_held = held
+                .iter()
+                .any(|id| (&id.name, id.version) == (&key.0, key.1));
+            if index < DELETED_A_BATCH && !is_held {
                 batch.remove::<Version>(Version::key(&key.0, key.1));
             }
             self.versions.remove(&key);
-            self.loaded().remove(&key);
         }
         self.mappings.retain(|tag, mapping| {
-            let stays = mapping.persona.name != *name;
+            let stays = mapping.persona().is_none_or(|of| of.name != *name);
             if !stays {
                 batch.remove::<Mapping>(tag.as_str());
             }

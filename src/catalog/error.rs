@@ -2,7 +2,8 @@
 
 use persona::{PersonaName, Problems};
 
-use super::tags::Tag;
+use super::composition::Composition;
+use super::tags::{PersonaRef, Tag};
 use super::versions::VersionNumber;
 use crate::store::StoreError;
 
@@ -69,14 +70,66 @@ pub enum CatalogueError {
         /// Why not.
         reason: &'static str,
     },
-    /// A mapping to a fragment of a document.
+    /// An override has errors; all of them are here.
+    #[error("the override is not valid; it has {}", count(.0))]
+    InvalidOverride(Problems),
+    /// An override that does not go with a persona that a domain has.
+    #[error("with this override domain `{domain}` would have no valid persona: {}", first(.problems))]
+    BreaksDomain {
+        /// The domain, as people name it.
+        domain: String,
+        /// What would be wrong.
+        problems: Problems,
+    },
+    /// A persona builds on one that is not stored.
+    #[error("persona `{name}` builds on `{base}`, and there is no persona `{}`{}", .base.name, those(.known))]
+    NoBase {
+        /// The persona, or the base of it, that says so.
+        name: PersonaName,
+        /// What it builds on.
+        base: PersonaRef,
+        /// The names that there are.
+        known: Vec<PersonaName>,
+    },
+    /// Personas that build on each other.
+    #[error("personas build on each other in a circle: {}; take one of them out of `extends`", arrows(.circle))]
+    Circle {
+        /// From one persona on to itself.
+        circle: Vec<PersonaName>,
+    },
+    /// Too many layers.
     #[error(
-        "tag `{tag}` cannot be mapped to an override: this version lays no fragments over a persona; \
-         map the tag to a persona that has these values"
+        "persona `{name}` builds on too much: at most {} personas one on the other and {} in all",
+        persona::DEEPEST_LINEAGE,
+        persona::LARGEST_LINEAGE
     )]
-    OverridesNotSupported {
-        /// The tag.
-        tag: Tag,
+    TooDeep {
+        /// The persona.
+        name: PersonaName,
+    },
+    /// Layers that are each valid and come to nothing together.
+    #[error("{composition} is no valid persona: {}", first(.problems))]
+    DoesNotCompose {
+        /// The layers.
+        composition: Box<Composition>,
+        /// What is wrong with all of them together.
+        problems: Problems,
+    },
+    /// Personas that build on this one would not be valid with it.
+    #[error("others build on `{name}` and would not be valid with it: {}", each(.broken))]
+    Breaks {
+        /// The persona that was to be changed.
+        name: PersonaName,
+        /// Each of the others with the reason.
+        broken: Vec<(PersonaName, Box<CatalogueError>)>,
+    },
+    /// A text that is in force is not in the store.
+    #[error(
+        "the text of {what} is not in the store any more; apply another persona or map the tag anew"
+    )]
+    TextLost {
+        /// Which.
+        what: String,
     },
     /// The text is no `NAME` or `NAME@VERSION`.
     #[error("`{text}` names no persona: {reason}")]
@@ -103,6 +156,38 @@ pub enum CatalogueError {
     /// The store failed or refused.
     #[error("the catalogue's store failed")]
     Store(#[from] StoreError),
+}
+
+/// The first error with its place, and how many more there are.
+fn first(problems: &Problems) -> String {
+    let errors: Vec<_> = problems
+        .iter()
+        .filter(|problem| problem.severity == persona::Severity::Error)
+        .collect();
+    let Some(problem) = errors.first() else {
+        return "it has no problem that is known".to_owned();
+    };
+    let document = problem.document.as_deref().unwrap_or(&problems.source);
+    let place = format!("{document}, line {}", problem.span.line);
+    let more = match errors.len() + problems.left_out - 1 {
+        0 => String::new(),
+        1 => "; and 1 more".to_owned(),
+        n => format!("; and {n} more"),
+    };
+    format!("{} ({place}){more}", problem.message)
+}
+
+fn arrows(circle: &[PersonaName]) -> String {
+    let names: Vec<_> = circle.iter().map(PersonaName::as_str).collect();
+    names.join(" -> ")
+}
+
+fn each(broken: &[(PersonaName, Box<CatalogueError>)]) -> String {
+    let reasons: Vec<_> = broken
+        .iter()
+        .map(|(name, error)| format!("`{name}`: {error}"))
+        .collect();
+    reasons.join("; ")
 }
 
 fn count(problems: &Problems) -> String {

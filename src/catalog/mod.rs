@@ -8,31 +8,37 @@
 
 mod activation;
 mod binding;
+mod composition;
 mod edit;
 mod error;
+mod fragment;
 mod generation;
 mod host;
 mod import;
+mod lineage;
 mod tags;
 mod versions;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use persona::{Moment, Persona, PersonaName, SourceText};
+use persona::{Digest, Moment, Persona, PersonaName, Problems};
 
 pub use activation::{
-    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, InForce, MOST_ATTEMPTS,
-    Shown, Transition,
+    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Shown,
+    Transition,
 };
 pub use binding::{Insistence, Wanted};
+pub use composition::{Composed, Composition, VersionId};
 pub use edit::{Deletion, Expect};
 pub use error::CatalogueError;
+pub use fragment::Fragment;
 pub use generation::{Generation, Generations};
 pub use host::{HostId, host_id};
-pub use import::{Imported, guess_format, import};
+pub use import::{Imported, guess_format};
 pub use tags::{
-    Binding, Conflict, ExplicitBinding, Mapping, Origin, PersonaRef, Resolution, Tag, resolve,
+    Binding, Conflict, ExplicitBinding, Laid, Mapping, Origin, PersonaRef, Resolution, Tag, Target,
+    resolve,
 };
 pub use versions::{Added, Authorship, Version, VersionNumber, VersionSummary};
 
@@ -55,9 +61,16 @@ pub struct Catalogue {
     activations: BTreeMap<DomainId, Activation>,
     generations: Generations,
     default: Option<PersonaName>,
-    /// Versions whose texts have been read.
-    loaded: Mutex<HashMap<(PersonaName, VersionNumber), Arc<Persona>>>,
+    /// What compositions come to.
+    composed: Mutex<Made>,
+    /// Overrides that have been read.
+    fragments: Mutex<HashMap<Digest, Arc<Fragment>>>,
+    /// Which overrides of equal priority clash.
+    clashes: Mutex<HashMap<(Laid, Laid), Option<Conflict>>>,
 }
+
+/// What compositions come to, and why where they come to nothing.
+type Made = HashMap<Composition, Result<Arc<Composed>, Arc<Problems>>>;
 
 impl Catalogue {
     /// Reads everything but keeps only the texts that are in force.
@@ -75,26 +88,12 @@ impl Catalogue {
             activations: keyed_by_domain(store.all::<Activation>()?),
             generations,
             default: None,
-            loaded: Mutex::new(HashMap::new()),
+            composed: Mutex::new(HashMap::new()),
+            fragments: Mutex::new(HashMap::new()),
+            clashes: Mutex::new(HashMap::new()),
             store,
         };
-        let mut leftovers = Vec::new();
-        for (key, version) in catalogue.store.all::<Version>()? {
-            let summary = version.summary;
-            match catalogue.names.get(&summary.name) {
-                Some(record) if summary.number.get() > record.deleted => {
-                    catalogue
-                        .versions
-                        .insert((summary.name.clone(), summary.number), summary);
-                }
-                _ => leftovers.push(key),
-            }
-        }
-        for keys in leftovers.chunks(DELETED_A_BATCH) {
-            let mut batch = Batch::new();
-            keys.iter().for_each(|key| batch.remove::<Version>(key));
-            catalogue.store.commit(batch)?;
-        }
+        catalogue.clear_up()?;
         for name in catalogue.personas().cloned().collect::<Vec<_>>() {
             match catalogue.persona(&PersonaRef {
                 name: name.clone(),
@@ -109,6 +108,70 @@ impl Catalogue {
             }
         }
         Ok(catalogue)
+    }
+
+    /// Takes in the versions that there are, and removes those that were deleted and the overrides that nothing names.
+    /// What is in force stays, so that it can be made again.
+    fn clear_up(&mut self) -> Result<(), StoreError> {
+        let held = self.held();
+        let mut leftovers = Vec::new();
+        for (key, version) in self.store.all::<Version>()? {
+            let summary = version.summary;
+            match self.names.get(&summary.name) {
+                Some(record) if summary.number.get() > record.deleted => {
+                    self.versions
+                        .insert((summary.name.clone(), summary.number), summary);
+                }
+                _ if held.contains(&summary.id()) => {}
+                _ => leftovers.push(key),
+            }
+        }
+        for keys in leftovers.chunks(DELETED_A_BATCH) {
+            let mut batch = Batch::new();
+            keys.iter().for_each(|key| batch.remove::<Version>(key));
+            self.store.commit(batch)?;
+        }
+        let named = self.named_overrides();
+        let leftovers: Vec<Vec<u8>> = self
+            .store
+            .all::<Fragment>()?
+            .into_iter()
+            .map(|(key, _)| key)
+            .filter(|key| !named.iter().any(|digest| digest.as_str().as_bytes() == key))
+            .collect();
+        for keys in leftovers.chunks(DELETED_A_BATCH) {
+            let mut batch = Batch::new();
+            keys.iter().for_each(|key| batch.remove::<Fragment>(key));
+            self.store.commit(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Versions that are in force somewhere, or are to be.
+    fn held(&self) -> BTreeSet<VersionId> {
+        self.compositions()
+            .flat_map(Composition::versions)
+            .cloned()
+            .collect()
+    }
+
+    fn named_overrides(&self) -> BTreeSet<Digest> {
+        let mapped = self
+            .mappings
+            .values()
+            .filter_map(|mapping| match &mapping.target {
+                Target::Override { digest } => Some(digest),
+                Target::Persona(_) => None,
+            });
+        let laid = self
+            .compositions()
+            .flat_map(|composition| &composition.overrides)
+            .map(|laid| &laid.digest);
+        mapped.chain(laid).cloned().collect()
+    }
+
+    fn compositions(&self) -> impl Iterator<Item = &Composition> {
+        self.activations.values().flat_map(Activation::compositions)
     }
 
     /// The names that stand for a persona.
@@ -188,41 +251,28 @@ impl Catalogue {
         version.ok_or_else(|| self.not_found(&reference.name))
     }
 
-    /// A version and what it means. Read from the store the first time, from memory later.
+    /// A version and what it means with all that it builds on at present.
     ///
     /// # Errors
     ///
-    /// As [`Catalogue::version`], and [`CatalogueError::NoLongerValid`].
+    /// As [`Catalogue::composition`] and [`Catalogue::effective`].
     pub fn persona(
         &self,
         reference: &PersonaRef,
     ) -> Result<(VersionSummary, Arc<Persona>), CatalogueError> {
-        let summary = self.summary(reference)?.clone();
-        let key = (summary.name.clone(), summary.number);
-        if let Some(persona) = self.loaded().get(&key) {
-            return Ok((summary, persona.clone()));
-        }
-        let text = self.version(reference)?.text;
-        let source = SourceText {
-            name: &format!("{}@{}", summary.name, summary.number),
-            text: text.as_bytes(),
-            format: summary.format,
-            persona_name: Some(summary.name.as_str()),
+        let summary = self.summary(reference)?;
+        let persona = summary.id();
+        let composition = Composition {
+            bases: self.lineage(&persona, &summary.extends, None)?,
+            persona,
+            overrides: Vec::new(),
         };
-        let loaded = persona::load(&source).map_err(|problems| CatalogueError::NoLongerValid {
-            name: summary.name.clone(),
-            version: summary.number,
-            problems,
-        })?;
-        let persona = Arc::new(loaded.persona);
-        self.loaded().insert(key, persona.clone());
-        Ok((summary, persona))
+        let composed = self.effective(&composition)?;
+        Ok((summary.clone(), composed.persona.clone()))
     }
 
-    fn loaded(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(PersonaName, VersionNumber), Arc<Persona>>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn composed(&self) -> MutexGuard<'_, Made> {
+        self.composed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn not_found(&self, name: &PersonaName) -> CatalogueError {

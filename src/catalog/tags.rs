@@ -1,11 +1,11 @@
 //! What tags mean, and which persona a domain gets: an explicit binding first, then the tag of the highest priority,
-//! then the default. Pure; the catalogue keeps the mappings and the bindings.
+//! then the default; and which overrides its tags lay over it. Pure; the catalogue keeps the mappings and the bindings.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use persona::{Moment, PersonaName};
+use persona::{Digest, Moment, PersonaName};
 use serde::{Deserialize, Serialize};
 
 use super::error::CatalogueError;
@@ -117,13 +117,57 @@ impl fmt::Display for PersonaRef {
     }
 }
 
+impl From<&persona::Reference> for PersonaRef {
+    fn from(reference: &persona::Reference) -> Self {
+        Self {
+            name: reference.name.clone(),
+            pin: reference.version.and_then(VersionNumber::new),
+        }
+    }
+}
+
 /// What a tag means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
-    /// The persona.
-    pub persona: PersonaRef,
-    /// The highest among a domain's tags wins.
+    /// What a domain with the tag gets.
+    #[serde(flatten)]
+    pub target: Target,
+    /// The persona of the highest priority wins; of overrides, the higher is laid over the lower.
     pub priority: i32,
+}
+
+/// What a domain with a tag gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// A persona.
+    Persona(PersonaRef),
+    /// A fragment that is laid over whatever persona the domain has.
+    Override {
+        /// The digest of its text.
+        digest: Digest,
+    },
+}
+
+impl Mapping {
+    /// The persona, where it means one.
+    pub fn persona(&self) -> Option<&PersonaRef> {
+        match &self.target {
+            Target::Persona(persona) => Some(persona),
+            Target::Override { .. } => None,
+        }
+    }
+}
+
+/// An override that a tag of a domain lays over its persona.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Laid {
+    /// Its priority; a higher one is laid over a lower one. First, because overrides are ordered by it.
+    pub priority: i32,
+    /// The tag; orders those of equal priority, which differ in no value.
+    pub tag: Tag,
+    /// The digest of its text.
+    pub digest: Digest,
 }
 
 impl Stored for Mapping {
@@ -179,27 +223,58 @@ pub struct Binding {
     pub persona: PersonaRef,
     /// Where that comes from.
     pub origin: Origin,
+    /// What the domain's tags lay over it, the lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<Laid>,
 }
 
 /// Tags of equal priority that want different things.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
-    /// Their priority.
-    pub priority: i32,
-    /// What each of them wants, by tag.
-    pub candidates: Vec<(Tag, PersonaRef)>,
+#[serde(rename_all = "snake_case")]
+pub enum Conflict {
+    /// Different personas.
+    Personas {
+        /// Their priority.
+        priority: i32,
+        /// What each of them wants, by tag.
+        candidates: Vec<(Tag, PersonaRef)>,
+    },
+    /// Different values in their overrides.
+    Overrides {
+        /// Their priority.
+        priority: i32,
+        /// A tag and the line of its override that sets the value.
+        one: (Tag, u32),
+        /// Another tag and the line of its override.
+        other: (Tag, u32),
+        /// The keys that lead to the value.
+        path: String,
+    },
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "tags of priority {} want different personas: ",
-            self.priority
-        )?;
-        for (index, (tag, persona)) in self.candidates.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}`{tag}` wants {persona}")?;
+        match self {
+            Self::Personas {
+                priority,
+                candidates,
+            } => {
+                write!(f, "tags of priority {priority} want different personas: ")?;
+                for (index, (tag, persona)) in candidates.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}`{tag}` wants {persona}")?;
+                }
+            }
+            Self::Overrides {
+                priority,
+                one: (one, line),
+                other: (other, other_line),
+                path,
+            } => write!(
+                f,
+                "overrides of priority {priority} set `{path}` differently: that of tag `{one}` on line {line}, that \
+                 of tag `{other}` on line {other_line}"
+            )?,
         }
         f.write_str("; give one of them a higher priority")
     }
@@ -216,63 +291,83 @@ pub enum Resolution {
     Unbound,
 }
 
-/// Which persona a domain gets. The order of the tags does not matter, nor does a tag that is there twice or that
-/// nothing maps.
+/// Which persona a domain gets, and what is laid over it. The order of the tags does not matter, nor does a tag that is
+/// there twice or that nothing maps. Overrides of equal priority are not compared here: that needs their texts.
 pub fn resolve(
     explicit: Option<&ExplicitBinding>,
     tags: &[String],
     mappings: &BTreeMap<Tag, Mapping>,
     default: Option<&PersonaName>,
 ) -> Resolution {
-    if let Some(explicit) = explicit {
-        return Resolution::Bound(Binding {
-            persona: explicit.persona.clone(),
-            origin: Origin::Explicit,
-        });
-    }
     // In the order of the mappings, so the answer does not depend on that of the tags.
-    let mapped = || {
-        mappings
-            .iter()
-            .filter(|(tag, _)| tags.iter().any(|text| text == tag.as_str()))
+    let mapped: Vec<(&Tag, &Mapping)> = mappings
+        .iter()
+        .filter(|(tag, _)| tags.iter().any(|text| text == tag.as_str()))
+        .collect();
+    let (persona, origin) = match persona(explicit, &mapped, default) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Resolution::Unbound,
+        Err(conflict) => return Resolution::Conflict(conflict),
     };
-    let Some(priority) = mapped().map(|(_, mapping)| mapping.priority).max() else {
-        return default.map_or(Resolution::Unbound, |name| {
+    let mut overrides: Vec<Laid> = mapped
+        .iter()
+        .filter_map(|(tag, mapping)| match &mapping.target {
+            Target::Persona(_) => None,
+            Target::Override { digest } => Some(Laid {
+                priority: mapping.priority,
+                tag: (*tag).clone(),
+                digest: digest.clone(),
+            }),
+        })
+        .collect();
+    overrides.sort();
+    Resolution::Bound(Binding {
+        persona,
+        origin,
+        overrides,
+    })
+}
+
+fn persona(
+    explicit: Option<&ExplicitBinding>,
+    mapped: &[(&Tag, &Mapping)],
+    default: Option<&PersonaName>,
+) -> Result<Option<(PersonaRef, Origin)>, Conflict> {
+    if let Some(explicit) = explicit {
+        return Ok(Some((explicit.persona.clone(), Origin::Explicit)));
+    }
+    let wanted: Vec<(&Tag, &PersonaRef, i32)> = mapped
+        .iter()
+        .filter_map(|(tag, mapping)| Some((*tag, mapping.persona()?, mapping.priority)))
+        .collect();
+    let Some(priority) = wanted.iter().map(|(_, _, priority)| *priority).max() else {
+        let default = default.map(|name| {
             let persona = PersonaRef {
                 name: name.clone(),
                 pin: None,
             };
-            Resolution::Bound(Binding {
-                persona,
-                origin: Origin::Default,
-            })
+            (persona, Origin::Default)
         });
+        return Ok(default);
     };
-    let candidates: Vec<_> = mapped()
-        .filter(|(_, mapping)| mapping.priority == priority)
-        .collect();
-    let (tag, first) = candidates[0];
-    if candidates
-        .iter()
-        .all(|(_, mapping)| mapping.persona == first.persona)
-    {
-        let origin = Origin::Tag {
-            tag: tag.clone(),
-            priority,
-        };
-        return Resolution::Bound(Binding {
-            persona: first.persona.clone(),
-            origin,
-        });
-    }
-    let candidates = candidates
+    let candidates: Vec<(Tag, PersonaRef)> = wanted
         .into_iter()
-        .map(|(tag, mapping)| (tag.clone(), mapping.persona.clone()))
+        .filter(|(_, _, of)| *of == priority)
+        .map(|(tag, persona, _)| (tag.clone(), persona.clone()))
         .collect();
-    Resolution::Conflict(Conflict {
-        priority,
-        candidates,
-    })
+    match candidates.first() {
+        Some((tag, first)) if candidates.iter().all(|(_, persona)| persona == first) => {
+            let origin = Origin::Tag {
+                tag: tag.clone(),
+                priority,
+            };
+            Ok(Some((first.clone(), origin)))
+        }
+        _ => Err(Conflict::Personas {
+            priority,
+            candidates,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -283,7 +378,7 @@ mod tests {
 
     fn mappings(entries: &[(&str, &str, i32)]) -> BTreeMap<Tag, Mapping> {
         let mapping = |persona: &str, priority| Mapping {
-            persona: persona.parse().unwrap(),
+            target: Target::Persona(persona.parse().unwrap()),
             priority,
         };
         entries
@@ -313,14 +408,11 @@ mod tests {
             default.as_ref(),
         ) {
             Resolution::Bound(binding) => format!("{} via {}", binding.persona, binding.origin),
-            Resolution::Conflict(conflict) => {
-                let tags: Vec<_> = conflict
-                    .candidates
-                    .iter()
-                    .map(|(tag, _)| tag.as_str())
-                    .collect();
+            Resolution::Conflict(Conflict::Personas { candidates, .. }) => {
+                let tags: Vec<_> = candidates.iter().map(|(tag, _)| tag.as_str()).collect();
                 format!("conflict {}", tags.join(" "))
             }
+            Resolution::Conflict(conflict) => conflict.to_string(),
             Resolution::Unbound => "unbound".to_owned(),
         }
     }
@@ -417,6 +509,60 @@ mod tests {
         }
     }
 
+    #[test]
+    fn overrides_are_laid_by_rising_priority_over_whatever_persona_there_is() {
+        let mut mappings = mappings(&[("web", "front", 5)]);
+        for (tag, priority) in [("z", 1), ("b", 7), ("a", 7), ("other", 9)] {
+            let target = Target::Override {
+                digest: Digest::of_bytes(tag.as_bytes()),
+            };
+            mappings.insert(tag.parse().unwrap(), Mapping { target, priority });
+        }
+        let explicit = ExplicitBinding {
+            persona: "own@2".parse().unwrap(),
+            by: "root".to_owned(),
+            at: Moment(1),
+        };
+        let default = "base".parse().unwrap();
+        let check = |explicit, tags: &[&str], persona: &str, laid: &str| {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            let resolution = resolve(explicit, &tags, &mappings, Some(&default));
+            let Resolution::Bound(binding) = resolution else {
+                panic!("{resolution:?}")
+            };
+            let order: Vec<_> = binding
+                .overrides
+                .iter()
+                .map(|laid| laid.tag.as_str())
+                .collect();
+            assert_eq!(
+                (
+                    binding.persona.to_string().as_str(),
+                    order.join(" ").as_str()
+                ),
+                (persona, laid),
+                "{tags:?}"
+            );
+        };
+        check(None, &["b", "web", "z", "a"], "front", "z a b");
+        check(None, &["a", "z"], "base", "z a");
+        check(Some(&explicit), &["a", "web", "b"], "own@2", "a b");
+        let nothing = resolve(None, &["a".to_owned()], &mappings, None);
+        assert_eq!(
+            nothing,
+            Resolution::Unbound,
+            "an override alone is no persona"
+        );
+    }
+
+    #[test]
+    fn mappings_of_earlier_versions_of_the_store_are_read() {
+        let old = serde_json::json!({"persona": {"name": "web", "pin": 3}, "priority": 4});
+        let mapping: Mapping = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!(mapping.persona().unwrap().to_string(), "web@3");
+        assert_eq!(serde_json::to_value(&mapping).unwrap(), old);
+    }
+
     fn any_entries() -> impl Strategy<Value = Vec<(String, String, i32)>> {
         proptest::collection::vec(("[a-f]", "[p-r](@[12])?", 0..3_i32), 0..8)
     }
@@ -438,19 +584,20 @@ mod tests {
             let mappings = mappings(&entries);
             let carried: Vec<_> = mappings.iter().filter(|(tag, _)| tags.contains(&tag.0)).collect();
             match resolve(None, &tags, &mappings, None) {
-                Resolution::Bound(Binding { persona, origin: Origin::Tag { tag, priority } }) => {
-                    prop_assert_eq!(&mappings[&tag], &Mapping { persona: persona.clone(), priority });
+                Resolution::Bound(Binding { persona, origin: Origin::Tag { tag, priority }, .. }) => {
+                    prop_assert_eq!(&mappings[&tag], &Mapping { target: Target::Persona(persona.clone()), priority });
                     prop_assert!(tags.contains(&tag.0));
-                    let rules = carried.iter().all(|(_, m)| m.priority < priority || (m.priority == priority && m.persona == persona));
+                    let rules = carried.iter().all(|(_, m)| m.priority < priority || (m.priority == priority && m.persona() == Some(&persona)));
                     prop_assert!(rules);
                 }
                 Resolution::Bound(binding) => prop_assert!(false, "bound without a tag: {binding:?}"),
-                Resolution::Conflict(conflict) => {
-                    prop_assert!(carried.iter().all(|(_, m)| m.priority <= conflict.priority));
-                    let rivals = carried.iter().filter(|(_, m)| m.priority == conflict.priority).count();
-                    prop_assert_eq!(conflict.candidates.len(), rivals);
-                    prop_assert!(conflict.candidates.iter().any(|(_, persona)| *persona != conflict.candidates[0].1));
+                Resolution::Conflict(Conflict::Personas { priority, candidates }) => {
+                    prop_assert!(carried.iter().all(|(_, m)| m.priority <= priority));
+                    let rivals = carried.iter().filter(|(_, m)| m.priority == priority).count();
+                    prop_assert_eq!(candidates.len(), rivals);
+                    prop_assert!(candidates.iter().any(|(_, persona)| *persona != candidates[0].1));
                 }
+                Resolution::Conflict(conflict) => prop_assert!(false, "no override is mapped: {conflict}"),
                 Resolution::Unbound => prop_assert!(carried.is_empty()),
             }
         }

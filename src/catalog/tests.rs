@@ -1,8 +1,10 @@
 //! The catalogue over a real store: what is kept, what is refused, what is the same after a restart.
 
-use persona::Format;
+use persona::{Format, SourceText};
 
 use super::*;
+
+mod layers;
 
 const WEB: &str = "name: web\nbase_configuration:\n  cpu: {min: 1, max: 4}\n";
 const WEB_SAME: &str = "# the same\nbase_configuration: {cpu: {max: 4, min: 1}}\nname: web\n";
@@ -35,8 +37,17 @@ impl Bench {
         answer
     }
 
+    fn import(&self, text: &str) -> Result<Imported, CatalogueError> {
+        self.catalogue.import(&SourceText {
+            name: "x.yaml",
+            text: text.as_bytes(),
+            format: Format::Yaml,
+            persona_name: None,
+        })
+    }
+
     fn add(&mut self, text: &str, expect: Expect) -> Result<Added, CatalogueError> {
-        let imported = imported(text);
+        let imported = self.import(text)?;
         let authorship = Authorship {
             author: "root".to_owned(),
             at: Moment(5),
@@ -51,11 +62,10 @@ impl Bench {
         persona: &str,
         priority: i32,
     ) -> Result<Option<Mapping>, CatalogueError> {
-        let mapping = Mapping {
-            persona: persona.parse().unwrap(),
-            priority,
-        };
-        self.commit(|catalogue, batch| catalogue.map(batch, tag.parse().unwrap(), mapping))
+        let persona = persona.parse().unwrap();
+        self.commit(|catalogue, batch| {
+            catalogue.map(batch, tag.parse().unwrap(), persona, priority)
+        })
     }
 
     fn bind(
@@ -96,16 +106,6 @@ fn open(dir: &std::path::Path) -> Catalogue {
     let store = Arc::new(Store::open(dir).unwrap());
     assert_eq!(store.set_aside(), None);
     Catalogue::open(store, Moment(1_800_000_000_000)).unwrap()
-}
-
-fn imported(text: &str) -> Imported {
-    import(&SourceText {
-        name: "x.yaml",
-        text: text.as_bytes(),
-        format: Format::Yaml,
-        persona_name: None,
-    })
-    .unwrap()
 }
 
 fn name(text: &str) -> PersonaName {
@@ -213,7 +213,16 @@ fn a_persona_in_use_is_deleted_only_by_force_and_its_numbers_never_come_again() 
     assert_eq!(bench.catalogue.personas().count(), 0);
     assert!(bench.catalogue.mappings().is_empty());
     assert_eq!(bench.catalogue.explicit(VM), None);
-    assert!(bench.catalogue.store.all::<Version>().unwrap().is_empty());
+    let left = |bench: &Bench| bench.catalogue.store.all::<Version>().unwrap().len();
+    assert_eq!(
+        left(&bench),
+        1,
+        "it is in force until its domain is resolved anew"
+    );
+    bench.want(VM, &[], Insistence::Keep);
+    bench.commit(|c, batch| c.forget(batch, VM));
+    let mut bench = bench.reopen();
+    assert_eq!(left(&bench), 0);
     assert!(matches!(
         delete(&mut bench, Deletion::Forced),
         Err(CatalogueError::NotFound { .. })
@@ -273,7 +282,8 @@ fn mappings_and_bindings_need_what_they_name_and_survive() {
             .map("front", "db@1", 4)
             .unwrap()
             .unwrap()
-            .persona
+            .persona()
+            .unwrap()
             .to_string(),
         "web"
     );
@@ -316,10 +326,6 @@ fn mappings_and_bindings_need_what_they_name_and_survive() {
     assert!(
         matches!(bench.catalogue.resolve(VM, &tags), Resolution::Bound(b) if b.persona.to_string() == "web")
     );
-    assert!(matches!(
-        bench.catalogue.map_override(front),
-        Err(CatalogueError::OverridesNotSupported { .. })
-    ));
 }
 
 #[test]

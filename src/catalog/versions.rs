@@ -5,6 +5,8 @@ use std::fmt;
 use persona::{Digest, Format, Moment, PersonaName};
 use serde::{Deserialize, Serialize};
 
+use super::composition::VersionId;
+use super::tags::PersonaRef;
 use crate::store::{Stored, Tree};
 
 /// Number of a version, counted from 1 for each name; never used again, not even after the persona was deleted.
@@ -48,8 +50,11 @@ pub struct VersionSummary {
     pub name: PersonaName,
     /// Its number.
     pub number: VersionNumber,
-    /// Digest of its meaning.
+    /// Digest of its meaning; where it builds on others, of what it says itself.
     pub digest: Digest,
+    /// What it builds on, the later over the earlier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extends: Vec<PersonaRef>,
     /// How the text is written.
     #[serde(with = "format_name")]
     pub format: Format,
@@ -60,6 +65,16 @@ pub struct VersionSummary {
     /// In the author's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+impl VersionSummary {
+    /// Its name and number.
+    pub fn id(&self) -> VersionId {
+        VersionId {
+            name: self.name.clone(),
+            version: self.number,
+        }
+    }
 }
 
 /// A version with its text as given.
@@ -108,22 +123,26 @@ pub enum Added {
 }
 
 /// The catalogue's format names, apart from the document crate's own type.
-mod format_name {
+pub(super) mod format_name {
     use persona::Format;
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(
-        format: &Format,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match format {
+    pub(in crate::catalog) fn word(format: Format) -> &'static str {
+        match format {
             Format::Yaml => "yaml",
             Format::Json => "json",
             Format::Toml => "toml",
-        })
+        }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::catalog) fn serialize<S: Serializer>(
+        format: &Format,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(word(*format))
+    }
+
+    pub(in crate::catalog) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Format, D::Error> {
         match String::deserialize(deserializer)?.as_str() {

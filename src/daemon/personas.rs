@@ -13,7 +13,7 @@ use crate::agent::{AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::{
     Activation, ActivationEvent, ActivationState, AgentPresence, CatalogueError, Desired,
-    Generation, InForce, Insistence, Origin, PersonaRef, Resolution, Shown, Transition, Wanted,
+    Generation, Insistence, Origin, Resolution, Shown, Transition, Wanted,
 };
 use crate::hypervisor::DomainId;
 use crate::store::Batch;
@@ -64,14 +64,21 @@ impl Daemon {
                 return Ok(());
             }
         };
-        self.persona_problem(id, unreadable);
         let desired = match desired {
             Ok(Some(desired)) => desired,
-            kept => {
+            Ok(None) => {
+                self.persona_problem(id, unreadable);
                 self.follow_activation(id);
-                return kept.map(|_| ());
+                return Ok(());
+            }
+            // What holds goes on to hold: layers that come to nothing never replace what came to something.
+            Err(error) => {
+                self.persona_problem(id, Some(sentence_of(&error)));
+                self.follow_activation(id);
+                return Err(error);
             }
         };
+        self.persona_problem(id, unreadable);
         let now = self.clock.now();
         let mut batch = Batch::new();
         // A generation may have to be taken from the store.
@@ -164,18 +171,18 @@ impl Daemon {
         (side.state, side.detail, side.since) = (state, detail, since);
         side.bound = activation.and_then(|activation| super::show::bound(activation, pinned));
         match activation.and_then(Activation::in_force) {
-            None => side.in_force = None,
-            Some(InForce { name, version }) => {
-                let pin = Some(version);
-                match self.catalog.persona(&PersonaRef { name, pin }) {
-                    Ok((_, persona)) => side.in_force = Some(persona),
-                    // It was deleted while its successor is under way: what is known of it stays in force.
-                    Err(error) => tracing::error!(
-                        error = sentence_of(&error),
-                        "a persona that is in force cannot be read"
-                    ),
+            None => (side.in_force, side.layers) = (None, None),
+            Some(composition) => match self.catalog.effective(&composition) {
+                Ok(composed) => {
+                    side.in_force = Some(composed.persona.clone());
+                    side.layers = Some(composed);
                 }
-            }
+                // What is known of it stays in force.
+                Err(error) => tracing::error!(
+                    error = sentence_of(&error),
+                    "a persona that is in force cannot be read"
+                ),
+            },
         }
         self.show_status(id);
         self.statistics_on(id);
@@ -297,34 +304,30 @@ impl Daemon {
                 },
                 GUEST_TIME,
             ),
-            Desired::Persona { name, version, .. } => {
-                let reference = PersonaRef {
-                    name: name.clone(),
-                    pin: Some(*version),
-                };
-                match self.catalog.persona(&reference) {
-                    Ok((_, persona)) => {
-                        let scripts = [&persona.pre_activation, &persona.post_activation];
-                        let time = scripts
-                            .into_iter()
-                            .flatten()
-                            .map(|script| script.timeout)
-                            .sum::<Duration>();
-                        let message = message(generation, version.get(), &persona);
-                        (
-                            Operation::Activate {
-                                activation: Box::new(message),
-                            },
-                            GUEST_TIME + time,
-                        )
-                    }
-                    Err(error) => {
-                        let reason = sentence_of(&error);
-                        self.advance(id, ActivationEvent::Refused(generation, reason), Vec::new());
-                        return;
-                    }
+            Desired::Persona { composition, .. } => match self.catalog.effective(composition) {
+                Ok(composed) => {
+                    let persona = &composed.persona;
+                    let version = composition.persona.version;
+                    let scripts = [&persona.pre_activation, &persona.post_activation];
+                    let time = scripts
+                        .into_iter()
+                        .flatten()
+                        .map(|script| script.timeout)
+                        .sum::<Duration>();
+                    let message = message(generation, version.get(), persona);
+                    (
+                        Operation::Activate {
+                            activation: Box::new(message),
+                        },
+                        GUEST_TIME + time,
+                    )
                 }
-            }
+                Err(error) => {
+                    let reason = sentence_of(&error);
+                    self.advance(id, ActivationEvent::Refused(generation, reason), Vec::new());
+                    return;
+                }
+            },
         };
         // The same id for every try: what the guest has done already it does not do again. No other store's daemon has
         // ever used it, so the guest cannot take this for something else that it did.
@@ -449,8 +452,7 @@ fn wanted_text(desired: &Desired) -> String {
     match desired {
         Desired::Nothing => "no persona".into(),
         Desired::Persona {
-            name,
-            version,
+            composition,
             origin,
             ..
         } => {
@@ -459,7 +461,7 @@ fn wanted_text(desired: &Desired) -> String {
                 Origin::Tag { tag, priority } => format!("tag {tag} of priority {priority}"),
                 Origin::Default => "it is the default persona".to_string(),
             };
-            format!("persona {name}@{version} ({why})")
+            format!("persona {composition} ({why})")
         }
     }
 }

@@ -11,6 +11,7 @@ use planner::snapshot::{Ability, Run};
 
 use super::Daemon;
 use super::tracked::Tracked;
+use crate::act::sentence_of;
 use crate::audit::AuditRecord;
 use crate::catalog::{self, Activation, Desired, Origin};
 use crate::hypervisor::DomainId;
@@ -207,11 +208,10 @@ impl Daemon {
                 name: name.clone(),
                 pin: None,
             };
-            let description = self
-                .catalog
-                .persona(&reference)
-                .ok()
-                .and_then(|(_, persona)| persona.description.clone());
+            let (description, problem) = match self.catalog.persona(&reference) {
+                Ok((_, persona)) => (persona.description.clone(), None),
+                Err(error) => (None, Some(sentence_of(&error))),
+            };
             let bound = self.domains.values().filter(|tracked| {
                 tracked
                     .persona
@@ -224,6 +224,8 @@ impl Daemon {
                 PersonaView {
                     name: name.to_string(),
                     description,
+                    extends: current.extends.iter().map(ToString::to_string).collect(),
+                    problem,
                     versions: u32::try_from(versions).unwrap_or(u32::MAX),
                     current: current.number.get(),
                     digest: current.digest.to_string(),
@@ -242,7 +244,11 @@ impl Daemon {
         mappings
             .map(|(tag, mapping)| MappingView {
                 tag: tag.to_string(),
-                persona: mapping.persona.to_string(),
+                persona: mapping.persona().map(ToString::to_string),
+                fragment: match &mapping.target {
+                    catalog::Target::Override { digest } => Some(digest.to_string()),
+                    catalog::Target::Persona(_) => None,
+                },
                 priority: mapping.priority,
                 domains: self
                     .domains
@@ -360,8 +366,7 @@ pub(super) fn activation_state(
 /// The persona that an activation is about.
 pub(super) fn bound(activation: &Activation, pinned: bool) -> Option<BoundPersona> {
     let Desired::Persona {
-        name,
-        version,
+        composition,
         digest,
         origin,
     } = &activation.desired
@@ -374,13 +379,19 @@ pub(super) fn bound(activation: &Activation, pinned: bool) -> Option<BoundPerson
         Origin::Default => (view::Origin::Default, None),
     };
     Some(BoundPersona {
-        name: name.to_string(),
-        version: version.get(),
+        name: composition.persona.name.to_string(),
+        version: composition.persona.version.get(),
         digest: digest.to_string(),
         origin: word,
         tag,
         pinned,
         generation: activation.generation.0,
+        bases: composition.bases.iter().map(ToString::to_string).collect(),
+        overrides: composition
+            .overrides
+            .iter()
+            .map(|laid| laid.tag.to_string())
+            .collect(),
     })
 }
 
@@ -411,7 +422,8 @@ pub(super) fn version_view(summary: &catalog::VersionSummary, current: bool) -> 
     }
 }
 
-fn format(format: persona::Format) -> DocumentFormat {
+/// How a document is written, in the words of the view.
+pub(super) fn format(format: persona::Format) -> DocumentFormat {
     format.into()
 }
 

@@ -4,7 +4,7 @@
 use super::Daemon;
 use super::event::Event;
 use crate::act::sentence_of;
-use crate::catalog::{ActivationState, Desired};
+use crate::catalog::{ActivationState, Desired, VersionId};
 use crate::hypervisor::{DomainId, HypervisorError, MetadataElement};
 
 impl Daemon {
@@ -16,9 +16,10 @@ impl Daemon {
         };
         let xml = match (&activation.desired, &activation.state) {
             (
-                Desired::Persona { name, version, .. },
+                Desired::Persona { composition, .. },
                 ActivationState::Active { .. } | ActivationState::AgentAbsent,
             ) => {
+                let VersionId { name, version } = &composition.persona;
                 // Names are of a few plain characters, and the rest are numbers: nothing needs escaping.
                 Some(format!(
                     "<active persona='{name}' version='{version}' generation='{}'/>",

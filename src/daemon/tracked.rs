@@ -18,8 +18,9 @@ use super::happened::Happened;
 use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::{AgentFacts, GuestWords};
+use crate::catalog::Composed;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
-use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
+use crate::observe::{DiskRates, GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
 
 /// What the balloon may leave at least, when the persona does not say: less does not keep a kernel alive.
@@ -32,6 +33,7 @@ const BALLOON_BLOCK: Bytes = Bytes::from_mib(1);
 pub(super) struct Tracked {
     pub(super) description: DomainDescription,
     pub(super) balloon: BalloonStats,
+    pub(super) disks: DiskRates,
     pub(super) readings: Readings,
     pub(super) vcpu_basis: Option<VcpuBasis>,
     /// What has happened to the running instance.
@@ -88,6 +90,8 @@ pub(super) struct PersonaSide {
     pub(super) bound: Option<BoundPersona>,
     /// What its rules are evaluated by: what the guest has activated, or what waits for an agent that is not there.
     pub(super) in_force: Option<Arc<Persona>>,
+    /// Where each of its values was written.
+    pub(super) layers: Option<Arc<Composed>>,
     pub(super) state: ActivationState,
     pub(super) detail: Option<String>,
     pub(super) since: Option<Moment>,
@@ -104,6 +108,7 @@ impl Default for PersonaSide {
         Self {
             bound: None,
             in_force: None,
+            layers: None,
             state: ActivationState::None,
             detail: None,
             since: None,
@@ -119,6 +124,7 @@ impl Tracked {
         Self {
             description,
             balloon: BalloonStats::default(),
+            disks: DiskRates::default(),
             readings: Readings::unknown(Missing::NotMeasured),
             vcpu_basis: None,
             happened: Happened::default(),

@@ -65,11 +65,13 @@ pub enum Tree {
     Audit,
     /// Counters and identities of the installation.
     Meta,
+    /// Texts that tags lay over personas, by digest.
+    Overrides,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -78,6 +80,7 @@ impl Tree {
         Self::Planner,
         Self::Audit,
         Self::Meta,
+        Self::Overrides,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -91,6 +94,7 @@ impl Tree {
             Self::Planner => 6,
             Self::Audit => 7,
             Self::Meta => 8,
+            Self::Overrides => 9,
         }
     }
 
@@ -104,7 +108,8 @@ impl Tree {
             | Self::Activations
             | Self::Planner
             | Self::Audit
-            | Self::Meta => 1,
+            | Self::Meta
+            | Self::Overrides => 1,
         }
     }
 }
@@ -120,6 +125,7 @@ impl fmt::Display for Tree {
             Self::Planner => "the planner's state",
             Self::Audit => "the audit trail",
             Self::Meta => "the counters",
+            Self::Overrides => "the overrides",
         })
     }
 }

@@ -12,6 +12,12 @@ pub struct PersonaView {
     /// What its current version says of itself.
     #[serde(default)]
     pub description: Option<String>,
+    /// What its current version builds on, as `NAME` or `NAME@VERSION`, the later over the earlier.
+    #[serde(default)]
+    pub extends: Vec<String>,
+    /// Why its current version means nothing together with what it builds on.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// How many versions are stored.
     pub versions: u32,
     /// The version that bindings follow.
@@ -25,6 +31,84 @@ pub struct PersonaView {
     pub domains: Vec<String>,
 }
 
+/// A fragment of a document that a tag lays over personas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentView {
+    /// The tag.
+    pub tag: String,
+    /// The digest of its text, in hexadecimal.
+    pub digest: String,
+    /// How it is written.
+    pub format: DocumentFormat,
+    /// Its text, as it was given.
+    pub document: String,
+}
+
+/// What became of an override that was mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedView {
+    /// The tag.
+    pub tag: String,
+    /// Whether anything changed.
+    pub change: Change,
+    /// Warnings about the override.
+    #[serde(default)]
+    pub warnings: Vec<ProblemView>,
+}
+
+/// What is in force on a domain, with all that is below and above its persona.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectiveView {
+    /// One document in YAML, the origin of each value as a comment behind it.
+    pub document: String,
+    /// Each value, in the order of the document.
+    #[serde(default)]
+    pub values: Vec<EffectiveValueView>,
+}
+
+/// One value that is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectiveValueView {
+    /// The keys that lead to it, `base_configuration.cpu.max`.
+    pub path: String,
+    /// The value as it was written; `(secret)` for a secret.
+    pub text: String,
+    /// Where it was written.
+    pub origin: OriginView,
+}
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginView {
+    /// The document: `NAME@VERSION`, or `override`.
+    pub document: String,
+    /// The line in it, from 1.
+    pub line: u32,
+    /// The tag whose override it is.
+    #[serde(default)]
+    pub tag: Option<String>,
+}
+
+impl From<&persona::EffectiveValue> for EffectiveValueView {
+    fn from(value: &persona::EffectiveValue) -> Self {
+        Self {
+            path: value.path.clone(),
+            text: value.text.clone(),
+            origin: (&value.origin).into(),
+        }
+    }
+}
+
+impl From<&persona::Origin> for OriginView {
+    fn from(origin: &persona::Origin) -> Self {
+        Self {
+            document: origin.document.clone(),
+            line: origin.line,
+            tag: origin.tag.clone(),
+        }
+    }
+}
+
 /// One stored version of a persona.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionView {
@@ -32,7 +116,7 @@ pub struct VersionView {
     pub name: String,
     /// Its number, from 1.
     pub version: u32,
-    /// Content digest, in hexadecimal; the same meaning has the same digest.
+    /// Content digest, in hexadecimal; the same meaning has the same digest. What it builds on does not count.
     pub digest: String,
     /// Whether bindings follow it.
     pub current: bool,
@@ -131,6 +215,9 @@ pub struct ProblemView {
     pub kind: String,
     /// What is wrong.
     pub message: String,
+    /// The document that has it, where it is another than the one that was given: a base, an override.
+    #[serde(default)]
+    pub document: Option<String>,
     /// Line in the document, from 1.
     pub line: u32,
     /// Column in that line, in characters, from 1.
@@ -156,6 +243,7 @@ impl From<&persona::Problem> for ProblemView {
             },
             kind,
             message: problem.message.clone(),
+            document: problem.document.clone(),
             line: problem.span.line,
             column: problem.span.column,
             length: problem.span.length,
@@ -179,9 +267,15 @@ pub enum Severity {
 pub struct MappingView {
     /// The tag.
     pub tag: String,
-    /// The persona that a domain with this tag gets.
-    pub persona: String,
-    /// Where a domain has several mapped tags, the highest priority wins.
+    /// The persona that a domain with this tag gets; none where the tag means an override.
+    #[serde(default)]
+    pub persona: Option<String>,
+    /// The digest, in hexadecimal, of the override that is laid over the persona of a domain with this tag; none where the
+    /// tag means a persona.
+    #[serde(default, rename = "override")]
+    pub fragment: Option<String>,
+    /// Where a domain has several mapped tags, the persona of the highest priority wins, and overrides are laid over it
+    /// by rising priority.
     pub priority: i32,
     /// Names of the domains that have the tag.
     #[serde(default)]

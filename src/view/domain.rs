@@ -57,7 +57,7 @@ pub struct BoundPersona {
     pub name: String,
     /// The version in force.
     pub version: u32,
-    /// The content digest of that version, in hexadecimal.
+    /// The digest of what that version means with all that is below and above it, in hexadecimal.
     pub digest: String,
     /// Why the domain has this persona.
     pub origin: Origin,
@@ -68,6 +68,12 @@ pub struct BoundPersona {
     pub pinned: bool,
     /// The generation of the activation; a higher one is later.
     pub generation: u64,
+    /// The versions that it builds on, as `NAME@VERSION`, the lowest first.
+    #[serde(default)]
+    pub bases: Vec<String>,
+    /// The tags whose overrides are laid over it, the lowest first.
+    #[serde(default)]
+    pub overrides: Vec<String>,
 }
 
 /// Why a domain has its persona.

@@ -12,8 +12,9 @@ use persona::domain::DomainId;
 use crate::command::{DomainName, Noun, Refusal};
 
 pub use self::catalog::{
-    Change, DocumentFormat, DocumentView, MappingView, PersonaView, ProblemView, Severity,
-    StoredView, VersionView,
+    Change, DocumentFormat, DocumentView, EffectiveValueView, EffectiveView, FragmentView,
+    MappedView, MappingView, OriginView, PersonaView, ProblemView, Severity, StoredView,
+    VersionView,
 };
 pub use self::domain::{
     ActivationState, ActivationView, AgentState, AgentView, BoundPersona, DecisionView, DomainView,

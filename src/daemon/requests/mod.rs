@@ -12,9 +12,7 @@ use super::tags::TagWish;
 use super::{Daemon, explain, show};
 use crate::act::sentence_of;
 use crate::audit::AuditQuery;
-use crate::catalog::{
-    self, CatalogueError, Expect, Imported, Tag, VersionNumber, guess_format, import,
-};
+use crate::catalog::{self, CatalogueError, Expect, Imported, Tag, VersionNumber, guess_format};
 use crate::command::{Caller, Command, DomainName, Noun, PersonaRef, Refusal, Reply, Request};
 use crate::hypervisor::DomainId;
 use crate::view::{AuditView, Change, DocumentFormat, DocumentView, ProblemView, nearest};
@@ -60,7 +58,7 @@ impl Daemon {
                 name,
                 note,
             } => {
-                let imported = read(&document, format, name.as_deref())?;
+                let imported = self.read(&document, format, name.as_deref())?;
                 self.store_version(imported, Expect::New, note, caller)
             }
             Command::UpdatePersona {
@@ -71,11 +69,11 @@ impl Daemon {
             } => {
                 // A mistyped name is said first: the document's own would only look like the contradiction.
                 self.persona_name(&name)?;
-                let imported = read(&document, format, Some(&name))?;
-                if imported.persona.name.as_str() != name {
+                let imported = self.read(&document, format, Some(&name))?;
+                if imported.id.name.as_str() != name {
                     let reason = format!(
                         "the document says its name is `{}`, so it is no version of `{name}`",
-                        imported.persona.name
+                        imported.id.name
                     );
                     return Err(Refusal::Conflict { reason });
                 }
@@ -119,7 +117,15 @@ impl Daemon {
                 persona,
                 priority,
             } => self.map(&tag, &persona, priority, caller),
+            Command::MapOverride {
+                tag,
+                document,
+                format,
+                priority,
+            } => self.map_override(&tag, document, format, priority, caller),
             Command::Unmap { tag } => self.unmap(&tag, caller),
+            Command::ShowOverride { tag } => self.show_override(&tag),
+            Command::Effective { domain } => self.effective(&domain),
             Command::Explain { domain } => {
                 let id = self.domain(&domain)?;
                 Ok(Reply::Explain(Box::new(explain::explain(
@@ -148,6 +154,21 @@ impl Daemon {
             // Answered when the hypervisor has written them.
             Command::Tag { .. } => Err(Refusal::Stopping),
         }
+    }
+
+    fn read(
+        &self,
+        document: &str,
+        format: Option<DocumentFormat>,
+        name: Option<&str>,
+    ) -> Result<Imported, Refusal> {
+        let source = SourceText {
+            name: "document",
+            text: document.as_bytes(),
+            format: format_of(document, format),
+            persona_name: name,
+        };
+        self.catalog.import(&source).map_err(refusal)
     }
 
     /// The domain that a person means, in the order of `virsh`: number, UUID, name.
@@ -228,22 +249,9 @@ impl Daemon {
     }
 }
 
-fn read(
-    document: &str,
-    format: Option<DocumentFormat>,
-    name: Option<&str>,
-) -> Result<Imported, Refusal> {
-    let format = match format {
-        Some(format) => format.into(),
-        None => guess_format("", document.as_bytes()),
-    };
-    let source = SourceText {
-        name: "document",
-        text: document.as_bytes(),
-        format,
-        persona_name: name,
-    };
-    import(&source).map_err(refusal)
+/// How a text is written: as its giver says, else as it looks.
+fn format_of(document: &str, format: Option<DocumentFormat>) -> persona::Format {
+    format.map_or_else(|| guess_format("", document.as_bytes()), Into::into)
 }
 
 fn version_number(version: u32) -> Result<VersionNumber, Refusal> {
@@ -267,7 +275,9 @@ fn problem_views(problems: &Problems) -> Vec<ProblemView> {
 /// The catalogue's "no" in the words of the bus.
 fn refusal(error: CatalogueError) -> Refusal {
     match error {
-        CatalogueError::Invalid(problems) => Refusal::InvalidPersona {
+        CatalogueError::Invalid(problems)
+        | CatalogueError::InvalidOverride(problems)
+        | CatalogueError::DoesNotCompose { problems, .. } => Refusal::InvalidPersona {
             problems: problem_views(&problems),
             rendered: problems.to_string(),
         },
