@@ -274,6 +274,11 @@ pub(super) const COMPARISONS: [(&str, Comparison); 28] = [
     ("is", Comparison::Equal),
 ];
 
+/// Every comparison in words.
+pub(crate) fn comparisons() -> impl Iterator<Item = (&'static str, Comparison)> {
+    COMPARISONS.into_iter()
+}
+
 /// Most words of a comparison.
 pub(super) const LONGEST_COMPARISON: usize = 3;
 
