@@ -1,11 +1,15 @@
 //! What hypervisor and agents tell, and what that makes known of each domain. Nothing is decided here: descriptions are
 //! asked for, channels and observations are attached and detached, and the persona path is told of what concerns it.
 
+use std::time::Duration;
+
 use agent_protocol::message::HelloReason;
+use persona::Moment;
+use persona::signal::EventKind;
 use planner::snapshot::Run;
 
 use super::event::{Asked, Event};
-use super::tracked::{AgentSide, Looking, Tracked};
+use super::tracked::{AgentSide, Looking, Renewed, Tracked};
 use super::{Daemon, tick};
 use crate::act::sentence_of;
 use crate::agent::{AgentEvent, LostReason, Running};
@@ -16,6 +20,10 @@ use crate::hypervisor::{
 };
 use crate::observe::Emulator;
 use crate::view::{AgentState, HypervisorState};
+
+/// An agent whose session the daemon renews is back within this, or lost: long enough for a guest to boot, because a
+/// reboot is an event of its own.
+const BACK: Duration = Duration::from_secs(60);
 
 impl Daemon {
     pub(super) fn hypervisor_tells(&mut self, event: HypervisorEvent) {
@@ -30,13 +38,21 @@ impl Daemon {
                 self.look(domain);
             }
             HypervisorEvent::Lifecycle { domain, change } => {
-                if change == Lifecycle::Started {
-                    self.registry.renew(domain, HelloReason::Revert);
+                match change {
+                    Lifecycle::Started => {
+                        self.registry.renew(domain, HelloReason::Revert);
+                        // It counts for the instance that the description will show, and not for the one before.
+                        self.starting.insert(domain);
+                    }
+                    Lifecycle::Suspended => self.note(domain, EventKind::DomainPaused),
+                    Lifecycle::Resumed => self.note(domain, EventKind::DomainResumed),
+                    Lifecycle::Defined | Lifecycle::Undefined | Lifecycle::Stopped => {}
                 }
                 self.look(domain);
             }
             HypervisorEvent::Rebooted { domain } => {
                 self.registry.renew(domain, HelloReason::Reboot);
+                self.note(domain, EventKind::DomainRebooted);
                 if let Some(tracked) = self.domains.get_mut(&domain) {
                     tracked.agent.report = None;
                 }
@@ -65,6 +81,26 @@ impl Daemon {
             }
             HypervisorEvent::AcpiStatus { domain, status } => {
                 tracing::debug!(%domain, status, "the guest told of a device operation");
+            }
+        }
+    }
+
+    /// Notes that something happens to a domain now.
+    fn note(&mut self, id: DomainId, kind: EventKind) {
+        let now = self.clock.now();
+        if let Some(tracked) = self.domains.get_mut(&id) {
+            tracked.happened.note(kind, now);
+        }
+    }
+
+    /// Agents whose session was renewed and who have not come back are lost.
+    pub(super) fn give_up_agents(&mut self, now: Moment) {
+        for tracked in self.domains.values_mut() {
+            let late = |renewed: &mut Renewed| {
+                now.since(renewed.at) >= BACK && tracked.agent.facts.is_none()
+            };
+            if tracked.agent.renewed.take_if(late).is_some() && tracked.run() == Run::Running {
+                tracked.happened.note(EventKind::AgentLost, now);
             }
         }
     }
@@ -210,6 +246,7 @@ impl Daemon {
     /// What is known of a domain is replaced by what it is now.
     pub(super) fn take_description(&mut self, description: DomainDescription) {
         let id = description.id;
+        let now = self.clock.now();
         let fresh = !self.domains.contains_key(&id);
         if let Some(carried) = self.carried_processes.remove(&id)
             && description
@@ -229,6 +266,10 @@ impl Daemon {
             tracked.restarted();
         }
         let run = tracked.run();
+        // A start is told, or seen by the instance where the telling was lost; what ran before the daemon did is none.
+        if run != Run::Off && (self.starting.remove(&id) || restarted) {
+            tracked.happened.note(EventKind::DomainStarted, now);
+        }
         let tags_changed = old.tags != tracked.description.tags
             || old.tags_problem != tracked.description.tags_problem;
         if run == Run::Off || tracked.description.agent_channel.is_none() {
@@ -297,6 +338,7 @@ impl Daemon {
     }
 
     fn domain_is_gone(&mut self, id: DomainId) {
+        self.starting.remove(&id);
         if let Some(tracked) = self.domains.remove(&id) {
             let name = tracked.description.name;
             tracing::info!(domain = %id, name, "a domain is no longer defined");
@@ -360,9 +402,16 @@ impl Daemon {
                     facts.agent_version.as_str(),
                     facts.boot_id.as_str()
                 );
+                let same = agent
+                    .renewed
+                    .take()
+                    .is_some_and(|renewed| renewed.boot.as_ref() == Some(&facts.boot_id));
                 agent.heard = Some(now);
                 agent.trouble = None;
                 agent.facts = Some(facts);
+                if !same {
+                    tracked.happened.note(EventKind::AgentConnected, now);
+                }
                 self.record(
                     AuditKind::Connection,
                     Some(id),
@@ -372,8 +421,14 @@ impl Daemon {
                 self.agent_came(id);
             }
             AgentEvent::Lost { reason } => {
-                agent.facts = None;
+                let facts = agent.facts.take();
                 agent.report = None;
+                if matches!(reason, LostReason::Renewed | LostReason::Reverted) {
+                    let boot = facts.map(|facts| facts.boot_id);
+                    agent.renewed = Some(Renewed { at: now, boot });
+                } else {
+                    tracked.happened.note(EventKind::AgentLost, now);
+                }
                 // A session that the daemon itself renews is back in a moment.
                 if reason != LostReason::Renewed {
                     let text = format!("the agent is not connected: {reason}");

@@ -18,6 +18,7 @@ mod doctor;
 mod event;
 mod explain;
 mod follow;
+mod happened;
 mod message;
 mod personas;
 mod requests;
@@ -28,7 +29,7 @@ mod tags;
 mod tick;
 mod tracked;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +129,8 @@ pub struct Daemon {
     host_id: String,
     /// The emulators' processes that the carried state belongs to, until their domains are found.
     carried_processes: BTreeMap<DomainId, u32>,
+    /// A start was told of them, and no description has shown them running since.
+    starting: BTreeSet<DomainId>,
     problems: BTreeMap<&'static str, String>,
     /// Something changed since the last view was published.
     unshown: bool,
@@ -185,6 +188,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         observer: parts.observer,
         state: carried.state,
         carried_processes: carried.processes,
+        starting: BTreeSet::new(),
         store: parts.store,
         audit,
         catalog,

@@ -96,6 +96,7 @@ impl Daemon {
         self.ticks += 1;
         self.ask_for_slow_figures(now);
         self.sample(now);
+        self.give_up_agents(now);
         if let Some(host) = &self.host {
             let budget = self.config.budget.of(host);
             let plan = self.plan(budget, now);

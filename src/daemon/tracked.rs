@@ -8,14 +8,16 @@ use std::time::Duration;
 use agent_protocol::CheckedReport;
 use persona::Persona;
 use persona::rule::Resource;
+use persona::signal::EventKind;
 use persona::units::{Bytes, Moment};
 use planner::report::DomainReport;
 use planner::snapshot::{self, Ability, Run};
 
 use super::event::Asked;
+use super::happened::Happened;
 use super::tags::TagWish;
 use crate::act::Outcome;
-use crate::agent::AgentFacts;
+use crate::agent::{AgentFacts, GuestWords};
 use crate::catalog::Composed;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
 use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
@@ -33,6 +35,8 @@ pub(super) struct Tracked {
     pub(super) balloon: BalloonStats,
     pub(super) readings: Readings,
     pub(super) vcpu_basis: Option<VcpuBasis>,
+    /// What has happened to the running instance.
+    pub(super) happened: Happened,
     pub(super) agent: AgentSide,
     pub(super) persona: PersonaSide,
     /// What the last plan said.
@@ -66,6 +70,17 @@ pub(super) struct AgentSide {
     pub(super) report: Option<GuestReport>,
     pub(super) heard: Option<Moment>,
     pub(super) trouble: Option<(AgentState, String)>,
+    /// The daemon renews the session, which is no loss as long as the agent comes back.
+    pub(super) renewed: Option<Renewed>,
+}
+
+/// A session that ended because the daemon wanted another.
+#[derive(Clone, Debug)]
+pub(super) struct Renewed {
+    /// When.
+    pub(super) at: Moment,
+    /// The guest's boot, by which the agent of the next session is known for the same.
+    pub(super) boot: Option<GuestWords>,
 }
 
 /// The persona of a domain.
@@ -110,6 +125,7 @@ impl Tracked {
             balloon: BalloonStats::default(),
             readings: Readings::unknown(Missing::NotMeasured),
             vcpu_basis: None,
+            happened: Happened::default(),
             agent: AgentSide::default(),
             persona: PersonaSide::default(),
             report: None,
@@ -134,8 +150,14 @@ impl Tracked {
         self.agent = AgentSide {
             facts: before.agent.facts,
             heard: before.agent.heard,
+            renewed: before.agent.renewed,
             ..AgentSide::default()
         };
+        if self.agent.facts.is_some()
+            && let Some(at) = before.happened.last(EventKind::AgentConnected)
+        {
+            self.happened.note(EventKind::AgentConnected, at);
+        }
     }
 
     pub(super) fn run(&self) -> Run {
@@ -191,7 +213,7 @@ impl Tracked {
                 ability: self.vcpu_ability(),
             },
             memory: self.memory(),
-            signals: &self.readings,
+            signals: self,
         }
     }
 

@@ -9,6 +9,7 @@ mod difference;
 mod digest;
 mod document;
 pub mod domain;
+mod language;
 mod limits;
 mod merge;
 mod model;
@@ -33,8 +34,8 @@ pub use model::{
     CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,
     Frequency, LearningDomain, Level, LifecycleExpectations, LoggingLevel, MemoryBounds, Need,
     OnFailure, OsSettings, PerformancePoint, Persona, PersonaName, PersonaNameError,
-    PriorityMetrics, Reference, Relation, Scaling, Script, Secret, SecurityProfile, Software,
-    TrustLevels,
+    PriorityMetrics, Protocol, Reference, ReferenceError, Relation, Scaling, Script, Secret,
+    SecurityProfile, Setting, Software, TrustLevels,
 };
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};

@@ -48,6 +48,8 @@ pub enum Kind {
     RuleSyntax,
     /// A metric that does not exist.
     UnknownMetric,
+    /// A name of something else in the document that is not there.
+    UnknownName,
     /// Two quantities of different kinds in one comparison.
     UnitMismatch,
     /// Two rules that would undo each other without end.

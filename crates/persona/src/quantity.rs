@@ -249,9 +249,20 @@ impl fmt::Display for Quantity {
         match self.unit {
             Unit::Percent => write!(f, "{value}%"),
             Unit::Count => write!(f, "{value}"),
-            Unit::PerSecond => write!(f, "{value}/s"),
-            Unit::BitsPerSecond => write!(f, "{value} bit/s"),
-            Unit::BytesPerSecond => write!(f, "{value} B/s"),
+            Unit::PerSecond => match PERIODS.iter().find(|period| period.is_short(value)) {
+                Some(period) => write!(f, "{}/{}", (value * period.1).round(), period.0),
+                None => write!(f, "{value}/s"),
+            },
+            Unit::BitsPerSecond => {
+                let units = ["Tbit/s", "Gbit/s", "Mbit/s", "kbit/s"];
+                let (name, size) = largest_whole(value, &units).unwrap_or(("bit/s", 1.0));
+                write!(f, "{} {name}", value / size)
+            }
+            Unit::BytesPerSecond => {
+                let units = ["TiB/s", "GiB/s", "MiB/s", "KiB/s"];
+                let (name, size) = largest_whole(value, &units).unwrap_or(("B/s", 1.0));
+                write!(f, "{} {name}", value / size)
+            }
             Unit::Bytes => {
                 let (name, size) =
                     largest_whole(value, &["TiB", "GiB", "MiB", "KiB"]).unwrap_or(("B", 1.0));
@@ -270,6 +281,23 @@ impl fmt::Display for Quantity {
     }
 }
 
+/// Spans of time in which things are counted, with their seconds.
+struct Period(&'static str, f64);
+const PERIODS: [Period; 2] = [Period("min", 60.0), Period("h", 3600.0)];
+
+impl Period {
+    /// Whether a rate is a whole number in this time, and not a short one in a second.
+    #[allow(
+        clippy::float_cmp,
+        reason = "only a spelling that reads back the same will do"
+    )]
+    fn is_short(&self, rate: f64) -> bool {
+        let count = (rate * self.1).round();
+        let thousandths = rate * 1e3;
+        thousandths.fract() != 0.0 && count / self.1 == rate
+    }
+}
+
 /// The first of the units (given from large to small) of which `value` is a whole number above zero.
 fn largest_whole(value: f64, units: &[&'static str]) -> Option<(&'static str, f64)> {
     if value <= 0.0 {
@@ -280,7 +308,10 @@ fn largest_whole(value: f64, units: &[&'static str]) -> Option<(&'static str, f6
     }
     units.iter().find_map(|name| {
         let spelling = SPELLINGS.iter().find(|spelling| spelling.0 == *name)?;
-        let whole = value >= spelling.2 && (value / spelling.2).fract() == 0.0;
+        let count = value / spelling.2;
+        // Beyond 2^53 the quotient may be whole by rounding alone.
+        #[allow(clippy::float_cmp)]
+        let whole = value >= spelling.2 && count.fract() == 0.0 && count * spelling.2 == value;
         whole.then_some((*name, spelling.2))
     })
 }
@@ -362,10 +393,15 @@ mod tests {
         check("80 percent", "80% [Percent]");
         check("16", "16 [Count]");
         check("16 cores", "16 [Count]");
-        check("10 Gbit/s", "10000000000 bit/s [BitsPerSecond]");
-        check("10 Gbps", "10000000000 bit/s [BitsPerSecond]");
+        check("10 Gbit/s", "10 Gbit/s [BitsPerSecond]");
+        check("10 Gbps", "10 Gbit/s [BitsPerSecond]");
+        check("1500 bit/s", "1500 bit/s [BitsPerSecond]");
         check("30/min", "0.5/s [PerSecond]");
-        check("500 MiB/s", "524288000 B/s [BytesPerSecond]");
+        check("5/min", "5/min [PerSecond]");
+        check("7/h", "7/h [PerSecond]");
+        check("0.1/s", "0.1/s [PerSecond]");
+        check("500 MiB/s", "500 MiB/s [BytesPerSecond]");
+        check("1 MB/s", "1000000 B/s [BytesPerSecond]");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What must hold between the parts of a persona that are each right in themselves: names of rules, rules that undo
 //! each other, rules that reach beyond the bounds. Single values are checked where they are read.
 
+use crate::limits;
 use crate::model::BaseConfiguration;
 use crate::problem::{Kind, Problem, Span};
 use crate::quantity::Quantity;
@@ -30,9 +31,31 @@ pub(crate) fn rules(rules: &[Placed], base: &BaseConfiguration, problems: &mut V
         beyond_bounds(placed, base, problems);
         undone_at_once(placed, problems);
     }
+    too_many_functions(rules, problems);
     for grow in rules {
         for shrink in rules {
             flapping(grow, shrink, problems);
+        }
+    }
+}
+
+/// Each function keeps readings for as long as the persona is in force.
+fn too_many_functions(rules: &[Placed], problems: &mut Vec<Problem>) {
+    let mut functions = 0;
+    for placed in rules {
+        let conditions = std::iter::once(&placed.rule.when).chain(&placed.rule.until);
+        for condition in conditions {
+            condition.expr.visit_leaves(&mut |value| {
+                functions += usize::from(matches!(value, Value::Function { .. }));
+            });
+        }
+        if functions > limits::MOST_FUNCTIONS_IN_ALL {
+            let message = format!(
+                "the rules of a persona have at most {} functions over windows",
+                limits::MOST_FUNCTIONS_IN_ALL
+            );
+            problems.push(Problem::error(Kind::TooLarge, placed.at, message));
+            return;
         }
     }
 }

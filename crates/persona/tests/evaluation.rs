@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use persona::rule::{Condition, Holds, Rule, Trail, Truth};
+use persona::rule::{Condition, Rule, Trail, Truth, Windows};
 use persona::{Metric, Moment, Reading, Signals, Source};
 
 /// Readings by metric.
@@ -42,7 +42,7 @@ fn truth(condition: &str, signals: &Fixed, demanded: Option<Source>, now: u64) -
     condition.evaluate(
         signals,
         demanded,
-        &mut Holds::default(),
+        &mut Windows::default(),
         Moment(now),
         &mut Trail::Off,
     )
@@ -51,7 +51,7 @@ fn truth(condition: &str, signals: &Fixed, demanded: Option<Source>, now: u64) -
 /// Evaluates at each `(milliseconds, value)`; a value that is not a number stands for a metric without a reading.
 fn over_time(condition: &str, moments: &[(u64, f64)]) -> Vec<Truth> {
     let condition = Condition::parse(condition).unwrap();
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     let step = |(at, value): &(u64, f64)| {
         let signals = if value.is_nan() {
             Fixed::default()
@@ -205,7 +205,7 @@ fn a_window_is_satisfied_when_it_was_true_throughout() {
 #[test]
 fn a_missing_sample_that_is_not_yet_stale_does_not_reset_a_window() {
     let condition = Condition::parse("cpu.utilization > 50% FOR 4s").unwrap();
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     let mut at = |measured: u64, now: u64| {
         condition.evaluate(
             &cpu(80.0, measured),
@@ -240,7 +240,7 @@ fn a_window_starts_anew_where_nobody_looked_for_too_long() {
 #[test]
 fn windows_advance_behind_a_branch_that_decides_already() {
     let condition = Condition::parse("guest.load > 9 AND cpu.utilization > 50% FOR 2s").unwrap();
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     let mut at = |load: f64, now: u64| {
         let signals = cpu(80.0, now).with(Metric::GuestLoad, load, Source::Agent, now);
         condition.evaluate(&signals, None, &mut holds, Moment(now), &mut Trail::Off)
@@ -258,7 +258,7 @@ fn when_and_until_of_one_rule_keep_their_windows_apart() {
     )
     .unwrap();
     let until = rule.until.unwrap();
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     let mut at = |value: f64, now: u64| {
         let signals = cpu(value, now);
         let mut worth = |condition: &Condition| {
@@ -276,7 +276,7 @@ fn when_and_until_of_one_rule_keep_their_windows_apart() {
 #[test]
 fn carried_windows_survive_being_stored() {
     let condition = Condition::parse("cpu.utilization > 50% FOR 2s").unwrap();
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     condition.evaluate(&cpu(80.0, 0), None, &mut holds, Moment(0), &mut Trail::Off);
     condition.evaluate(
         &cpu(80.0, 1000),
@@ -286,7 +286,7 @@ fn carried_windows_survive_being_stored() {
         &mut Trail::Off,
     );
     let stored = serde_json::to_string(&holds).unwrap();
-    let mut restored: Holds = serde_json::from_str(&stored).unwrap();
+    let mut restored: Windows = serde_json::from_str(&stored).unwrap();
     assert_eq!(restored, holds);
     assert_eq!(
         condition.evaluate(
@@ -312,7 +312,7 @@ fn a_projection_takes_windows_as_long_enough() {
 fn the_trail_tells_what_was_looked_at_and_for_how_long_it_held() {
     let condition =
         Condition::parse("cpu.utilization > 50% FOR 5s OR memory.size < memory.available").unwrap();
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     condition.evaluate(&cpu(80.0, 0), None, &mut holds, Moment(0), &mut Trail::Off);
     let mut trail = Trail::recording();
     condition.evaluate(&cpu(80.0, 2000), None, &mut holds, Moment(2000), &mut trail);

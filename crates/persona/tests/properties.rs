@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use persona::rule::{Condition, Holds, Rule, Trail, Truth};
+use persona::rule::{Condition, Rule, Trail, Truth, Windows};
 use persona::{
     Format, Loaded, Metric, Moment, Persona, Problems, Reading, Signals, Source, SourceText, load,
 };
@@ -504,7 +504,7 @@ proptest! {
     #[test]
     fn evaluation_agrees_with_looking_back(model in model(), steps in steps()) {
         let condition = Condition::parse(&model.text()).unwrap();
-        let mut holds = Holds::default();
+        let mut holds = Windows::default();
         let mut history = Vec::new();
         let mut now = 100_000;
         for (gap, came) in steps {

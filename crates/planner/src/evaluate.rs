@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use persona::Persona;
 use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
-use persona::signal::{Metric, Reading, Signals, Source};
+use persona::signal::{Event, Metric, Named, Reading, Signals, Source};
 use persona::units::Moment;
 
 use crate::plan::Edge;
@@ -68,6 +68,16 @@ impl Signals for SinceChange<'_> {
             Some(changed) if reading.at < changed => None,
             _ => Some(reading),
         }
+    }
+
+    // What applications and others say is no measure of a resource, and what has happened stays so after a change.
+
+    fn named(&self, named: &Named) -> Option<Reading> {
+        self.signals.named(named)
+    }
+
+    fn happened(&self, event: &Event) -> Option<Moment> {
+        self.signals.happened(event)
     }
 }
 
@@ -363,4 +373,31 @@ fn undo_wishes(
             && effect.undoing
             && domain.present(effect.resource) == effect.before)
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use persona::signal::EventKind;
+
+    use super::*;
+    use crate::testing::{AT, All};
+
+    #[test]
+    fn a_change_hides_what_was_measured_before_it_and_neither_names_nor_events() {
+        let since = SinceChange {
+            signals: &All,
+            vcpus: Some(AT.after(Duration::from_secs(1))),
+            memory: Some(AT.after(Duration::from_secs(1))),
+        };
+        assert_eq!(since.reading(Metric::CpuUtilization), None);
+        assert_eq!(since.reading(Metric::MemoryAvailable), None);
+        assert!(since.reading(Metric::GuestLoad).is_some());
+        let orders: Named = "guest.app.orders".parse().unwrap();
+        assert_eq!(since.named(&orders), All.named(&orders));
+        let event = Event {
+            kind: EventKind::AgentLost,
+            source: None,
+        };
+        assert_eq!(since.happened(&event), Some(AT));
+    }
 }

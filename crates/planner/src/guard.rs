@@ -2,7 +2,7 @@
 //! changes the wish is noted for `explain`. The host's budget is not here (`arbitrate`).
 
 use persona::rule::{Resource, Truth};
-use persona::signal::{Metric, Reading, Signals};
+use persona::signal::{Event, Metric, Named, Reading, Signals};
 use persona::units::Moment;
 use persona::{Class, Level, Persona};
 
@@ -374,5 +374,41 @@ impl Signals for Projected<'_> {
             _ => {}
         }
         Some(reading)
+    }
+
+    // How much of this would change with the resource nobody knows, and it is what a growth rule would see.
+
+    fn named(&self, named: &Named) -> Option<Reading> {
+        self.signals.named(named)
+    }
+
+    fn happened(&self, event: &Event) -> Option<Moment> {
+        self.signals.happened(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use persona::signal::EventKind;
+
+    use super::*;
+    use crate::testing::{AT, All};
+
+    #[test]
+    fn a_removal_is_projected_on_what_measures_the_resource_and_on_neither_names_nor_events() {
+        let projected = Projected {
+            signals: &All,
+            change: Change::Vcpus { from: 4.0, to: 2.0 },
+        };
+        let value = |metric| projected.reading(metric).map(|reading| reading.value);
+        assert_eq!(value(Metric::CpuUtilization), Some(80.0));
+        assert_eq!(value(Metric::GuestLoad), Some(40.0));
+        let orders: Named = "guest.app.orders".parse().unwrap();
+        assert_eq!(projected.named(&orders), All.named(&orders));
+        let event = Event {
+            kind: EventKind::DomainStarted,
+            source: None,
+        };
+        assert_eq!(projected.happened(&event), Some(AT));
     }
 }

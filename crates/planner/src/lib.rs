@@ -24,6 +24,9 @@ pub mod plan;
 pub mod policy;
 pub mod report;
 
+#[cfg(test)]
+mod testing;
+
 pub use plan::{Call, Edge, Plan, Step, plan};
 pub use policy::Policy;
 pub use snapshot::Snapshot;

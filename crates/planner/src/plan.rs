@@ -120,7 +120,7 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
         if domain.run == Run::Off {
             // What is carried belongs to the running machine; cooldowns of the last run say nothing of the next.
             state.forget(domain.id);
-        } else if let (None, Some(persona)) = (report.idle, domain.persona) {
+        } else if let (None | Some(Idle::Paused), Some(persona)) = (report.idle, domain.persona) {
             let carried = state.domains.entry(domain.id).or_default();
             notice_restart(domain, carried);
             notice_drift(domain, carried, policy, now, &mut drifts);
@@ -146,6 +146,11 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
                         edge,
                     }),
             );
+            if report.idle.is_some() {
+                // What a pause calls for is called for; the machine itself waits until it runs again.
+                reports.push(report);
+                continue;
+            }
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let wanted = evaluation
                     .wanted

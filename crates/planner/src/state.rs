@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use persona::Digest;
 use persona::domain::DomainId;
-use persona::rule::{Holds, Resource};
+use persona::rule::{Resource, Windows};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ pub struct DomainState {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleState {
     /// Of its condition and its `until`, which number their windows apart.
-    pub holds: Holds,
+    pub holds: Windows,
     /// What its actions change: a change of it starts the windows anew.
     pub touches: Vec<Resource>,
     /// What it does once was called for, and its condition has held ever since.

@@ -4,7 +4,6 @@
 //!
 //! Which layers there are is not decided here: the catalogue resolves names, versions and tags, the command line files.
 
-mod canonical;
 mod clash;
 mod header;
 mod lineage;
@@ -12,6 +11,7 @@ mod values;
 
 use crate::digest::{self, Digest};
 use crate::document::{self, Entry, Node, Origin, SourceText, Text, Value};
+use crate::language;
 use crate::merge;
 use crate::model::Persona;
 use crate::problem::{Kind, Problem, Problems};
@@ -111,8 +111,8 @@ pub fn compose(layers: &[Layer<'_>]) -> Result<Effective, Problems> {
     }
 }
 
-/// Reads a layer by itself: what is wrong with it whatever it is laid over. What it leaves out may be below it, so
-/// that nothing is missed here.
+/// Reads a layer by itself: what is wrong with it whatever it is laid over. What it leaves out or mentions may be below
+/// it, so that nothing is missed here.
 ///
 /// # Errors
 /// All errors and warnings, where there is at least one error.
@@ -129,7 +129,7 @@ pub fn part(layer: &Layer<'_>) -> Result<Part, Problems> {
     let name = layer.source.persona_name.unwrap_or("override");
     let _ = reader.persona(&root, Some(name));
     let mut found = reader.into_problems();
-    found.retain(|problem| problem.kind != Kind::Missing);
+    found.retain(|problem| !matches!(problem.kind, Kind::Missing | Kind::UnknownName));
     let warnings = document::collect(layer.source.name, &text, found);
     if warnings.has_errors() {
         return Err(warnings);
@@ -140,7 +140,7 @@ pub fn part(layer: &Layer<'_>) -> Result<Part, Problems> {
 /// The canonical tree of a layer without what is not for others, and with problems about what it may not say.
 fn tree(text: &mut Text, layer: &Layer<'_>, problems: &mut Vec<Problem>) -> Option<Node> {
     let root = document::parse_into(text, &layer.source, layer.tag, problems)?;
-    let (mut root, found) = canonical::canonical(&root, text);
+    let (mut root, found) = language::canonical(&root, text);
     problems.extend(found);
     let Value::Map(entries) = &mut root.value else {
         // The reader says what it is instead.
@@ -149,7 +149,9 @@ fn tree(text: &mut Text, layer: &Layer<'_>, problems: &mut Vec<Problem>) -> Opti
     match layer.kind {
         LayerKind::Persona => {
             if let Some(entry) = take(entries, "extends") {
-                header::references(&entry, text, problems);
+                let mut reader = Reader::new(text, std::mem::take(problems));
+                reader.extends(&entry.value, &None);
+                *problems = reader.into_problems();
             }
         }
         LayerKind::Base => {

@@ -6,6 +6,8 @@ mod comments;
 mod format;
 mod parse;
 mod place;
+#[allow(dead_code, reason = "for those who print documents")]
+mod print;
 mod text;
 mod toml;
 mod yaml;
@@ -16,6 +18,7 @@ use crate::problem::{Problem, Problems, Severity};
 
 pub use format::Format;
 pub(crate) use parse::{parse, parse_into, size};
+pub(crate) use print::print;
 pub use text::Origin;
 pub(crate) use text::Text;
 

@@ -52,7 +52,10 @@ pub(crate) fn parse_into(
         }
     };
     match source.format {
-        Format::Yaml => yaml::tree(text, at.start, &text.text[at.clone()], problems),
+        Format::Yaml => {
+            let given = &text.text[at.clone()];
+            yaml::tree(text, at.start, given, yaml::LONGEST_KEY, problems)
+        }
         Format::Json => json(text, at, problems),
         Format::Toml => toml::tree(text, &at, problems),
     }
@@ -66,10 +69,6 @@ fn json(text: &Text, at: Range<usize>, problems: &mut Vec<Problem>) -> Option<No
         let sentence = said
             .rsplit_once(" at line ")
             .map_or(said.as_str(), |(sentence, _)| sentence);
-        if sentence == "recursion limit exceeded" {
-            // It may well be JSON, and the tree's own limit is lower: it is met on the way to that place.
-            return yaml::tree(text, at.start, &as_yaml(given), problems);
-        }
         let at = text.at_line_and_byte(at.start, error.line(), error.column());
         problems.push(Problem::error(
             Kind::Syntax,
@@ -78,7 +77,7 @@ fn json(text: &Text, at: Range<usize>, problems: &mut Vec<Problem>) -> Option<No
         ));
         return None;
     }
-    yaml::tree(text, at.start, &as_yaml(given), problems)
+    yaml::tree(text, at.start, &as_yaml(given), given.len(), problems)
 }
 
 /// Valid JSON as YAML of the same length. Tabs stand only between tokens and become spaces; two escapes for one

@@ -12,7 +12,7 @@ pub(crate) fn locate(
     decoded: &str,
     part: &Range<usize>,
 ) -> Range<usize> {
-    let style = Style::of(raw, format);
+    let style = Style::of(raw, format, decoded);
     let mut at = style.start(raw);
     let mut found: Option<usize> = None;
     let mut end = at;
@@ -39,7 +39,6 @@ enum Style {
     Plain,
     Single,
     Double,
-    Block,
     /// TOML's text in one quote, where every character stands for itself.
     Literal,
     /// TOML's text in three double quotes, with escapes.
@@ -49,7 +48,7 @@ enum Style {
 }
 
 impl Style {
-    fn of(raw: &str, format: Format) -> Self {
+    fn of(raw: &str, format: Format, decoded: &str) -> Self {
         if format == Format::Toml {
             return match raw.chars().next() {
                 Some('"') if raw.starts_with("\"\"\"") => Self::LongDouble,
@@ -59,15 +58,17 @@ impl Style {
                 _ => Self::Plain,
             };
         }
+        // A block's place is that of its text, which may begin with what elsewhere is a quote.
+        let block =
+            |mark: &str, escaped: &str| decoded.starts_with(mark) && !raw.starts_with(escaped);
         match raw.chars().next() {
-            Some('"') => Self::Double,
-            Some('\'') => Self::Single,
-            Some('|' | '>') => Self::Block,
+            Some('"') if !block("\"", "\"\\\"") => Self::Double,
+            Some('\'') if !block("'", "'''") => Self::Single,
             _ => Self::Plain,
         }
     }
 
-    /// Where the content starts: behind the quote, or behind the line of a block's indicator.
+    /// Where the content starts: behind the quotes.
     fn start(self, raw: &str) -> usize {
         match self {
             Self::Plain => 0,
@@ -75,7 +76,6 @@ impl Style {
             // A line end right behind the quotes is not part of the text.
             Self::LongDouble | Self::LongLiteral if raw[3..].starts_with('\n') => 4,
             Self::LongDouble | Self::LongLiteral => 3,
-            Self::Block => raw.find('\n').map_or(raw.len(), |end| end + 1),
         }
     }
 }
@@ -178,8 +178,11 @@ mod tests {
             (r#""\ud83d\ude00 x""#, "😀 x", "x", ("x", 14)),
             ("'it''s x'", "it's x", "x", ("x", 7)),
             ("'''x'''", "'x'", "x", ("x", 3)),
-            ("|\n  a\n  b c\n", "a\nb c\n", "c", ("c", 10)),
-            (">-\n  a\n  b c\n", "a b c", "b", ("b", 9)),
+            ("a\n  b c\n", "a\nb c\n", "c", ("c", 6)),
+            ("a\n  b c\n", "a b c", "b", ("b", 4)),
+            ("'a' \\t\n  it''s c\n", "'a' \\t\nit''s c\n", "c", ("c", 15)),
+            ("\"a\" \\t c\n", "\"a\" \\t c\n", "c", ("c", 7)),
+            ("|a\n  c\n", "|a\nc\n", "c", ("c", 5)),
         ] {
             check(Format::Yaml, raw, decoded, word, place);
         }

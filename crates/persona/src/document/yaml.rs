@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span as Mark, Tag};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span as Mark, Tag};
 
 use super::parse::size;
 use super::{Entry, Node, Text, Value};
@@ -37,11 +37,16 @@ struct Builder<'a> {
     root: Option<Node>,
 }
 
-/// The tree of `yaml`, which has the places of the document that starts at `start` of `text`.
+/// The longest key, in characters, that YAML takes for one without a question mark before it.
+pub(super) const LONGEST_KEY: usize = 1024;
+
+/// The tree of `yaml`, which has the places of the document that starts at `start` of `text`. A key without a question
+/// mark has at most `longest_key` characters.
 pub(super) fn tree(
     text: &Text,
     start: usize,
     yaml: &str,
+    longest_key: usize,
     problems: &mut Vec<Problem>,
 ) -> Option<Node> {
     let mut builder = Builder {
@@ -54,13 +59,22 @@ pub(super) fn tree(
         root: None,
     };
     let mut documents = 0;
-    let options = granit_parser::options! { emit_comments: false };
+    let options = granit_parser::options! {
+        emit_comments: false,
+        simple_key_max_lookahead: longest_key,
+    };
     for event in Parser::new_from_str_with_options(yaml, options) {
         let (event, mark) = match event {
             Ok(event) => event,
             Err(error) => {
                 let at = error.marker().byte_offset().unwrap_or(yaml.len());
-                builder.syntax(start + at, &error.info());
+                let at = start + at;
+                // The parser looks ahead and may meet a limit of its own, which is higher, before ours is checked.
+                if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+                    builder.too_deep(&(at..at + 1));
+                } else {
+                    builder.syntax(at, &error.info());
+                }
                 return None;
             }
         };
@@ -220,14 +234,16 @@ impl Builder<'_> {
         None
     }
 
+    fn too_deep(&mut self, at: &Range<usize>) {
+        let most = limits::DEEPEST_DOCUMENT;
+        let message = format!("lists and maps nest deeper than {most} levels");
+        self.report(Kind::TooLarge, at, message);
+    }
+
     fn open(&mut self, open: Open, at: &Range<usize>, anchor: usize) -> Option<()> {
         self.count(1, at)?;
         if self.frames.len() >= limits::DEEPEST_DOCUMENT {
-            let message = format!(
-                "lists and maps nest deeper than {} levels",
-                limits::DEEPEST_DOCUMENT
-            );
-            self.report(Kind::TooLarge, at, message);
+            self.too_deep(at);
             return None;
         }
         self.frames.push(Frame {

@@ -47,3 +47,39 @@ pub enum FeedFormat {
     /// One value a line.
     Lines,
 }
+
+/// The host that a URL names, without user and port; `None` where it has none, as files do, or where it is no name.
+pub(crate) fn host_of(url: &str) -> Option<&str> {
+    let (scheme, rest) = url.split_once("://")?;
+    if scheme.eq_ignore_ascii_case("file") {
+        return None;
+    }
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    // An address of IPv6 stands in brackets and has colons; it makes no name.
+    let host = host.split(':').next()?;
+    (!host.is_empty() && !host.starts_with('[')).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_what_stands_between_user_and_port() {
+        for (url, expected) in [
+            (
+                "https://threatintel.example.com/latest_ips",
+                Some("threatintel.example.com"),
+            ),
+            ("http://user:word@example.com:8080?q", Some("example.com")),
+            ("https://example.com", Some("example.com")),
+            ("file:///srv/list", None),
+            ("http://[::1]:80/", None),
+            ("https:///x", None),
+            ("example.com/x", None),
+        ] {
+            assert_eq!(host_of(url), expected, "{url}");
+        }
+    }
+}

@@ -116,6 +116,16 @@ impl Serialize for Secret {
     }
 }
 
+/// A setting whose meaning a plugin of the guest knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// A single value.
+    Text(String),
+    /// Several.
+    List(Vec<String>),
+}
+
 /// Settings of the guest's operating system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OsSettings {
@@ -136,7 +146,7 @@ pub struct OsSettings {
     pub services: BTreeMap<String, bool>,
     /// What a plugin of the guest handles.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub other: BTreeMap<String, String>,
+    pub other: BTreeMap<String, Setting>,
 }
 
 impl OsSettings {
@@ -157,7 +167,7 @@ pub struct ApplicationSettings {
     pub browser_extensions: Vec<String>,
     /// What a plugin of the guest handles.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub other: BTreeMap<String, String>,
+    pub other: BTreeMap<String, Setting>,
 }
 
 impl ApplicationSettings {
@@ -181,7 +191,7 @@ pub struct BehavioralSettings {
     pub security_scan_frequency: Option<Frequency>,
     /// What a plugin of the guest handles.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub other: BTreeMap<String, String>,
+    pub other: BTreeMap<String, Setting>,
 }
 
 impl BehavioralSettings {

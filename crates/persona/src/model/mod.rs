@@ -18,15 +18,16 @@ use crate::digest::Digest;
 use crate::rule::{Action, Rule};
 
 pub use base::{BaseConfiguration, CpuBounds, DiskLimits, MemoryBounds};
+pub(crate) use feed::host_of;
 pub use feed::{ExternalSource, FeedFormat};
 pub use guest::{
     ApplicationSettings, BehavioralSettings, Constraint, EnvironmentValue, Frequency, LoggingLevel,
-    OsSettings, Relation, Secret, Software,
+    OsSettings, Relation, Secret, Setting, Software,
 };
-pub use name::{PersonaName, PersonaNameError, Reference};
+pub use name::{PersonaName, PersonaNameError, Reference, ReferenceError};
 pub use priority::{DecayRate, LearningDomain, PriorityMetrics};
 pub use profile::{
-    CostTolerance, Endpoint, LifecycleExpectations, Need, PerformancePoint, Scaling,
+    CostTolerance, Endpoint, LifecycleExpectations, Need, PerformancePoint, Protocol, Scaling,
     SecurityProfile,
 };
 pub use script::{OnFailure, Script};

@@ -111,9 +111,60 @@ impl fmt::Display for Reference {
     }
 }
 
+/// Why a text is no reference.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// What stands before the version is no name.
+    #[error(transparent)]
+    Name(#[from] PersonaNameError),
+    /// What stands behind the `@` is no version.
+    #[error("`{0}` is no version; versions are numbered from 1")]
+    Version(String),
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((name, version)) = text.split_once('@') else {
+            let name = text.parse()?;
+            return Ok(Self {
+                name,
+                version: None,
+            });
+        };
+        let plain = version.bytes().all(|byte| byte.is_ascii_digit());
+        match version.parse() {
+            Ok(number) if plain && number > 0 => Ok(Self {
+                name: name.parse()?,
+                version: Some(number),
+            }),
+            _ => Err(ReferenceError::Version(version.chars().take(20).collect())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn references_have_a_version_from_one_on() {
+        for (text, expected) in [
+            ("Web", "web"),
+            ("web@3", "web@3"),
+            ("web@0", "`0` is no version; versions are numbered from 1"),
+            ("web@+1", "`+1` is no version; versions are numbered from 1"),
+            ("web@", "`` is no version; versions are numbered from 1"),
+            ("we b@1", "`we b` is no persona name; `we-b` would be one"),
+        ] {
+            let read = match text.parse::<Reference>() {
+                Ok(reference) => reference.to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(read, expected, "{text}");
+        }
+    }
 
     fn check(text: &str, expected: &str) {
         let read = match text.parse::<PersonaName>() {

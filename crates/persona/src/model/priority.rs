@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::signal::Metric;
+
 /// Weights of metrics and metric groups, normalised to the sum 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
@@ -33,9 +35,21 @@ impl PriorityMetrics {
         ("availability", &["guest.log.errors", "network.latency"]),
     ];
 
-    /// The weight of a name, 0 to 1; `None` where the document gives none.
+    /// The weight of a metric or a group, 0 to 1; `None` where the document gives none. Metrics have their spoken names,
+    /// too, and blanks, hyphens and underscores in names of groups are the same.
     pub fn weight(&self, name: &str) -> Option<f64> {
-        self.weights.get(name).copied()
+        if let Some(weight) = self.weights.get(name) {
+            return Some(*weight);
+        }
+        if let Ok(metric) = name.parse::<Metric>() {
+            return self.weights.get(metric.name()).copied();
+        }
+        let letters = |name: &str| name.replace([' ', '-'], "_").to_ascii_lowercase();
+        let wanted = letters(name);
+        let mut weights = self.weights.iter();
+        weights
+            .find(|(name, _)| letters(name) == wanted)
+            .map(|(_, weight)| *weight)
     }
 
     /// Names and weights, by name.

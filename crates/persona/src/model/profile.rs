@@ -62,14 +62,30 @@ pub struct SecurityProfile {
 /// Connections that are allowed: `tcp/443 from 0.0.0.0/0`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoint {
-    /// `tcp`, `udp`, `icmp` or `any`.
-    pub protocol: String,
+    /// Which protocol.
+    pub protocol: Protocol,
     /// The first and last port; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<(u16, u16)>,
     /// A network in CIDR notation; `None` for everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+}
+
+/// What a connection is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+    /// ICMP, of either version of IP.
+    Icmp,
+    /// Every protocol.
+    Any,
 }
 
 /// How long and how reliably a machine is to run.

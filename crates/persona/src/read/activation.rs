@@ -1,24 +1,20 @@
-//! What an activation brings into the guest: environment and scripts. How they get there is not here.
+//! What goes into the guest as text: environment and scripts. How it gets there is not here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Reader;
-use super::value::Key;
-use crate::document::{Node, Value};
+use crate::document::{Entry, Node, Value};
+use crate::language;
 use crate::limits;
-use crate::model::{OnFailure, Script};
+use crate::model::{EnvironmentValue, OnFailure, Script, Secret};
 use crate::problem::{Kind, Problem};
 
-const SCRIPT: &[Key] = &[
-    Key::read("interpreter"),
-    Key::read("text"),
-    Key::read("timeout"),
-    Key::read("user"),
-    Key::read("on_failure"),
-];
-
 impl Reader<'_> {
-    pub(super) fn environment(&mut self, node: &Node) -> Option<BTreeMap<String, String>> {
+    pub(super) fn environment(
+        &mut self,
+        node: &Node,
+    ) -> Option<BTreeMap<String, EnvironmentValue>> {
         let Value::Map(entries) = &node.value else {
             let message = format!(
                 "`environment_variables` is a map of names to values, not {}",
@@ -51,13 +47,6 @@ impl Reader<'_> {
                 self.problems.push(problem.help(help));
                 continue;
             }
-            if let Value::Map(_) = entry.value.value {
-                let message = format!("this version does not act on secrets, as `{shown}` is one");
-                let problem = Problem::error(Kind::NotYetSupported, span, message);
-                self.problems
-                    .push(problem.help("give the value as text, or set it in the guest"));
-                continue;
-            }
             if entry.value.is_empty() {
                 let problem =
                     Problem::error(Kind::Missing, span, format!("`{shown}` has no value"));
@@ -65,50 +54,89 @@ impl Reader<'_> {
                 self.problems.push(problem.help(help));
                 continue;
             }
-            let value = self.text_of(&entry.value, &shown, limits::LONGEST_VARIABLE);
-            let Some(value) = value else { continue };
-            // The files that hold the environment have one line for each variable (environment.d(5)).
-            if value.chars().any(|c| c.is_control() && c != '\t') {
-                let message =
-                    format!("the value of `{shown}` has a line break or another control character");
-                let help = "a variable is one line; put longer texts into a file of the guest";
-                self.report(
-                    Kind::OutOfRange,
-                    &entry.value,
-                    message,
-                    Some(help.to_owned()),
-                );
-                continue;
-            }
-            if found.insert(entry.key.clone(), value).is_some() {
-                let message = format!("the variable `{shown}` stands here a second time");
-                self.problems
-                    .push(Problem::error(Kind::Duplicate, span, message));
+            let value = match &entry.value.value {
+                Value::Map(_) => self.secret(entry, &shown),
+                _ => self
+                    .variable(&entry.value, &shown)
+                    .map(EnvironmentValue::Text),
+            };
+            if let Some(value) = value {
+                found.insert(entry.key.clone(), value);
             }
         }
         Some(found)
     }
 
-    pub(super) fn script(&mut self, node: &Node, owner: &str) -> Option<Script> {
-        if !matches!(node.value, Value::Map(_)) {
-            let text = self.script_text(node, owner)?;
-            return self.build(node, text, None);
+    /// The value of a variable; `shown` is the variable.
+    fn variable(&mut self, node: &Node, shown: &str) -> Option<String> {
+        let value = self.text_of(node, shown, limits::LONGEST_VARIABLE)?;
+        // The files that hold the environment have one line for each variable (environment.d(5)).
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            let message =
+                format!("the value of `{shown}` has a line break or another control character");
+            let help = "a variable is one line; put longer texts into a file of the guest";
+            self.report(Kind::OutOfRange, node, message, Some(help.to_owned()));
+            return None;
         }
-        let fields = self.fields(node, owner, SCRIPT)?;
-        let field = |key: &str| fields.get(key).map(|entry| &entry.value);
-        let interpreter = field("interpreter").map(|node| self.interpreter(node));
-        let timeout = field("timeout").map(|node| self.timeout(node, "timeout"));
-        let user = field("user").map(|node| self.user(node));
-        let on_failure = field("on_failure").map(|node| self.on_failure(node));
-        let Some(text) = field("text") else {
-            if !matches!(&node.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == "text"))
-            {
-                self.report(
-                    Kind::Missing,
-                    node,
-                    format!("`{owner}` has no `text`"),
-                    None,
-                );
+        Some(value)
+    }
+
+    fn secret(&mut self, entry: &Entry, shown: &str) -> Option<EnvironmentValue> {
+        let node = &entry.value;
+        let fields = self.fields(node, &language::SECRET)?;
+        let Some(value) = fields.get("secret") else {
+            if !fields.has("secret") {
+                self.missing(node, &format!("`{shown}`"), "secret", None);
+            }
+            return None;
+        };
+        let text = self.variable(value, shown)?;
+        let message = format!(
+            "the secret `{shown}` is not shown, but this version lets every local user read the document that holds it"
+        );
+        let help = "set it within the guest instead, where others on the host must not know it";
+        let span = self.text.span(&entry.key_at);
+        self.problems
+            .push(Problem::warning(Kind::NotYetSupported, span, message).help(help));
+        let secret = Secret::new(text);
+        Some(EnvironmentValue::Secret { secret })
+    }
+
+    /// Scripts by name, for `run`.
+    pub(super) fn response_scripts(&mut self, node: &Node) -> BTreeMap<String, Script> {
+        let mut found = BTreeMap::new();
+        let most = limits::MOST_RESPONSES;
+        for entry in self.dictionary(node, "response_scripts", "scripts", most) {
+            let named = Node {
+                at: entry.key_at.clone(),
+                ..entry.value.clone()
+            };
+            let name = self.label(&entry.key, &named, "a script");
+            if entry.value.is_empty() {
+                self.no_value(entry, &entry.key);
+                continue;
+            }
+            if let (Some(name), Some(script)) = (name, self.script(&entry.value, &entry.key)) {
+                found.insert(name, script);
+            }
+        }
+        found
+    }
+
+    pub(super) fn script(&mut self, node: &Node, owner: &str) -> Option<Script> {
+        let fields = self.fields(node, &language::SCRIPT)?;
+        let interpreter = fields.get("interpreter").map(|node| self.interpreter(node));
+        let range = (Duration::from_secs(1), limits::LONGEST_TIMEOUT);
+        let timeout = fields
+            .get("timeout")
+            .map(|node| self.duration(node, "timeout", range, "60s"));
+        let user = fields.get("user").map(|node| self.user(node));
+        let on_failure = fields
+            .get("on_failure")
+            .map(|node| self.choice::<OnFailure>(node, "on_failure", language::ON_FAILURE));
+        let Some(text) = fields.get("text") else {
+            if !fields.has("text") {
+                self.missing(node, &format!("`{owner}`"), "text", None);
             }
             return None;
         };
@@ -212,19 +240,6 @@ impl Reader<'_> {
         }
         Some(text)
     }
-
-    fn on_failure(&mut self, node: &Node) -> Option<OnFailure> {
-        let text = self.text_of(node, "on_failure", 256)?;
-        match text.as_str() {
-            "rollback" => Some(OnFailure::Rollback),
-            "keep" => Some(OnFailure::Keep),
-            _ => {
-                let message = format!("`on_failure` is rollback or keep, not `{text}`");
-                self.report(Kind::OutOfRange, node, message, None);
-                None
-            }
-        }
-    }
 }
 
 /// A name as the shell accepts it.
@@ -237,7 +252,8 @@ fn is_variable(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn is_program(path: &str) -> bool {
+/// An absolute path of a program, without arguments.
+pub(super) fn is_program(path: &str) -> bool {
     path.starts_with('/')
         && !path.ends_with('/')
         && !path.chars().any(|c| c.is_whitespace() || c.is_control())

@@ -1,30 +1,14 @@
-//! `base_configuration`: vCPUs and memory, and what must hold between their bounds.
+//! `base_configuration`: vCPUs and memory, what must hold between their bounds, and limits of network and disks.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::Reader;
-use super::value::Key;
-use crate::document::{Entry, Node, Value};
+use crate::document::Node;
+use crate::language::{self, Table};
 use crate::limits;
-use crate::model::{BaseConfiguration, CpuBounds, MemoryBounds};
+use crate::model::{BaseConfiguration, CpuBounds, DiskLimits, MemoryBounds};
 use crate::problem::Kind;
 use crate::units::Bytes;
-
-const BASE: &[Key] = &[
-    Key::read("cpu"),
-    Key::read("memory"),
-    Key::later("network_bandwidth"),
-    Key::later("disk"),
-];
-
-const BOUNDS: &[Key] = &[
-    Key::read("min"),
-    Key::read("initial"),
-    Key::read("max"),
-    Key::read("reservation"),
-    Key::read("share"),
-];
 
 /// Where a document does not say.
 const DEFAULT_SHARE: u32 = 1000;
@@ -47,13 +31,13 @@ struct Bounds<'n, T> {
 
 impl Reader<'_> {
     pub(super) fn base(&mut self, node: &Node) -> Option<BaseConfiguration> {
-        let fields = self.fields(node, "base_configuration", BASE)?;
+        let fields = self.fields(node, &language::BASE)?;
         let whole = |reader: &mut Self, node: &Node, key: &str| {
             reader.whole(node, key, 1, limits::MOST_VCPUS, "4")
         };
         let cpu = fields
             .get("cpu")
-            .and_then(|entry| self.bounds(&entry.value, "cpu", whole));
+            .and_then(|node| self.bounds(node, &language::CPU, whole));
         let cpu = cpu.map(|bounds| {
             let min = least(DEFAULT_MIN_VCPUS, &bounds);
             CpuBounds {
@@ -66,7 +50,7 @@ impl Reader<'_> {
         });
         let memory = fields
             .get("memory")
-            .and_then(|entry| self.bounds(&entry.value, "memory", Self::memory));
+            .and_then(|node| self.bounds(node, &language::MEMORY, Self::memory));
         let memory = memory.map(|bounds| {
             let min = least(DEFAULT_MIN_MEMORY, &bounds);
             MemoryBounds {
@@ -77,41 +61,46 @@ impl Reader<'_> {
                 share: bounds.share,
             }
         });
+        let network_bandwidth = fields
+            .get("network_bandwidth")
+            .and_then(|node| self.ranged(node, "network_bandwidth", &limits::NETWORK_BANDWIDTH));
+        let disk = fields.get("disk").and_then(|node| self.disk(node));
         Some(BaseConfiguration {
             cpu,
             memory,
-            ..BaseConfiguration::default()
+            network_bandwidth,
+            disk,
         })
     }
 
-    /// One resource: a single value is `initial`.
+    fn disk(&mut self, node: &Node) -> Option<DiskLimits> {
+        let fields = self.fields(node, &language::DISK)?;
+        let iops = fields
+            .get("iops")
+            .and_then(|node| self.ranged(node, "iops", &limits::DISK_IOPS));
+        let bandwidth = fields
+            .get("bandwidth")
+            .and_then(|node| self.ranged(node, "bandwidth", &limits::DISK_BANDWIDTH));
+        Some(DiskLimits { iops, bandwidth })
+    }
+
+    /// One resource.
     fn bounds<'n, T: Copy + Ord + Display>(
         &mut self,
         node: &'n Node,
-        owner: &str,
+        table: &'static Table,
         mut read: impl FnMut(&mut Self, &Node, &str) -> Option<T>,
     ) -> Option<Bounds<'n, T>> {
-        if !matches!(node.value, Value::Map(_)) {
-            let initial = read(self, node, owner)?;
-            let initial = Some((initial, node));
-            return Some(Bounds {
-                min: None,
-                initial,
-                max: None,
-                reservation: None,
-                share: DEFAULT_SHARE,
-            });
-        }
-        let fields: BTreeMap<&str, &'n Entry> = self.fields(node, owner, BOUNDS)?;
-        let mut bound = |key: &str| {
-            let node = &fields.get(key)?.value;
-            read(self, node, key).map(|value| (value, node))
+        let fields = self.fields(node, table)?;
+        let mut bound = |key: &'static str| {
+            let node = fields.get(key)?;
+            read(self, node, fields.shown(key)).map(|value| (value, node))
         };
         let (min, initial, max) = (bound("min"), bound("initial"), bound("max"));
         let reservation = bound("reservation");
         let share = fields
             .get("share")
-            .and_then(|entry| self.whole(&entry.value, "share", 1, limits::LARGEST_SHARE, "1000"))
+            .and_then(|node| self.whole(node, "share", 1, limits::LARGEST_SHARE, "1000"))
             .unwrap_or(DEFAULT_SHARE);
         self.ordered(("min", min), ("max", max));
         self.ordered(("min", min), ("initial", initial));

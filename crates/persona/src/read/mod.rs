@@ -1,25 +1,32 @@
-//! The tree of a document into a persona: which keys there are and what each may hold. Every problem is reported and
-//! reading goes on; a persona comes out only where there was no error. Values that contradict each other across rules
-//! are checked in `validate`.
+//! The tree of a document into a persona: what each key may hold and what it comes to. Every problem is reported and
+//! reading goes on; a persona comes out only where there was no error. Which keys there are is in `language`; rules that
+//! contradict each other or the bounds are checked in `validate`.
 
 mod activation;
 mod base;
+mod guest;
+mod learning;
+mod priority;
+mod profile;
+mod references;
 mod rules;
+mod sources;
 mod value;
 
 use std::collections::BTreeMap;
 
 use crate::digest::{self, Digest};
-use crate::document::{self, Node, SourceText, Text, Value};
+use crate::document::{self, Node, SourceText, Text};
+use crate::language;
 use crate::limits;
 use crate::model::{
-    ApplicationSettings, BehavioralSettings, Class, EnvironmentValue, Level, OsSettings, Persona,
-    PersonaName, PriorityMetrics, TrustLevels,
+    Class, Level, Persona, PersonaName, PersonaNameError, Reference, ReferenceError, TrustLevels,
 };
 use crate::problem::{Kind, Problem, Problems};
 use crate::validate;
+use references::Mention;
 pub(crate) use rules::rule;
-use value::Key;
+use value::Fields;
 
 /// A persona, and what its author should still look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,12 +44,14 @@ pub struct Loaded {
 pub fn load(source: &SourceText<'_>) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let (text, root) = document::parse(source, &mut problems);
-    let mut reader = Reader {
-        text: &text,
-        problems,
-    };
-    let persona = root.and_then(|root| reader.persona(&root, source.persona_name));
-    let problems = document::collect(source.name, &text, reader.problems);
+    let tree = root.map(|root| {
+        let (tree, found) = language::canonical(&root, &text);
+        problems.extend(found);
+        tree
+    });
+    let mut reader = Reader::new(&text, problems);
+    let persona = tree.and_then(|tree| reader.persona(&tree, source.persona_name));
+    let problems = document::collect(source.name, &text, reader.into_problems());
     match persona {
         Some(persona) if !problems.has_errors() => Ok(Loaded {
             persona,
@@ -52,59 +61,22 @@ pub fn load(source: &SourceText<'_>) -> Result<Loaded, Problems> {
     }
 }
 
-/// The keys at the root of a document.
-const ROOT: &[Key] = &[
-    Key::read("name"),
-    Key::read("description"),
-    Key::read("default_persona"),
-    Key::read("functional_role"),
-    Key::read("base_configuration"),
-    Key::read("adaptation_rules"),
-    Key::read("telemetry_triggers"),
-    Key::read("environment_variables"),
-    Key::read("pre_activation_script"),
-    Key::read("post_activation_script"),
-    Key::read("trust_levels"),
-    Key::later("extends"),
-    Key::later("allowed_switches"),
-    Key::later("software_stack"),
-    Key::later("priority_metrics"),
-    Key::later("metric_groups"),
-    Key::later("learning_domains"),
-    Key::later("decay_rate"),
-    Key::later("automated_responses"),
-    Key::later("response_scripts"),
-    Key::later("external_data_sources"),
-    Key::later("command_overrides"),
-    Key::later("restricted_commands"),
-    Key::later("os_settings"),
-    Key::later("application_settings"),
-    Key::later("behavioral_settings"),
-    Key::later("performance_profile"),
-    Key::later("security_profile"),
-    Key::later("lifecycle_expectations"),
-    Key::later("cost_tolerance"),
-];
-
-const TRUST: &[Key] = &[
-    Key::read("resource_scaling"),
-    Key::read("network_access"),
-    Key::read("command_execution"),
-    Key::read("file_system_modification"),
-    Key::read("persona_change"),
-    Key::read("notify"),
-];
-
 /// Walks the tree and collects what is wrong.
 pub(crate) struct Reader<'a> {
     text: &'a Text,
     problems: Vec<Problem>,
+    /// Names of other parts of the document, as rules and responses mention them.
+    mentions: Vec<Mention>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that goes on from the problems that were found already.
     pub(crate) fn new(text: &'a Text, problems: Vec<Problem>) -> Self {
-        Self { text, problems }
+        Self {
+            text,
+            problems,
+            mentions: Vec::new(),
+        }
     }
 
     /// All that was found.
@@ -114,42 +86,26 @@ impl<'a> Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Reads a tree in canonical form. What comes out counts only where no error was reported.
     pub(crate) fn persona(&mut self, root: &Node, given_name: Option<&str>) -> Option<Persona> {
-        let (body, root_name) = named_root(root);
-        let fields = self.fields(body, "a persona", ROOT)?;
-        let name = match (fields.get("name"), root_name, given_name) {
-            (Some(entry), _, _) => {
-                let text = self.text_of(&entry.value, "name", PersonaName::LONGEST * 4);
-                text.and_then(|text| self.name(&text, &entry.value))
-            }
-            (None, Some(name), _) => self.name(&name, root),
-            (None, None, Some(name)) => self.name(name, root),
-            (None, None, None) => {
-                let problem = Problem::error(
-                    Kind::Missing,
-                    self.text.span(&(0..0)),
-                    "the persona has no name",
-                );
-                self.problems
-                    .push(problem.help("add `name: …`, or give one with --name"));
-                None
-            }
-        };
-        let field = |key: &str| fields.get(key).map(|entry| &entry.value);
+        let fields = self.fields(root, &language::ROOT)?;
+        let field = |key: &str| fields.get(key);
+        let name = self.own_name(root, &fields, given_name);
         let description =
             field("description").and_then(|node| self.description(node, "description"));
-        let role =
+        let functional_role =
             field("functional_role").and_then(|node| self.description(node, "functional_role"));
         let default =
             field("default_persona").and_then(|node| self.boolean(node, "default_persona"));
+        let extends = field("extends").map_or_else(Vec::new, |node| self.extends(node, &name));
         let base = field("base_configuration").and_then(|node| self.base(node));
-        let environment = field("environment_variables").and_then(|node| self.environment(node));
-        let pre_activation = field("pre_activation_script")
-            .and_then(|node| self.script(node, "pre_activation_script"));
-        let post_activation = field("post_activation_script")
-            .and_then(|node| self.script(node, "post_activation_script"));
-        let trust = field("trust_levels").map(|node| self.trust(node));
         let base = base.unwrap_or_default();
+        let groups = field("metric_groups").map(|node| self.metric_groups(node));
+        let groups = groups.unwrap_or_default();
+        let priorities = field("priority_metrics")
+            .map(|node| self.priorities(node, &groups, !extends.is_empty()))
+            .unwrap_or_default();
+        let trust = field("trust_levels").map(|node| self.trust(node));
         let mut rules = Vec::new();
         for (key, prefix) in [
             ("adaptation_rules", "rule"),
@@ -159,67 +115,177 @@ impl Reader<'_> {
                 self.rules(node, key, prefix, &mut rules);
             }
         }
-        validate::rules(&rules, &base, &mut self.problems);
+        let responses = field("automated_responses").map(|node| self.responses(node));
+        let sources = field("external_data_sources").map(|node| self.sources(node, &mut rules));
+        let response_scripts = field("response_scripts").map(|node| self.response_scripts(node));
+        let environment = field("environment_variables").and_then(|node| self.environment(node));
+        let pre_activation = field("pre_activation_script")
+            .and_then(|node| self.script(node, "pre_activation_script"));
+        let post_activation = field("post_activation_script")
+            .and_then(|node| self.script(node, "post_activation_script"));
+        let (command_overrides, restricted_commands) =
+            self.commands(field("command_overrides"), field("restricted_commands"));
         let mut persona = Persona {
             name: name?,
             description,
             default_persona: default.unwrap_or_default(),
-            extends: Vec::new(),
-            allowed_switches: Vec::new(),
-            functional_role: role,
+            extends,
+            allowed_switches: field("allowed_switches")
+                .map(|node| self.switches(node))
+                .unwrap_or_default(),
+            functional_role,
             base,
-            software: Vec::new(),
-            priorities: PriorityMetrics::default(),
-            metric_groups: BTreeMap::new(),
-            learning: None,
-            decay: None,
-            rules: rules.into_iter().map(|placed| placed.rule).collect(),
-            responses: BTreeMap::new(),
-            response_scripts: BTreeMap::new(),
-            sources: Vec::new(),
-            environment: environment
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, value)| (name, EnvironmentValue::Text(value)))
-                .collect(),
+            software: field("software_stack")
+                .map(|node| self.software(node))
+                .unwrap_or_default(),
+            priorities,
+            metric_groups: groups,
+            learning: field("learning_domains").map(|node| self.learning(node)),
+            decay: field("decay_rate").and_then(|node| self.decay(node)),
+            rules: Vec::new(),
+            responses: responses.unwrap_or_default(),
+            response_scripts: response_scripts.unwrap_or_default(),
+            sources: sources.unwrap_or_default(),
+            environment: environment.unwrap_or_default(),
             pre_activation,
             post_activation,
-            command_overrides: BTreeMap::new(),
-            restricted_commands: Vec::new(),
-            os_settings: OsSettings::default(),
-            application_settings: ApplicationSettings::default(),
-            behavioral_settings: BehavioralSettings::default(),
+            command_overrides,
+            restricted_commands,
+            os_settings: field("os_settings")
+                .and_then(|node| self.os_settings(node))
+                .unwrap_or_default(),
+            application_settings: field("application_settings")
+                .and_then(|node| self.application_settings(node))
+                .unwrap_or_default(),
+            behavioral_settings: field("behavioral_settings")
+                .and_then(|node| self.behavioral_settings(node))
+                .unwrap_or_default(),
             trust: trust.unwrap_or_default(),
-            performance_profile: Vec::new(),
-            security_profile: None,
-            lifecycle: None,
-            cost: None,
+            performance_profile: field("performance_profile")
+                .map(|node| self.performance_profile(node))
+                .unwrap_or_default(),
+            security_profile: field("security_profile").and_then(|node| self.security(node)),
+            lifecycle: field("lifecycle_expectations").and_then(|node| self.lifecycle(node)),
+            cost: field("cost_tolerance").and_then(|node| self.cost(node)),
             digest: Digest::default(),
         };
+        self.refer(&mut persona, &mut rules, &fields);
+        validate::rules(&rules, &persona.base, &mut self.problems);
+        persona.rules = rules.into_iter().map(|placed| placed.rule).collect();
         persona.digest = digest::digest(&persona);
         Some(persona)
+    }
+
+    /// The key `name`, else what the caller gives. A root `persona_NAME` has become the key.
+    fn own_name(
+        &mut self,
+        root: &Node,
+        fields: &Fields<'_>,
+        given: Option<&str>,
+    ) -> Option<PersonaName> {
+        match (fields.get("name"), given) {
+            (Some(node), _) => {
+                let text = self.text_of(node, "name", PersonaName::LONGEST * 4);
+                text.and_then(|text| self.name(&text, node))
+            }
+            (None, _) if fields.has("name") => None,
+            (None, Some(name)) => self.name(name, root),
+            (None, None) => {
+                let start = self.text.document_around(root.at.start).start;
+                let problem = Problem::error(
+                    Kind::Missing,
+                    self.text.span(&(start..start)),
+                    "the persona has no name",
+                );
+                self.problems
+                    .push(problem.help("add `name: …`, or give one with --name"));
+                None
+            }
+        }
     }
 
     fn name(&mut self, name: &str, node: &Node) -> Option<PersonaName> {
         match name.parse() {
             Ok(name) => Some(name),
             Err(error) => {
-                let error: crate::model::PersonaNameError = error;
-                let help = match &error.suggestion {
-                    Some(suggestion) => format!("`{suggestion}` would be one"),
-                    None => "a name starts with a letter or digit and goes on with letters, digits, `.`, `_`, `-`; \
-                             at most 63 characters"
-                        .to_owned(),
-                };
-                self.report(
-                    Kind::BadName,
-                    node,
-                    format!("`{}` is no persona name", error.name),
-                    Some(help),
-                );
+                self.bad_name(&error, node);
                 None
             }
         }
+    }
+
+    fn bad_name(&mut self, error: &PersonaNameError, node: &Node) {
+        let help = match &error.suggestion {
+            Some(suggestion) => format!("`{suggestion}` would be one"),
+            None => "a name starts with a letter or digit and goes on with letters, digits, `.`, `_`, `-`; \
+                     at most 63 characters"
+                .to_owned(),
+        };
+        let message = format!("`{}` is no persona name", error.name);
+        self.report(Kind::BadName, node, message, Some(help));
+    }
+
+    /// The name and the bases alone.
+    pub(crate) fn header(
+        &mut self,
+        root: &Node,
+        given_name: Option<&str>,
+    ) -> Option<(PersonaName, Vec<Reference>)> {
+        let fields = self.fields(root, &language::ROOT)?;
+        let name = self.own_name(root, &fields, given_name);
+        let extends = fields.get("extends");
+        let extends = extends.map_or_else(Vec::new, |node| self.extends(node, &name));
+        Some((name?, extends))
+    }
+
+    pub(crate) fn extends(&mut self, node: &Node, own: &Option<PersonaName>) -> Vec<Reference> {
+        let mut found: Vec<Reference> = Vec::new();
+        for item in self.items(node, "extends", "bases", limits::MOST_BASES) {
+            let Some(text) = self.line_of(item, "extends", limits::LONGEST_LINE) else {
+                continue;
+            };
+            let reference: Reference = match text.parse() {
+                Ok(reference) => reference,
+                Err(ReferenceError::Name(error)) => {
+                    self.bad_name(&error, item);
+                    continue;
+                }
+                Err(error @ ReferenceError::Version(_)) => {
+                    let help = Some("write `NAME` or `NAME@VERSION`".to_owned());
+                    self.report(Kind::BadName, item, error.to_string(), help);
+                    continue;
+                }
+            };
+            if Some(&reference.name) == own.as_ref() {
+                let message = format!("`{}` extends itself", reference.name);
+                self.report(Kind::Contradiction, item, message, None);
+            } else if found.iter().any(|other| other.name == reference.name) {
+                let message = format!("`{}` is extended twice", reference.name);
+                self.report(Kind::Duplicate, item, message, None);
+            } else {
+                found.push(reference);
+            }
+        }
+        found
+    }
+
+    fn switches(&mut self, node: &Node) -> Vec<PersonaName> {
+        let mut found: Vec<PersonaName> = Vec::new();
+        for item in self.items(node, "allowed_switches", "personas", limits::MOST_SWITCHES) {
+            let text = self.line_of(item, "allowed_switches", limits::LONGEST_LINE);
+            let Some(name) = text.and_then(|text| self.name(&text, item)) else {
+                continue;
+            };
+            if found.contains(&name) {
+                let message = format!("`{name}` stands here a second time");
+                self.report(Kind::Duplicate, item, message, None);
+            } else {
+                found.push(name);
+            }
+        }
+        // It is a set; how it is written does not matter.
+        found.sort();
+        found
     }
 
     fn description(&mut self, node: &Node, key: &str) -> Option<String> {
@@ -230,12 +296,11 @@ impl Reader<'_> {
 
     fn trust(&mut self, node: &Node) -> TrustLevels {
         let mut levels = BTreeMap::new();
-        for (key, entry) in self.fields(node, "trust_levels", TRUST).unwrap_or_default() {
-            let class = Class::ALL
-                .iter()
-                .find(|(_, name)| *name == key)
-                .map(|(class, _)| *class);
-            if let (Some(class), Some(level)) = (class, self.level(&entry.value, key)) {
+        let Some(fields) = self.fields(node, &language::TRUST) else {
+            return TrustLevels::default();
+        };
+        for (class, key) in Class::ALL {
+            if let Some(level) = fields.get(key).and_then(|node| self.level(node, key)) {
                 levels.insert(class, level);
             }
         }
@@ -244,35 +309,23 @@ impl Reader<'_> {
 
     fn level(&mut self, node: &Node, key: &str) -> Option<Level> {
         let text = self.text_of(node, key, 64)?;
-        let known = match text.to_ascii_lowercase().as_str() {
-            "none" => Some(Level::None),
-            "low" => Some(Level::Low),
-            "medium" => Some(Level::Medium),
-            "high" => Some(Level::High),
-            // Only a decimal number: `nan` and `inf` would read as numbers, too.
-            other
-                if other
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || byte == b'.') =>
-            {
-                match other.parse::<f64>() {
-                    Ok(number) if number < 0.25 => Some(Level::None),
-                    Ok(number) if number < 0.5 => Some(Level::Low),
-                    Ok(number) if number < 0.75 => Some(Level::Medium),
-                    Ok(number) if number <= 1.0 => Some(Level::High),
-                    _ => None,
-                }
-            }
-            _ => None,
+        let lowered = text.trim().to_ascii_lowercase();
+        let word = Level::ALL.iter().find(|(_, word)| *word == lowered);
+        // Only a decimal number: `nan` and `inf` would read as numbers, too.
+        let decimal = lowered
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let number = || {
+            let number = lowered.parse().ok().filter(|_| decimal);
+            number
+                .filter(|number| *number <= 1.0)
+                .map(Level::from_number)
         };
+        let known = word.map(|(level, _)| *level).or_else(number);
         if known.is_none() {
             let help = "write none, low, medium, high, or a number from 0 to 1".to_owned();
-            self.report(
-                Kind::OutOfRange,
-                node,
-                format!("`{text}` is no level of trust"),
-                Some(help),
-            );
+            let message = format!("`{text}` is no level of trust");
+            self.report(Kind::OutOfRange, node, message, Some(help));
         }
         known
     }
@@ -288,22 +341,4 @@ impl Reader<'_> {
         let problem = Problem::error(kind, self.text.span(&node.at), message);
         self.problems.push(Problem { help, ..problem });
     }
-}
-
-/// The canonical name of a key at the root.
-pub(crate) fn root_key(key: &str) -> Option<&'static str> {
-    value::canonical(ROOT, key)
-}
-
-/// A root `persona_NAME:` stands around the keys and gives the name.
-pub(crate) fn named_root(root: &Node) -> (&Node, Option<String>) {
-    if let Value::Map(entries) = &root.value
-        && let [only] = entries.as_slice()
-        && let Some(prefix) = only.key.get(..8)
-        && prefix.eq_ignore_ascii_case("persona_")
-        && only.key.len() > 8
-    {
-        return (&only.value, Some(only.key[8..].to_owned()));
-    }
-    (root, None)
 }

@@ -1,31 +1,25 @@
-//! `adaptation_rules` and `telemetry_triggers`: a rule as a text or as keys; both are the same rule.
+//! `adaptation_rules` and `telemetry_triggers`: a rule as a text or as keys; both are the same rule. And the named lists of
+//! actions of `automated_responses`.
+
+use std::collections::BTreeMap;
 
 use super::Reader;
-use super::value::Key;
+use super::references::name_source;
 use crate::document::{Node, Value};
+use crate::language::{self, SOURCES};
 use crate::limits;
-use crate::problem::{Kind, Problem};
-use crate::rule::Rule;
+use crate::problem::Kind;
 use crate::rule::parse::{self, RuleParts};
+use crate::rule::{Action, Condition, Rule};
 use crate::signal::Source;
 use crate::validate::Placed;
-
-const RULE: &[Key] = &[
-    Key::read("name"),
-    Key::read("when"),
-    Key::read("condition"),
-    Key::read("then"),
-    Key::read("action"),
-    Key::read("until"),
-    Key::read("cooldown"),
-    Key::read("priority"),
-    Key::read("source"),
-];
 
 impl Reader<'_> {
     /// Reads one list of rules behind those that are there already.
     pub(super) fn rules(&mut self, node: &Node, key: &str, prefix: &str, rules: &mut Vec<Placed>) {
-        for (index, item) in self.items(node, key).iter().enumerate() {
+        // Both lists together have the limit.
+        let items = self.items(node, key, "rules", usize::MAX);
+        for (index, item) in items.iter().enumerate() {
             if rules.len() >= limits::MOST_RULES {
                 let message = format!("a persona has at most {} rules", limits::MOST_RULES);
                 self.report(Kind::TooLarge, item, message, None);
@@ -37,72 +31,59 @@ impl Reader<'_> {
             let default_name = format!("{prefix}-{}", index + 1);
             let placed = match &item.value {
                 Value::Map(_) => self.structured(item, default_name),
-                _ => self.rule_text(item, key, parse::rule).map(|parts| {
-                    let at = self.text.span(&item.at);
-                    Placed {
-                        rule: rule(default_name, parts, None, at.line),
-                        at,
-                        name_at: at,
-                    }
-                }),
+                _ => self.written(item, key, default_name),
             };
             rules.extend(placed);
         }
     }
 
-    fn structured(&mut self, node: &Node, default_name: String) -> Option<Placed> {
-        let fields = self.fields(node, "a rule", RULE)?;
-        let field = |key: &str| fields.get(key).map(|entry| &entry.value);
-        for (one, other) in [("when", "condition"), ("then", "action")] {
-            if let (Some(_), Some(second)) = (fields.get(one), fields.get(other)) {
-                let span = self.text.span(&second.key_at);
-                let message =
-                    format!("`{one}` and `{other}` are the same key, and both stand here");
-                self.problems
-                    .push(Problem::error(Kind::Duplicate, span, message));
-            }
+    /// A rule in text form.
+    fn written(&mut self, item: &Node, key: &str, name: String) -> Option<Placed> {
+        let parts = self.rule_text(item, key, parse::rule)?;
+        self.mention_condition(item, &parts.when);
+        self.mention_actions(item, &parts.then);
+        if let Some(until) = &parts.until {
+            self.mention_condition(item, until);
         }
-        let name_node = field("name");
+        let at = self.text.span(&item.at);
+        Some(Placed {
+            rule: rule(name, parts, None, at.line),
+            at,
+            name_at: at,
+        })
+    }
+
+    /// A rule as keys.
+    fn structured(&mut self, node: &Node, default_name: String) -> Option<Placed> {
+        let fields = self.fields(node, &language::RULE)?;
+        let name_node = fields.get("name");
         let name = match name_node {
             Some(node) => self.rule_name(node),
             None => Some(default_name),
         };
         // Windows of `when` and `until` are numbered through, because one state carries both.
         let mut slot = 0;
-        let when_node = field("when").or_else(|| field("condition"));
-        let when = when_node.and_then(|node| {
-            self.rule_text(node, "when", |text, found| {
-                parse::condition(text, &mut slot, found)
-            })
-        });
-        let then_node = field("then").or_else(|| field("action"));
-        let then = then_node.and_then(|node| self.then(node));
-        let until = field("until").map(|node| {
-            self.rule_text(node, "until", |text, found| {
-                parse::condition(text, &mut slot, found)
-            })
-        });
-        let cooldown =
-            field("cooldown").map(|node| self.rule_text(node, "cooldown", parse::cooldown));
-        let priority =
-            field("priority").map(|node| self.rule_text(node, "priority", parse::priority));
-        let source = field("source").map(|node| self.source(node));
-        let Value::Map(entries) = &node.value else {
-            return None;
-        };
-        let written = |key: &str| {
-            entries
-                .iter()
-                .any(|entry| entry.key.eq_ignore_ascii_case(key))
-        };
-        for (key, alias, what) in [
-            ("when", "condition", "a condition"),
-            ("then", "action", "an action"),
-        ] {
-            if !written(key) && !written(alias) {
-                let message = format!("the rule has no `{key}`");
-                let help = Some(format!("add `{key}:` with {what}"));
-                self.report(Kind::Missing, node, message, help);
+        let when_node = fields.get("when");
+        let when = when_node.and_then(|node| self.condition(node, "when", &mut slot));
+        let then = fields
+            .get("then")
+            .and_then(|node| self.then(node, "then", None));
+        let until = fields
+            .get("until")
+            .map(|node| self.condition(node, "until", &mut slot));
+        let cooldown = fields
+            .get("cooldown")
+            .map(|node| self.rule_text(node, "cooldown", parse::cooldown));
+        let priority = fields
+            .get("priority")
+            .map(|node| self.rule_text(node, "priority", parse::priority));
+        let source = fields
+            .get("source")
+            .map(|node| self.choice::<Source>(node, "source", SOURCES));
+        for (key, what) in [("when", "a condition"), ("then", "an action")] {
+            if !fields.has(key) {
+                let help = format!("add `{key}:` with {what}");
+                self.missing(node, "the rule", key, Some(&help));
             }
         }
         let parts = RuleParts {
@@ -122,25 +103,45 @@ impl Reader<'_> {
         })
     }
 
-    /// One action or a list of them.
-    fn then(&mut self, node: &Node) -> Option<Vec<crate::rule::Action>> {
-        let Value::List(items) = &node.value else {
-            return self.rule_text(node, "then", parse::actions);
-        };
-        if items.is_empty() {
-            self.report(
-                Kind::Missing,
-                node,
-                "the rule does nothing: `then` is an empty list",
-                None,
-            );
+    /// A condition alone.
+    pub(super) fn condition(
+        &mut self,
+        node: &Node,
+        key: &str,
+        slot: &mut usize,
+    ) -> Option<Condition> {
+        let condition =
+            self.rule_text(node, key, |text, found| parse::condition(text, slot, found))?;
+        self.mention_condition(node, &condition);
+        Some(condition)
+    }
+
+    /// A list of actions. `source` is the external source under which they stand.
+    pub(super) fn then(
+        &mut self,
+        node: &Node,
+        key: &str,
+        source: Option<&str>,
+    ) -> Option<Vec<Action>> {
+        let items = self.items(node, key, "actions", limits::MOST_ACTIONS);
+        if let Value::List(given) = &node.value
+            && given.is_empty()
+        {
+            let message = format!("nothing is done: `{key}` is an empty list");
+            self.report(Kind::Missing, node, message, None);
             return None;
         }
         let mut actions = Vec::new();
-        let mut complete = true;
+        let mut complete = !items.is_empty();
         for item in items {
-            match self.rule_text(item, "then", parse::actions) {
-                Some(found) => actions.extend(found),
+            match self.rule_text(item, key, parse::actions) {
+                Some(mut found) => {
+                    if let Some(source) = source {
+                        name_source(&mut found, source);
+                    }
+                    self.mention_actions(item, &found);
+                    actions.extend(found);
+                }
                 None => complete = false,
             }
         }
@@ -150,6 +151,38 @@ impl Reader<'_> {
             return None;
         }
         complete.then_some(actions)
+    }
+
+    /// Lists of actions by name. None of them calls another, so that there is no circle.
+    pub(super) fn responses(&mut self, node: &Node) -> BTreeMap<String, Vec<Action>> {
+        let mut found = BTreeMap::new();
+        let most = limits::MOST_RESPONSES;
+        for entry in self.dictionary(node, "automated_responses", "responses", most) {
+            let named = Node {
+                at: entry.key_at.clone(),
+                ..entry.value.clone()
+            };
+            let name = self.label(&entry.key, &named, "a response");
+            if entry.value.is_empty() {
+                self.no_value(entry, &entry.key);
+                continue;
+            }
+            let Some(actions) = self.then(&entry.value, &entry.key, None) else {
+                continue;
+            };
+            if let Some(Action::Respond(other)) = actions
+                .iter()
+                .find(|action| matches!(action, Action::Respond(_)))
+            {
+                let message = format!("the response `{}` calls `{other}`", entry.key);
+                let help = "a response calls no other; write its actions out".to_owned();
+                self.report(Kind::Contradiction, &entry.value, message, Some(help));
+            }
+            if let Some(name) = name {
+                found.insert(name, actions);
+            }
+        }
+        found
     }
 
     fn rule_name(&mut self, node: &Node) -> Option<String> {
@@ -170,20 +203,6 @@ impl Reader<'_> {
             return None;
         }
         Some(name)
-    }
-
-    fn source(&mut self, node: &Node) -> Option<Source> {
-        let text = self.text_of(node, "source", 256)?;
-        match text.to_ascii_lowercase().as_str() {
-            "agent" => Some(Source::Agent),
-            "balloon" => Some(Source::Balloon),
-            "host" => Some(Source::Host),
-            _ => {
-                let message = format!("`source` is host, balloon or agent, not `{text}`");
-                self.report(Kind::OutOfRange, node, message, None);
-                None
-            }
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::window::Function;
-use crate::model::{Class, Level, PersonaName};
+use crate::model::{Class, Level, PersonaName, PriorityMetrics, TrustLevels};
 use crate::signal::{Event, Signal, Source, Unit};
 use crate::units::Bytes;
 
@@ -40,9 +40,37 @@ pub struct Rule {
 impl Rule {
     /// Between two changes of one resource, where a rule does not say otherwise.
     pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(60);
+
+    /// Fills in what the rule looks up in its document, `priority_metrics[…]` and `trust_levels[…]`. Until then a
+    /// comparison with such a value is unknown, and stays so where the document gives no weight of that name.
+    pub fn resolve(&mut self, priorities: &PriorityMetrics, trust: &TrustLevels) {
+        let mut fill = |value: &mut Value| match value {
+            Value::Priority { name, weight } => *weight = priorities.weight(name),
+            Value::Trust { class, level } => *level = Some(trust.level(*class)),
+            _ => {}
+        };
+        self.when.expr.visit_values(&mut fill);
+        if let Some(until) = &mut self.until {
+            until.expr.visit_values(&mut fill);
+        }
+    }
+
+    /// The names that the rule looks up in `priority_metrics`, in the order of the text.
+    pub fn priorities(&self) -> impl Iterator<Item = &str> {
+        let mut found = Vec::new();
+        let conditions = std::iter::once(&self.when).chain(&self.until);
+        for condition in conditions {
+            condition.expr.visit_leaves(&mut |value| {
+                if let Value::Priority { name, .. } = value {
+                    found.push(name.as_str());
+                }
+            });
+        }
+        found.into_iter()
+    }
 }
 
-/// A condition with its `FOR` windows numbered. Made by the parser alone, so it is typed and within limits.
+/// A condition with its windows numbered. Made by the parser alone, so it is typed and within limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     pub(crate) expr: Expr,
@@ -107,7 +135,7 @@ pub(crate) enum Expr {
     },
     /// True for a while after it happened.
     Event(Event),
-    /// True when the inner one has been true for the whole window. `slot` is its place in [`super::Holds`].
+    /// True when the inner one has been true for the whole window. `slot` is its place in [`super::Windows`].
     Held {
         inner: Box<Expr>,
         window: Duration,
@@ -117,22 +145,13 @@ pub(crate) enum Expr {
 
 impl Expr {
     pub(crate) fn visit_signals<'a>(&'a self, visit: &mut impl FnMut(&'a Signal)) {
-        match self {
-            Self::And(parts) | Self::Or(parts) => {
-                parts.iter().for_each(|part| part.visit_signals(visit))
-            }
-            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_signals(visit),
-            Self::Compare { left, right, .. } => {
-                left.visit_signals(visit);
-                right.visit_signals(visit);
-            }
-            Self::Between { value, low, high } => {
-                value.visit_signals(visit);
-                low.visit_signals(visit);
-                high.visit_signals(visit);
-            }
-            Self::Event(_) => {}
-        }
+        self.visit_leaves(&mut |value| match value {
+            Value::Signal(signal)
+            | Value::Function { signal, .. }
+            | Value::Anomaly(signal)
+            | Value::Predicted { signal, .. } => visit(signal),
+            _ => {}
+        });
     }
 
     pub(crate) fn visit_events<'a>(&'a self, visit: &mut impl FnMut(&'a Event)) {
@@ -143,6 +162,46 @@ impl Expr {
             Self::Not(inner) | Self::Held { inner, .. } => inner.visit_events(visit),
             Self::Compare { .. } | Self::Between { .. } => {}
             Self::Event(event) => visit(event),
+        }
+    }
+
+    /// Every value that has no other in it, in the order of the text.
+    pub(crate) fn visit_leaves<'a>(&'a self, visit: &mut impl FnMut(&'a Value)) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.visit_leaves(visit))
+            }
+            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_leaves(visit),
+            Self::Compare { left, right, .. } => {
+                left.visit_leaves(visit);
+                right.visit_leaves(visit);
+            }
+            Self::Between { value, low, high } => {
+                value.visit_leaves(visit);
+                low.visit_leaves(visit);
+                high.visit_leaves(visit);
+            }
+            Self::Event(_) => {}
+        }
+    }
+
+    /// The same for a visitor that changes them.
+    fn visit_values(&mut self, visit: &mut impl FnMut(&mut Value)) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter_mut().for_each(|part| part.visit_values(visit))
+            }
+            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_values(visit),
+            Self::Compare { left, right, .. } => {
+                left.visit_values(visit);
+                right.visit_values(visit);
+            }
+            Self::Between { value, low, high } => {
+                value.visit_values(visit);
+                low.visit_values(visit);
+                high.visit_values(visit);
+            }
+            Self::Event(_) => {}
         }
     }
 }
@@ -165,7 +224,7 @@ pub(crate) enum Value {
     Number { value: f64, unit: Unit },
     /// The latest reading.
     Signal(Signal),
-    /// A function over the readings of a window. `slot` is its place in [`super::Holds`].
+    /// A function over the readings of a window. `slot` is its place in [`super::Windows`].
     Function {
         function: Function,
         signal: Signal,
@@ -194,18 +253,25 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    pub(crate) fn visit_signals<'a>(&'a self, visit: &mut impl FnMut(&'a Signal)) {
+    fn visit_leaves<'a>(&'a self, visit: &mut impl FnMut(&'a Value)) {
         match self {
-            Self::Number { .. } | Self::Priority { .. } | Self::Trust { .. } | Self::Level(_) => {}
-            Self::Signal(signal)
-            | Self::Function { signal, .. }
-            | Self::Anomaly(signal)
-            | Self::Predicted { signal, .. } => visit(signal),
-            Self::Negate(inner) => inner.visit_signals(visit),
+            Self::Negate(inner) => inner.visit_leaves(visit),
             Self::Binary { left, right, .. } => {
-                left.visit_signals(visit);
-                right.visit_signals(visit);
+                left.visit_leaves(visit);
+                right.visit_leaves(visit);
             }
+            leaf => visit(leaf),
+        }
+    }
+
+    fn visit_values(&mut self, visit: &mut impl FnMut(&mut Self)) {
+        match self {
+            Self::Negate(inner) => inner.visit_values(visit),
+            Self::Binary { left, right, .. } => {
+                left.visit_values(visit);
+                right.visit_values(visit);
+            }
+            leaf => visit(leaf),
         }
     }
 }

@@ -1,26 +1,18 @@
-//! Conditions: logic, windows, comparisons, and whether two quantities compare.
+//! Conditions: logic, windows, events, comparisons, and whether two values compare.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::ast::{Comparison, Condition, Expr, Value};
-use super::check;
+use super::check::{self, Type};
 use super::lex::What;
 use super::parse::{Parsed, Parser};
+use super::spoken;
 use super::value::Typed;
+use crate::limits;
+use crate::model::Level;
 use crate::problem::Kind;
-use crate::signal::Unit;
-
-/// Events of the language to which this version does not listen.
-const EVENTS: [&str; 8] = [
-    "domain.started",
-    "domain.rebooted",
-    "agent.lost",
-    "migration.finished",
-    "guest.oom",
-    "login.failed",
-    "feed.changed",
-    "event",
-];
+use crate::signal::{Event, EventError, EventKind, Measured, Unit};
 
 impl Parser<'_> {
     pub(super) fn condition(&mut self) -> Parsed<Condition> {
@@ -28,7 +20,7 @@ impl Parser<'_> {
         let before = self.problems.len();
         let expr = self.or()?;
         let condition = Condition { expr };
-        if self.problems.len() == before
+        if !self.failed_since(before)
             && condition.signals().next().is_none()
             && condition.events().next().is_none()
         {
@@ -80,10 +72,19 @@ impl Parser<'_> {
         } else {
             self.comparison()?
         };
+        let for_at = self.here();
         if !self.take_word("for") {
             return Ok(inner);
         }
         let window = self.duration("a FOR window", Duration::from_millis(1))?;
+        if window > EventKind::LASTS && is_momentary(&inner) {
+            let at = self.since(for_at.start);
+            let lasts = crate::quantity::exact_duration(EventKind::LASTS);
+            let message = format!("an event counts as true for {lasts}, so this is never true");
+            self.report(Kind::Contradiction, at, message).help = Some(
+                "let FOR stand behind what lasts, or leave it out and use COOLDOWN".to_owned(),
+            );
+        }
         let slot = self.slot;
         self.slot += 1;
         Ok(Expr::Held {
@@ -93,20 +94,23 @@ impl Parser<'_> {
         })
     }
 
-    /// Whether the parenthesis that opens here holds a condition and not a sum: a comparison stands in it.
+    /// Whether the parenthesis that opens here holds a condition and not a sum: a comparison or an event stands in it.
     fn is_condition_group(&self) -> bool {
         let mut open = 0_usize;
         for token in &self.tokens[self.next..] {
-            match token.what {
+            match &token.what {
                 What::Symbol("(") => open += 1,
                 What::Symbol(")") if open <= 1 => return false,
                 What::Symbol(")") => open -= 1,
                 What::Symbol("<" | "<=" | ">" | ">=" | "==" | "!=" | "=" | "&&" | "||" | "!") => {
                     return true;
                 }
-                _ if ["between", "and", "or", "not", "for"]
-                    .iter()
-                    .any(|word| token.is_word(word)) =>
+                What::Word(word)
+                    if ["between", "and", "or", "not", "for", "event"]
+                        .iter()
+                        .any(|own| word.eq_ignore_ascii_case(own))
+                        || spoken::begins_comparison(word)
+                        || word.parse::<EventKind>().is_ok() =>
                 {
                     return true;
                 }
@@ -117,45 +121,26 @@ impl Parser<'_> {
     }
 
     fn comparison(&mut self) -> Parsed<Expr> {
-        if let Some(event) = self.event() {
+        if let Some(event) = self.event()? {
             return Ok(event);
         }
         let left = self.sum()?;
-        if self.take_word("between") {
-            let low = self.sum()?;
-            if !self.take_word("and") {
-                return self.expected("AND and the upper end of BETWEEN");
-            }
-            let high = self.sum()?;
-            self.comparable(&left, &low);
-            self.comparable(&left, &high);
-            if let (Value::Number { value: from, .. }, Value::Number { value: to, .. }) =
-                (&low.value, &high.value)
-                && from > to
-                && low.kind == high.kind
-            {
-                let (from, to) = (&self.text[low.at.clone()], &self.text[high.at.clone()]);
-                let message =
-                    format!("nothing is BETWEEN {from} and {to}: the lower end comes first");
-                self.report(Kind::Contradiction, low.at.start..high.at.end, message);
-            }
-            return Ok(Expr::Between {
-                value: left.value,
-                low: low.value,
-                high: high.value,
-            });
+        if self
+            .peek_second()
+            .is_some_and(|token| token.is_word("between"))
+        {
+            self.take_word("is");
         }
-        let op = match self.peek().map(|token| &token.what) {
-            Some(What::Symbol("<")) => Comparison::Less,
-            Some(What::Symbol("<=")) => Comparison::LessOrEqual,
-            Some(What::Symbol(">")) => Comparison::Greater,
-            Some(What::Symbol(">=")) => Comparison::GreaterOrEqual,
-            Some(What::Symbol("==")) => Comparison::Equal,
-            Some(What::Symbol("!=")) => Comparison::NotEqual,
-            _ => return self.expected("a comparison (<, <=, >, >=, ==, != or BETWEEN)"),
+        if self.take_word("between") {
+            return self.between(left);
+        }
+        let Some(op) = self.operator() else {
+            return self.expected("a comparison (<, <=, >, >=, ==, != or BETWEEN)");
         };
-        self.advance();
         let right = self.sum()?;
+        let (left_type, right_type) = (left.of, right.of);
+        let left = self.beside(left, right_type);
+        let right = self.beside(right, left_type);
         self.comparable(&left, &right);
         Ok(Expr::Compare {
             left: left.value,
@@ -164,64 +149,222 @@ impl Parser<'_> {
         })
     }
 
-    /// An event, which stands without a comparison. It is reported, and the rest of the rule is read on.
-    fn event(&mut self) -> Option<Expr> {
-        let What::Word(word) = &self.peek()?.what else {
-            return None;
+    fn operator(&mut self) -> Option<Comparison> {
+        let written = match self.peek()?.what {
+            What::Symbol("<") => Some(Comparison::Less),
+            What::Symbol("<=") => Some(Comparison::LessOrEqual),
+            What::Symbol(">") => Some(Comparison::Greater),
+            What::Symbol(">=") => Some(Comparison::GreaterOrEqual),
+            What::Symbol("==") => Some(Comparison::Equal),
+            What::Symbol("!=") => Some(Comparison::NotEqual),
+            _ => None,
         };
-        let lowered = word.to_ascii_lowercase();
-        if !EVENTS.contains(&lowered.as_str()) {
-            return None;
+        let (op, length) = match written {
+            Some(op) => (op, 1),
+            None => {
+                let rest = self.tokens[self.next..].iter();
+                let words = rest.map_while(|token| match &token.what {
+                    What::Word(word) => Some(word.as_str()),
+                    _ => None,
+                });
+                spoken::comparison(words.take(spoken::LONGEST_COMPARISON))?
+            }
+        };
+        self.next += length;
+        Some(op)
+    }
+
+    fn between(&mut self, value: Typed) -> Parsed<Expr> {
+        let low = self.sum()?;
+        if !self.take_word("and") {
+            return self.expected("AND and the upper end of BETWEEN");
         }
-        let start = self.here().start;
-        self.advance();
-        self.skip_arguments();
-        let at = self.since(start);
-        self.report(
-            Kind::NotYetSupported,
-            at,
-            format!("this version does not react to the event `{word}`"),
-        )
-        .help = Some("compare a metric, such as `cpu.utilization > 80%`".to_owned());
-        let nothing = || Value::Number {
-            value: 0.0,
-            unit: Unit::Count,
+        let high = self.sum()?;
+        let ends = if low.of == Type::Level {
+            low.of
+        } else {
+            high.of
         };
-        Some(Expr::Compare {
-            left: nothing(),
-            op: Comparison::Equal,
-            right: nothing(),
+        let value_type = value.of;
+        let value = self.beside(value, ends);
+        let low = self.beside(low, value_type);
+        let high = self.beside(high, value_type);
+        self.comparable(&value, &low);
+        self.comparable(&value, &high);
+        let turned = match (&low.value, &high.value) {
+            (Value::Number { value: from, .. }, Value::Number { value: to, .. }) => {
+                from > to && low.of == high.of
+            }
+            (Value::Level(from), Value::Level(to)) => from > to,
+            _ => false,
+        };
+        if turned {
+            let (from, to) = (self.text_at(low.at.clone()), self.text_at(high.at.clone()));
+            let message = format!("nothing is BETWEEN {from} and {to}: the lower end comes first");
+            self.report(Kind::Contradiction, low.at.start..high.at.end, message);
+        }
+        Ok(Expr::Between {
+            value: value.value,
+            low: low.value,
+            high: high.value,
         })
     }
 
-    fn comparable(&mut self, left: &Typed, right: &Typed) {
-        let (Some(one), Some(other)) = (left.kind, right.kind) else {
-            return;
+    /// An event, which stands without a comparison: `EVENT(NAME)`, or its name alone.
+    fn event(&mut self) -> Parsed<Option<Expr>> {
+        let Some(What::Word(word)) = self.peek().map(|token| &token.what) else {
+            return Ok(None);
         };
-        if one == other {
+        let opens = self.peek_second().is_some_and(|token| token.is_symbol("("));
+        if word.eq_ignore_ascii_case("event") && opens {
+            self.advance();
+            let event = self.nested(|parser| {
+                let Some(What::Word(name)) = parser.peek().map(|token| &token.what) else {
+                    return parser.expected("the name of an event");
+                };
+                let event = parser.event_named(name, name.parse())?;
+                if parser.take_symbol(")") {
+                    Ok(event)
+                } else {
+                    parser.expected("`)`")
+                }
+            })?;
+            return Ok(Some(event));
+        }
+        match word.parse() {
+            Ok(kind) => self.event_named(word, Ok(kind)).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The event whose name stands here, with its source.
+    fn event_named(&mut self, name: &str, kind: Result<EventKind, EventError>) -> Parsed<Expr> {
+        let start = self.here().start;
+        self.advance();
+        let name_at = self.since(start);
+        let source = if self.peek().is_some_and(|token| token.is_symbol("(")) {
+            Some(self.nested(|parser| {
+                let source = parser.event_source()?;
+                if parser.take_symbol(")") {
+                    Ok(source)
+                } else {
+                    parser.expected("`)`")
+                }
+            })?)
+        } else {
+            None
+        };
+        let at = self.since(start);
+        let kind = match kind {
+            Ok(kind) => kind,
+            Err(EventError::Unknown { nearest, .. }) => {
+                let help = match nearest {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!(
+                        "events are {}",
+                        EventKind::ALL.map(EventKind::name).join(", ")
+                    ),
+                };
+                let message = format!("there is no event `{name}`");
+                self.report(Kind::UnknownMetric, name_at, message).help = Some(help);
+                EventKind::FeedChanged
+            }
+        };
+        if source.is_some() && kind != EventKind::FeedChanged {
+            let message = format!("`{}` has no source", kind.name());
+            self.report(Kind::RuleSyntax, at, message).help =
+                Some("only `feed.changed(SOURCE)` names one".to_owned());
+        } else if let Measured::NotYet(_) = kind.measured() {
+            let message = format!("nothing in this version notices `{}`", kind.name());
+            self.inactive(
+                at,
+                message,
+                "it never happens, so the rule does not fire by it",
+            );
+        }
+        Ok(Expr::Event(Event { kind, source }))
+    }
+
+    fn event_source(&mut self) -> Parsed<String> {
+        let first = self.next;
+        let Some(next) = self.glued(first) else {
+            return self.expected("the name of an external source");
+        };
+        self.next = next;
+        let at = self.place(first, next);
+        let name = self.text_at(at.clone()).to_ascii_lowercase();
+        if !limits::is_name(&name) {
+            let message = format!("`{name}` is no name of an external source");
+            self.report(Kind::BadName, at, message).help = Some(limits::NAMES.to_owned());
+        }
+        Ok(name)
+    }
+
+    /// A number beside a level of trust stands for a level.
+    fn beside(&mut self, value: Typed, other: Type) -> Typed {
+        let Value::Number {
+            value: number,
+            unit: Unit::Count,
+        } = value.value
+        else {
+            return value;
+        };
+        if other != Type::Level || value.of == Type::Reported {
+            return value;
+        }
+        if number > 1.0 {
+            let found = self.text_at(value.at.clone());
+            let message = format!("`{found}` is no level of trust");
+            self.report(Kind::OutOfRange, value.at.clone(), message)
+                .help = Some("write none, low, medium, high, or a number from 0 to 1".to_owned());
+            return Typed::reported(value.at);
+        }
+        Typed {
+            value: Value::Level(Level::from_number(number)),
+            of: Type::Level,
+            at: value.at,
+        }
+    }
+
+    fn comparable(&mut self, left: &Typed, right: &Typed) {
+        if check::compare(left.of, right.of) {
             return;
         }
-        let (left_text, right_text) = (&self.text[left.at.clone()], &self.text[right.at.clone()]);
-        let message =
-            format!("`{left_text}` is {one} and `{right_text}` is {other}; they do not compare");
+        let (left_text, right_text) = (
+            self.text_at(left.at.clone()),
+            self.text_at(right.at.clone()),
+        );
+        let message = format!(
+            "`{left_text}` is {} and `{right_text}` is {}; they do not compare",
+            left.of, right.of
+        );
         // A number without a unit is the one that was forgotten; else the right one is shown.
         let bare = |typed: &Typed, text: &str| {
-            typed.kind == Some(Unit::Count) && text.parse::<f64>().is_ok()
+            typed.of == Type::Of(Unit::Count) && text.parse::<f64>().is_ok()
         };
-        let (at, kind, help) = if bare(right, right_text) {
-            (
-                right.at.clone(),
-                other,
-                Some(check::example(right_text, one)),
-            )
+        let (shown, beside): (&Typed, Option<(&str, Type)>) = if bare(right, right_text) {
+            (right, Some((right_text, left.of)))
         } else if bare(left, left_text) {
-            (left.at.clone(), one, Some(check::example(left_text, other)))
+            (left, Some((left_text, right.of)))
         } else {
-            (right.at.clone(), other, None)
+            (right, None)
         };
+        let example = beside.and_then(|(number, other)| check::example(number, other));
+        let (at, of): (Range<usize>, Type) = (shown.at.clone(), shown.of);
         let problem = self.report(Kind::UnitMismatch, at, message);
-        problem.label = Some(kind.to_string());
-        problem.help = help.map(|example| format!("write the unit, such as `{example}`"));
+        problem.label = Some(of.to_string());
+        problem.help = example.map(|example| format!("write the unit, such as `{example}`"));
+    }
+}
+
+/// Whether the condition can be true only for as long as an event counts.
+fn is_momentary(expr: &Expr) -> bool {
+    match expr {
+        Expr::Event(_) => true,
+        Expr::And(parts) => parts.iter().any(is_momentary),
+        Expr::Or(parts) => parts.iter().all(is_momentary),
+        Expr::Held { inner, .. } => is_momentary(inner),
+        Expr::Not(_) | Expr::Compare { .. } | Expr::Between { .. } => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a condition is worth at a moment: three-valued logic over readings, and the state of its `FOR` windows.
+//! What a condition is worth at a moment: three-valued logic over readings, and the state of its windows.
 //! Which rules fire and what follows is not here (the planner decides). The planner and the agent call this.
 
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ast::{Arithmetic, Comparison, Condition, Expr, Value};
+use super::window::{Function, Window};
 use crate::model::Level;
 use crate::signal::{EventKind, Reading, Signal, Signals, Source};
 use crate::units::Moment;
@@ -76,12 +77,19 @@ impl std::fmt::Display for Truth {
     }
 }
 
-/// The state of one rule's `FOR` windows, carried from one evaluation to the next. One value serves `when` and `until`
-/// of the same rule: their windows have numbers of their own, fixed when the rule is loaded.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The windows of one rule, carried from one evaluation to the next: since when what a `FOR` waits for is true, and the
+/// readings that a function takes together. One value serves `when` and `until` of the same rule: their windows have
+/// numbers of their own, fixed when the rule is loaded.
+///
+/// The windows of functions are not stored: after a restart a function is unknown until its window is covered again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Holds {
-    windows: Vec<Option<Hold>>,
+pub struct Windows {
+    /// By number; `None` where nothing is held, and where a function has the number.
+    holds: Vec<Option<Hold>>,
+    /// By number; `None` where no function has it.
+    #[serde(skip)]
+    functions: Vec<Option<Window>>,
 }
 
 /// A condition that is true without a gap.
@@ -93,17 +101,26 @@ struct Hold {
     looked: Moment,
 }
 
-impl Holds {
+impl Windows {
     /// Forgets all windows: each starts anew at the next evaluation.
     pub fn clear(&mut self) {
-        self.windows.clear();
+        self.holds.clear();
+        // Those of functions keep their room, so that a rule stays free of allocation.
+        self.functions.iter_mut().flatten().for_each(Window::clear);
     }
 
-    fn window(&mut self, slot: usize) -> &mut Option<Hold> {
-        if self.windows.len() <= slot {
-            self.windows.resize(slot + 1, None);
+    fn hold(&mut self, slot: usize) -> &mut Option<Hold> {
+        if self.holds.len() <= slot {
+            self.holds.resize(slot + 1, None);
         }
-        &mut self.windows[slot]
+        &mut self.holds[slot]
+    }
+
+    fn function(&mut self, slot: usize, function: Function, length: Duration) -> &mut Window {
+        if self.functions.len() <= slot {
+            self.functions.resize_with(slot + 1, || None);
+        }
+        self.functions[slot].get_or_insert_with(|| Window::new(function, length))
     }
 }
 
@@ -152,16 +169,17 @@ impl Trail {
 impl Condition {
     /// What the condition is worth `now`. Readings below `demanded`, absent ones and ones older than three of their
     /// own periods are unknown. Every part is evaluated each time, also where the outcome is already decided, so that
-    /// each `FOR` window sees every moment.
+    /// each window sees every moment and every reading. Without a trail nothing is allocated once the windows of
+    /// functions have grown to their size.
     pub fn evaluate(
         &self,
         signals: &dyn Signals,
         demanded: Option<Source>,
-        holds: &mut Holds,
+        windows: &mut Windows,
         now: Moment,
         trail: &mut Trail,
     ) -> Truth {
-        let windows = Windows::Carried(holds);
+        let windows = Carry::Kept(windows);
         Evaluation {
             signals,
             demanded,
@@ -174,9 +192,10 @@ impl Condition {
     }
 
     /// Whether the condition would hold if these readings lasted: a `FOR` counts as satisfied when what it waits for
-    /// is true. For readings that are projected and not measured.
+    /// is true, averages and percentiles are the reading itself, and nothing changes. For readings that are projected
+    /// and not measured.
     pub fn would_hold(&self, signals: &dyn Signals, now: Moment) -> Truth {
-        let (windows, trail) = (Windows::Satisfied, &mut Trail::Off);
+        let (windows, trail) = (Carry::Lasting, &mut Trail::Off);
         Evaluation {
             signals,
             demanded: None,
@@ -189,19 +208,19 @@ impl Condition {
     }
 }
 
-/// How `FOR` windows are treated.
-enum Windows<'a> {
+/// How windows are treated.
+enum Carry<'a> {
     /// Counted, in the state that the caller carries.
-    Carried(&'a mut Holds),
-    /// Taken as long enough.
-    Satisfied,
+    Kept(&'a mut Windows),
+    /// As if everything had been as it is for long enough.
+    Lasting,
 }
 
 struct Evaluation<'a> {
     signals: &'a dyn Signals,
     demanded: Option<Source>,
     now: Moment,
-    windows: Windows<'a>,
+    windows: Carry<'a>,
     trail: &'a mut Trail,
     /// Of the readings looked at since this was last cleared.
     shortest_period: Option<Duration>,
@@ -252,10 +271,10 @@ impl Evaluation<'_> {
         let period = self.shortest_period;
         self.shortest_period = shorter(outer, period);
         let now = self.now;
-        let Windows::Carried(holds) = &mut self.windows else {
+        let Carry::Kept(windows) = &mut self.windows else {
             return truth;
         };
-        let hold = holds.window(slot);
+        let hold = windows.hold(slot);
         if truth != Truth::True {
             *hold = None;
             self.annotate(first, Duration::ZERO, window);
@@ -272,20 +291,48 @@ impl Evaluation<'_> {
         (held_for >= window).into()
     }
 
-    fn reading(&mut self, signal: &Signal) -> Option<f64> {
+    /// The latest reading, where it counts.
+    fn reading(&mut self, signal: &Signal) -> Option<Reading> {
         let reading = self.signals.signal(signal)?;
         self.shortest_period = shorter(self.shortest_period, Some(reading.period));
         let trusted = self
             .demanded
             .is_none_or(|demanded| reading.source >= demanded);
-        (trusted && reading.is_fresh(self.now)).then_some(reading.value)
+        (trusted && reading.is_fresh(self.now)).then_some(reading)
+    }
+
+    fn function(
+        &mut self,
+        function: Function,
+        signal: &Signal,
+        length: Duration,
+        slot: usize,
+    ) -> Option<f64> {
+        let reading = self.reading(signal);
+        let Carry::Kept(windows) = &mut self.windows else {
+            return reading.map(|reading| match function {
+                Function::Rate | Function::Delta => 0.0,
+                _ => reading.value,
+            });
+        };
+        let window = windows.function(slot, function, length);
+        if let Some(reading) = reading {
+            window.push(reading.at, reading.value, reading.period);
+        }
+        window.value(self.now)
     }
 
     fn value(&mut self, value: &Value) -> Option<f64> {
         let computed = match value {
             Value::Number { value, .. } => *value,
-            Value::Signal(signal) => self.reading(signal)?,
-            Value::Function { .. } | Value::Anomaly(_) | Value::Predicted { .. } => return None,
+            Value::Signal(signal) => self.reading(signal)?.value,
+            Value::Function {
+                function,
+                signal,
+                window,
+                slot,
+            } => self.function(*function, signal, *window, *slot)?,
+            Value::Anomaly(_) | Value::Predicted { .. } => return None,
             Value::Priority { weight, .. } => (*weight)?,
             Value::Trust { level, .. } => f64::from(level.map(Level::rank)?),
             Value::Level(level) => f64::from(level.rank()),

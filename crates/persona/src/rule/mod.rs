@@ -7,17 +7,21 @@ mod check;
 mod condition;
 mod eval;
 mod lex;
+mod named;
 pub(crate) mod parse;
+mod phrase;
 mod print;
+mod spoken;
 mod value;
 pub mod window;
 
 use crate::document::{self, Text};
-use crate::problem::{Problem, Problems};
+use crate::problem::Problems;
 
 pub use ast::{Action, Condition, Direction, Limit, MemoryAmount, Performed, Resource, Rule};
 pub(crate) use ast::{Comparison, Expr, Value};
-pub use eval::{Holds, Looked, Trail, Truth};
+pub use eval::{Looked, Trail, Truth, Windows};
+pub use phrase::{Phrase, phrases};
 pub use window::Function;
 
 impl Rule {
@@ -50,18 +54,8 @@ fn alone<T>(
     let mut found = Vec::new();
     let parsed = parse(&source.text, &mut found);
     let problems = found.into_iter().map(|problem| {
-        let parse::TextProblem {
-            kind,
-            message,
-            at,
-            label,
-            help,
-        } = problem;
-        Problem {
-            label,
-            help,
-            ..Problem::error(kind, source.span(&at), message)
-        }
+        let span = source.span(&problem.at);
+        problem.placed(span)
     });
     let problems = document::collect("rule", &source, problems.collect());
     parsed.ok_or(problems)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ast::{Action, Condition};
 use super::lex::{Token, What, tokens};
-use crate::problem::Kind;
+use crate::problem::{Kind, Problem, Severity, Span};
 use crate::signal::Unit;
 
 /// Longest rule text, in bytes. A person reads rules; this is far beyond what one reads.
@@ -19,11 +19,24 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 /// A problem with its place in the rule text, in bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TextProblem {
+    pub(crate) severity: Severity,
     pub(crate) kind: Kind,
     pub(crate) message: String,
     pub(crate) at: Range<usize>,
     pub(crate) label: Option<String>,
     pub(crate) help: Option<String>,
+}
+
+impl TextProblem {
+    /// The same problem where the rule text stands in its document.
+    pub(crate) fn placed(self, span: Span) -> Problem {
+        Problem {
+            severity: self.severity,
+            label: self.label,
+            help: self.help,
+            ..Problem::error(self.kind, span, self.message)
+        }
+    }
 }
 
 /// What one rule text says; what it leaves out has no value yet.
@@ -41,7 +54,8 @@ pub(crate) fn rule(text: &str, problems: &mut Vec<TextProblem>) -> Option<RulePa
     run(text, &mut 0, problems, |parser| parser.rule())
 }
 
-/// A condition alone; `slot` is the number of the next `FOR` window of the rule that it belongs to.
+/// A condition alone; `slot` is the number of the next window of the rule that it belongs to, of a `FOR` or of a
+/// function.
 pub(crate) fn condition(
     text: &str,
     slot: &mut usize,
@@ -70,7 +84,7 @@ pub(crate) fn priority(text: &str, problems: &mut Vec<TextProblem>) -> Option<i3
     run(text, &mut 0, problems, |parser| parser.priority())
 }
 
-/// Reads all of `text` with `part`; nothing comes out where there was any problem.
+/// Reads all of `text` with `part`; nothing comes out where there was an error.
 fn run<T>(
     text: &str,
     slot: &mut usize,
@@ -83,6 +97,7 @@ fn run<T>(
             text.len()
         );
         problems.push(TextProblem {
+            severity: Severity::Error,
             kind: Kind::TooLarge,
             message,
             at: 0..1,
@@ -99,12 +114,16 @@ fn run<T>(
         next: 0,
         depth: 0,
         operations: 0,
+        functions: 0,
         slot: *slot,
         problems,
     };
     let parsed = part(&mut parser).and_then(|value| parser.end().map(|()| value));
     *slot = parser.slot;
-    parsed.ok().filter(|_| problems.len() == before)
+    let whole = problems[before..]
+        .iter()
+        .all(|problem| problem.severity == Severity::Warning);
+    parsed.ok().filter(|_| whole)
 }
 
 /// A syntax error ends the reading of one text; it has been reported when this is returned.
@@ -117,14 +136,18 @@ const KEYWORDS: [&str; 10] = [
     "if", "then", "until", "cooldown", "priority", "and", "or", "not", "between", "for",
 ];
 
+/// Words of a rule that end an action.
+const CLAUSES: [&str; 3] = ["until", "cooldown", "priority"];
+
 /// Where the reading of one text stands. Its grammar is here for clauses, in `condition` for conditions, in `value`
-/// for sums and in `action` for actions.
+/// and `named` for sums and what they are made of, in `phrase` and `action` for actions.
 pub(crate) struct Parser<'a> {
     pub(super) text: &'a str,
     pub(super) tokens: &'a [Token],
     pub(super) next: usize,
     depth: usize,
     pub(super) operations: usize,
+    pub(super) functions: usize,
     pub(super) slot: usize,
     pub(super) problems: &'a mut Vec<TextProblem>,
 }
@@ -148,10 +171,6 @@ impl<'a> Parser<'a> {
         let found = self.peek().is_some_and(|token| token.is_word(word));
         self.next += usize::from(found);
         found
-    }
-
-    pub(crate) fn take_one_of(&mut self, words: &[&str]) -> bool {
-        words.iter().any(|word| self.take_word(word))
     }
 
     pub(crate) fn take_symbol(&mut self, symbol: &str) -> bool {
@@ -184,6 +203,7 @@ impl<'a> Parser<'a> {
     ) -> &mut TextProblem {
         let at_index = self.problems.len();
         self.problems.push(TextProblem {
+            severity: Severity::Error,
             kind,
             message: message.into(),
             at,
@@ -191,6 +211,20 @@ impl<'a> Parser<'a> {
             help: None,
         });
         &mut self.problems[at_index]
+    }
+
+    /// Says that something of the language changes nothing in this version, and what follows from that.
+    pub(super) fn inactive(&mut self, at: Range<usize>, message: impl Into<String>, follows: &str) {
+        let problem = self.report(Kind::NotYetSupported, at, message);
+        problem.severity = Severity::Warning;
+        problem.help = Some(follows.to_owned());
+    }
+
+    /// Whether an error was reported behind the first `before` problems.
+    pub(super) fn failed_since(&self, before: usize) -> bool {
+        self.problems[before..]
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
     }
 
     /// Reports what was expected at the next token instead of what is there.
@@ -213,6 +247,57 @@ impl<'a> Parser<'a> {
         let problem = self.report(Kind::RuleSyntax, at, message);
         problem.help = help.map(str::to_owned);
         Err(Stop)
+    }
+
+    /// Whether an action may end before the token of this number.
+    pub(super) fn ends_action(&self, index: usize) -> bool {
+        match self.tokens.get(index) {
+            None => true,
+            Some(token) if token.is_symbol(".") => index + 1 == self.tokens.len(),
+            Some(token) => {
+                token.is_symbol(",") || CLAUSES.iter().any(|clause| token.is_word(clause))
+            }
+        }
+    }
+
+    /// The number of the token behind a run of tokens that starts at `first` and has no space in it, such as
+    /// `cdn-caching` or `10.0.0.1:80`: what is one name to a person is many tokens here. None where no name starts.
+    pub(super) fn glued(&self, first: usize) -> Option<usize> {
+        let starts = match &self.tokens.get(first)?.what {
+            What::Word(_) | What::Quantity(_) => true,
+            What::Symbol(symbol) => *symbol == "[",
+            What::Stray(_) | What::Text(_) | What::OpenQuote => false,
+        };
+        let mut next = first + 1;
+        while let Some(token) = self.tokens.get(next) {
+            let glued = token.at.start == self.tokens[next - 1].at.end;
+            let joins = match &token.what {
+                What::Word(_) | What::Quantity(_) | What::Stray(_) => true,
+                // The point that ends a sentence is no part of its last name.
+                What::Symbol(".") => self
+                    .tokens
+                    .get(next + 1)
+                    .is_some_and(|behind| behind.at.start == token.at.end),
+                What::Symbol(symbol) => matches!(*symbol, "-" | "+" | "[" | "]" | "/"),
+                What::Text(_) | What::OpenQuote => false,
+            };
+            if !(glued && joins) {
+                break;
+            }
+            next += 1;
+        }
+        let alone = next == first + 1;
+        let keyword = matches!(&self.tokens[first].what, What::Word(word) if is_keyword(word));
+        (starts && !(alone && keyword)).then_some(next)
+    }
+
+    /// The place of the tokens from `first` up to `next`.
+    pub(super) fn place(&self, first: usize, next: usize) -> Range<usize> {
+        let (start, end) = (self.tokens.get(first), self.tokens.get(next.max(1) - 1));
+        match (start, end) {
+            (Some(start), Some(end)) => start.at.start..end.at.end,
+            _ => self.here(),
+        }
     }
 
     fn end(&mut self) -> Parsed<()> {
@@ -277,24 +362,18 @@ impl<'a> Parser<'a> {
         Ok(inner)
     }
 
-    /// Steps over `(…)` or `[…]`, if one stands here.
+    /// Steps over `(…)`, if one stands here.
     pub(super) fn skip_arguments(&mut self) {
-        let Some(close) = self.peek().and_then(|token| match token.what {
-            What::Symbol("(") => Some(("(", ")")),
-            What::Symbol("[") => Some(("[", "]")),
-            _ => None,
-        }) else {
-            return;
-        };
         let mut open = 0_usize;
-        while let Some(token) = self.advance() {
-            if token.is_symbol(close.0) {
-                open += 1;
-            } else if token.is_symbol(close.1) {
-                open -= 1;
-                if open == 0 {
-                    return;
-                }
+        while let Some(token) = self.peek() {
+            open += usize::from(token.is_symbol("("));
+            if open == 0 {
+                return;
+            }
+            open -= usize::from(token.is_symbol(")"));
+            self.advance();
+            if open == 0 {
+                return;
             }
         }
     }
@@ -330,8 +409,8 @@ impl<'a> Parser<'a> {
         let duration = crate::quantity::whole_millis(seconds);
         if duration < least || duration > LONGEST_WINDOW {
             let found = &self.text[at.clone()];
-            let from = if least.is_zero() { "0s" } else { "1ms" };
-            let message = format!("{what} of {found} is out of range; it is {from} to 30d");
+            let least_text = crate::quantity::exact_duration(least);
+            let message = format!("{what} of {found} is out of range; it is {least_text} to 30d");
             self.report(Kind::OutOfRange, at.clone(), message);
             return Ok(least);
         }

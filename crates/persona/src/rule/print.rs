@@ -177,10 +177,13 @@ impl fmt::Display for Action {
             }
             Self::InstallPackage(name) => write!(f, "install package {name}"),
             Self::RemovePackage(name) => write!(f, "remove package {name}"),
-            Self::BlockAddresses { source } => write!(f, "block addresses from {source}"),
-            Self::UnblockAddresses { source } => write!(f, "unblock addresses from {source}"),
+            Self::BlockAddresses { source } => addresses(f, "block", source),
+            Self::UnblockAddresses { source } => addresses(f, "unblock", source),
             Self::Isolate => f.write_str("isolate"),
             Self::Restore => f.write_str("restore"),
+            Self::Redirect { port, host, to } if host.contains(':') => {
+                write!(f, "redirect port {port} to [{host}]:{to}")
+            }
             Self::Redirect { port, host, to } => write!(f, "redirect port {port} to {host}:{to}"),
             Self::ActivatePersona(name) => write!(f, "activate persona {name}"),
             Self::Revert => f.write_str("revert"),
@@ -190,6 +193,14 @@ impl fmt::Display for Action {
             }
             Self::CallWebhook(name) => write!(f, "call webhook {name}"),
         }
+    }
+}
+
+fn addresses(f: &mut fmt::Formatter<'_>, verb: &str, source: &str) -> fmt::Result {
+    if source.is_empty() {
+        write!(f, "{verb} addresses")
+    } else {
+        write!(f, "{verb} addresses from {source}")
     }
 }
 

@@ -1,37 +1,35 @@
-//! What conditions compare: sums of numbers and metrics, each with its kind.
+//! What conditions compare: sums of numbers and of what `named` reads, each with its type.
 
 use std::ops::Range;
 
 use super::ast::{Arithmetic, Value};
-use super::check;
+use super::check::{self, Type};
 use super::lex::{Measured, What};
 use super::parse::{Parsed, Parser, Stop, is_keyword};
+use crate::limits;
 use crate::problem::Kind;
-use crate::signal::{Metric, MetricError, Unit};
+use crate::signal::Unit;
 
-/// Most arithmetic operations in one text, so that trees of them are bounded.
-const MOST_OPERATIONS: usize = 64;
-
-/// Functions of the language that this version does not compute.
-const FUNCTIONS: [&str; 11] = [
-    "avg",
-    "min",
-    "max",
-    "p50",
-    "p90",
-    "p95",
-    "p99",
-    "rate",
-    "delta",
-    "anomaly",
-    "predicted",
-];
-
-/// A value with its kind and place.
+/// A value with its type and place.
 pub(super) struct Typed {
     pub(super) value: Value,
-    pub(super) kind: check::Kind,
+    pub(super) of: Type,
     pub(super) at: Range<usize>,
+}
+
+impl Typed {
+    /// Stands for what was reported; the rule never comes out.
+    pub(super) fn reported(at: Range<usize>) -> Self {
+        let value = Value::Number {
+            value: 0.0,
+            unit: Unit::Count,
+        };
+        Self {
+            value,
+            of: Type::Reported,
+            at,
+        }
+    }
 }
 
 impl Parser<'_> {
@@ -63,19 +61,19 @@ impl Parser<'_> {
             let right = part(self)?;
             let at = left.at.start..right.at.end;
             self.operations += 1;
-            if self.operations > MOST_OPERATIONS {
-                self.report(
-                    Kind::TooLarge,
-                    at,
-                    format!("more than {MOST_OPERATIONS} operations in one rule"),
+            if self.operations > limits::MOST_OPERATIONS {
+                let message = format!(
+                    "more than {} operations in one rule",
+                    limits::MOST_OPERATIONS
                 );
+                self.report(Kind::TooLarge, at, message);
                 return Err(Stop);
             }
-            let kind = match check::combine(left.kind, op, right.kind) {
-                Ok(kind) => kind,
+            let of = match check::combine(left.of, op, right.of) {
+                Ok(of) => of,
                 Err(message) => {
                     self.report(Kind::UnitMismatch, at.clone(), message);
-                    None
+                    Type::Reported
                 }
             };
             let value = Value::Binary {
@@ -83,7 +81,7 @@ impl Parser<'_> {
                 op,
                 right: Box::new(right.value),
             };
-            left = Typed { value, kind, at };
+            left = Typed { value, of, at };
         }
         Ok(left)
     }
@@ -103,15 +101,23 @@ impl Parser<'_> {
         } else {
             self.value()?
         };
-        let value = if negative {
-            Value::Negate(Box::new(inner.value))
-        } else {
-            inner.value
-        };
+        let at = self.since(start);
+        if !negative {
+            return Ok(Typed { at, ..inner });
+        }
+        if inner.of == Type::Level {
+            let message = format!(
+                "`{}` has no opposite: it is {}",
+                self.text_at(inner.at),
+                Type::Level
+            );
+            self.report(Kind::UnitMismatch, at.clone(), message);
+            return Ok(Typed::reported(at));
+        }
         Ok(Typed {
-            value,
-            kind: inner.kind,
-            at: self.since(start),
+            value: Value::Negate(Box::new(inner.value)),
+            of: inner.of,
+            at,
         })
     }
 
@@ -124,129 +130,25 @@ impl Parser<'_> {
                 self.advance();
                 Ok(self.measured(measured, token.at.clone()))
             }
-            What::Word(word) if !is_keyword(word) => Ok(self.name(word, token.at.start)),
+            What::Word(word) if !is_keyword(word) => self.named(word),
             _ => self.expected("a metric or a number"),
         }
     }
 
     fn measured(&mut self, measured: &Measured, at: Range<usize>) -> Typed {
         match &measured.quantity {
-            Ok(quantity) => {
-                let value = Value::Number {
+            Ok(quantity) => Typed {
+                value: Value::Number {
                     value: quantity.value,
                     unit: quantity.unit,
-                };
-                Typed {
-                    value,
-                    kind: Some(quantity.unit),
-                    at,
-                }
-            }
+                },
+                of: Type::Of(quantity.unit),
+                at,
+            },
             Err(error) => {
                 self.report(Kind::BadQuantity, at.clone(), error.to_string());
-                unknown(at)
+                Typed::reported(at)
             }
         }
-    }
-
-    /// A metric, of one word or several, or something of the language that has no value in this version.
-    fn name(&mut self, word: &str, start: usize) -> Typed {
-        let lowered = word.to_ascii_lowercase();
-        let second = self.peek_second();
-        let called = second.is_some_and(|token| token.is_symbol("("));
-        let indexed = second.is_some_and(|token| token.is_symbol("["));
-        let looked_up = indexed && ["priority_metrics", "trust_levels"].contains(&lowered.as_str());
-        if called || looked_up {
-            self.advance();
-            self.skip_arguments();
-            let at = self.since(start);
-            if looked_up {
-                self.report(
-                    Kind::NotYetSupported,
-                    at.clone(),
-                    format!("this version does not read `{lowered}` in rules"),
-                );
-            } else if FUNCTIONS.contains(&lowered.as_str()) {
-                let message = format!("this version does not compute the function `{lowered}`");
-                self.report(Kind::NotYetSupported, at.clone(), message).help = Some(
-                    "compare the metric itself and let a FOR window ride out short peaks"
-                        .to_owned(),
-                );
-            } else {
-                let near = crate::problem::nearest(&lowered, FUNCTIONS);
-                let help = near.map(|near| format!("did you mean `{near}`?"));
-                self.report(
-                    Kind::UnknownMetric,
-                    at.clone(),
-                    format!("there is no function `{word}`"),
-                )
-                .help = help;
-            }
-            return unknown(at);
-        }
-        self.metric(start)
-    }
-
-    /// The longest run of words that names a metric; where none does, all of them are the unknown name.
-    fn metric(&mut self, start: usize) -> Typed {
-        let words = self.tokens[self.next..]
-            .iter()
-            .map_while(|token| match &token.what {
-                What::Word(word) if !is_keyword(word) => Some(word.as_str()),
-                _ => None,
-            })
-            .take(8)
-            .collect::<Vec<_>>();
-        for count in (1..=words.len()).rev() {
-            let error = match words[..count].join(" ").parse::<Metric>() {
-                Ok(metric) => {
-                    self.next += count;
-                    return Typed {
-                        value: Value::Signal(metric.into()),
-                        kind: Some(metric.unit()),
-                        at: self.since(start),
-                    };
-                }
-                Err(MetricError::Unknown { .. }) if count > 1 => continue,
-                Err(_) => {
-                    self.next += words.len();
-                    match words.join(" ").parse::<Metric>() {
-                        Err(error) => error,
-                        Ok(_) => continue,
-                    }
-                }
-            };
-            let at = self.since(start);
-            self.report_metric(&error, at.clone());
-            return unknown(at);
-        }
-        unknown(self.since(start))
-    }
-
-    fn report_metric(&mut self, error: &MetricError, at: Range<usize>) {
-        let names = || Metric::ALL.map(Metric::name).join(", ");
-        let (kind, message, help) = match error {
-            MetricError::Unknown { name, nearest } => {
-                let message = format!("there is no metric `{name}`");
-                let help = match nearest {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("metrics are {}", names()),
-                };
-                (Kind::UnknownMetric, message, help)
-            }
-        };
-        self.report(kind, at, message).help = Some(help);
-    }
-}
-
-/// Stands for what was reported; the rule never comes out.
-fn unknown(at: Range<usize>) -> Typed {
-    Typed {
-        value: Value::Number {
-            value: 0.0,
-            unit: Unit::Count,
-        },
-        kind: None,
-        at,
     }
 }
