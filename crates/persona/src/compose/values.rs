@@ -37,9 +37,12 @@ pub fn origin_of<'v>(values: &'v [EffectiveValue], path: &str) -> Option<&'v Ori
     else {
         return at(path);
     };
+    // A rule of which layers say something each is where its condition is.
     ["adaptation_rules", "telemetry_triggers"]
         .iter()
-        .find_map(|list| at(&format!("{list}[{rule}]")))
+        .find_map(|list| {
+            at(&format!("{list}[{rule}].when")).or_else(|| at(&format!("{list}[{rule}]")))
+        })
         .or_else(|| {
             let source = rule.strip_prefix("feed-")?;
             at(&format!("external_data_sources[{source}]"))
