@@ -20,9 +20,16 @@ pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
         report
             .rules
             .iter()
-            .map(|rule| RuleView {
-                origin: origin(tracked, &rule.name),
-                ..rule_view(rule, &report.resources, report.at)
+            .map(|rule| {
+                let origin = origin(tracked, &rule.name);
+                let view = rule_view(rule, &report.resources, report.at);
+                RuleView {
+                    line: origin
+                        .as_ref()
+                        .map_or(view.line, |origin| Some(origin.line)),
+                    origin,
+                    ..view
+                }
             })
             .collect()
     });
