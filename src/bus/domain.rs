@@ -224,7 +224,7 @@ impl Domain {
     }
 
     /// Why the domain did or did not change in the latest tick: `domain`, `name`, `at`, `summary` (one sentence),
-    /// `persona`, `rules` (each with `name`, `text`, `line`, `truth`, `state`, `detail`, `wants` and `looked`, what it
+    /// `persona`, `problems` (sentences), `rules` (each with `name`, `text`, `line`, `origin` (`document`, `tag`), `truth`, `state`, `detail`, `wants` and `looked`, what it
     /// looked at: `comparison`, `truth`, `metric`, `value`, `unit`, `source`, `age_ms`, `held_ms`, `needs_ms`) and
     /// `resources` (each with `resource`, `had`, `wanted`, `clamps`, `granted`, `action`). There are no options.
     #[zbus(out_args("explanation"))]
@@ -239,6 +239,28 @@ impl Domain {
         };
         match self.calls.ask(&call, command).await? {
             Reply::Explain(explain) => Ok(to_dict(&*explain)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What is in force on the domain: its persona with all that is below and above it, as one document in YAML with the
+    /// origin of each value as a comment, and the values in its order, each with `path`, `text` and `origin` (`document`,
+    /// `line` and, of an override, `tag`). Secrets are not shown. There are no options.
+    #[zbus(out_args("document", "values"))]
+    async fn effective_persona(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<(String, Vec<Dict>), Failure> {
+        Options::new(options).finish()?;
+        let command = Command::Effective {
+            domain: self.name_for_daemon(),
+        };
+        match self.calls.ask(&call, command).await? {
+            Reply::Effective(effective) => {
+                let values = to_dicts(&effective.values);
+                Ok((effective.document, values))
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -278,7 +300,8 @@ impl Domain {
     }
 
     /// The persona that the domain is bound to: `name`, `version`, `digest`, `origin` (`applied`, `tag`, `default`),
-    /// `tag`, `pinned`, `generation`. Empty when there is none.
+    /// `tag`, `pinned`, `generation`, `bases` (what it builds on, `NAME@VERSION`, the lowest first), `overrides` (the tags
+    /// whose overrides are laid over it, the lowest first); `digest` is of all of it. Empty when there is none.
     #[zbus(property)]
     async fn active_persona(&self) -> fdo::Result<Dict> {
         self.read(active_persona)

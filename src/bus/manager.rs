@@ -251,6 +251,60 @@ impl Manager {
         }
     }
 
+    /// Says what is laid over the persona of a domain with this tag: a fragment of a document, any of its keys but `name`,
+    /// `extends` and `default_persona`. All overrides of a domain's tags are laid over its persona by rising priority; two
+    /// of equal priority that set one value differently are a conflict, which is reported and changes nothing. Refused
+    /// where a domain with the tag would have no valid persona. Needs `org.virtpersona1.manage-personas`.
+    ///
+    /// Options: `priority` (i), 0 when absent; `format` (s) is `yaml`, `json` or `toml`, found by itself when absent.
+    /// The result has `tag`, `change` and `warnings` (as of CreatePersona). Error `InvalidPersona` has the problems in
+    /// the same form as its second argument.
+    #[zbus(out_args("mapped"))]
+    async fn map_override(
+        &self,
+        tag: String,
+        document: String,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        let mut options = Options::new(options);
+        let priority = options.number::<i32>("priority")?.unwrap_or(0);
+        let format = options.format()?;
+        options.finish()?;
+        let details_tag = tag.clone();
+        let details = HashMap::from([("tag", details_tag.as_str())]);
+        let command = Command::MapOverride {
+            tag,
+            document,
+            format,
+            priority,
+        };
+        match self
+            .0
+            .change(&call, Action::ManagePersonas, details, command)
+            .await?
+        {
+            Reply::Mapped(mapped) => Ok(to_dict(&mapped)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The override that a tag means: `tag`, `digest`, `format`, `document` (its text as it was given). There are no
+    /// options.
+    #[zbus(out_args("override"))]
+    async fn show_override(
+        &self,
+        tag: String,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        match self.0.ask(&call, Command::ShowOverride { tag }).await? {
+            Reply::Fragment(fragment) => Ok(to_dict(&fragment)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Takes the meaning of a tag away. Needs `org.virtpersona1.manage-personas`. There are no options.
     async fn unmap_tag(
         &self,
@@ -272,7 +326,8 @@ impl Manager {
         }
     }
 
-    /// What tags mean: `tag`, `persona`, `priority`, `domains` (names of those that have the tag). There are no options.
+    /// What tags mean: `tag`, `persona` or `override` (the digest of one), `priority`, `domains` (names of those that have
+    /// the tag). There are no options.
     #[zbus(out_args("mappings"))]
     async fn list_mappings(
         &self,

@@ -99,15 +99,13 @@ pub enum CatalogueError {
     },
     /// Too many layers.
     #[error(
-        "persona `{name}` builds on too much: at most {deepest} personas one on the other and {most} in all"
+        "persona `{name}` builds on too much: at most {} personas one on the other and {} in all",
+        persona::DEEPEST_LINEAGE,
+        persona::LARGEST_LINEAGE
     )]
     TooDeep {
         /// The persona.
         name: PersonaName,
-        /// The most one on the other.
-        deepest: usize,
-        /// The most in all.
-        most: usize,
     },
     /// Layers that are each valid and come to nothing together.
     #[error("{composition} is no valid persona: {}", first(.problems))]

@@ -78,6 +78,21 @@ pub enum Verb {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Print documents in canonical form, with their comments; needs no daemon
+    Fmt {
+        /// Documents, YAML, JSON or TOML (which becomes YAML); `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Put the canonical form in the place of the files
+        #[arg(long, conflicts_with = "check")]
+        write: bool,
+        /// Change and print nothing; exit status 1 where a file is not in canonical form
+        #[arg(long)]
+        check: bool,
+        /// The name of a persona whose document does not name itself
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Replay recorded metrics through a persona's rules and say what would have been done, and why; needs no daemon
     Simulate(Simulate),
     /// Store a persona
@@ -106,11 +121,26 @@ pub enum Verb {
     },
     /// List the personas
     List,
-    /// Show a persona's document
+    /// Show a persona's document, or what is in force on a domain
     Show {
-        /// The persona, NAME or NAME@VERSION
+        /// The persona; with --effective the domain, with --override the tag
         #[arg(value_name = "NAME[@VERSION]")]
         persona: String,
+        /// Show what is in force on a domain, with where each value was written
+        #[arg(long, conflicts_with = "fragment")]
+        effective: bool,
+        /// Show the override that a tag lays over personas
+        #[arg(long = "override")]
+        fragment: bool,
+    },
+    /// Compare the meaning of two personas; exit status 0 where it is the same, 1 where it differs, 2 on trouble
+    Diff {
+        /// A file, or a stored persona
+        #[arg(value_name = "FILE|NAME[@VERSION]")]
+        before: String,
+        /// Another
+        #[arg(value_name = "FILE|NAME[@VERSION]")]
+        after: String,
     },
     /// List the versions of a persona
     History {
@@ -174,15 +204,23 @@ pub enum Verb {
         #[arg(value_name = "+TAG|-TAG", allow_hyphen_values = true)]
         changes: Vec<String>,
     },
-    /// Say which persona a tag means
+    /// Say which persona a tag means, or what it lays over the persona of a domain
     Map {
         /// The tag
         #[arg(value_name = "TAG")]
         tag: String,
         /// The persona
-        #[arg(value_name = "PERSONA")]
-        persona: String,
-        /// Where a domain has several mapped tags, the highest wins
+        #[arg(
+            value_name = "PERSONA",
+            required_unless_present = "fragment",
+            conflicts_with = "fragment"
+        )]
+        persona: Option<String>,
+        /// Lay this document, in YAML, JSON or TOML, over whatever persona a domain has; `-` is standard input
+        #[arg(long = "override", value_name = "FILE")]
+        fragment: Option<PathBuf>,
+        /// Where a domain has several mapped tags, the persona of the highest wins, and a higher override is laid over a
+        /// lower one
         #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
         priority: i32,
     },
@@ -248,6 +286,9 @@ pub struct Simulate {
     /// The name of a persona whose document does not name itself
     #[arg(long)]
     pub name: Option<String>,
+    /// A document that the persona builds on; may be given several times
+    #[arg(long = "base", value_name = "FILE")]
+    pub bases: Vec<PathBuf>,
     /// vCPUs that the domain starts with, and the most that it may have [default: the persona's]
     #[arg(long, value_name = "N[:MAX]", value_parser = vcpus)]
     pub vcpus: Option<Range<u32>>,

@@ -20,6 +20,9 @@ use crate::view::{CheckState, DocumentFormat, ProblemView};
 
 pub mod args;
 mod check;
+mod diff;
+mod fmt;
+mod layers;
 mod man;
 mod screen;
 mod show;
@@ -41,6 +44,18 @@ enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A document cannot be replaced.
+    #[error("cannot write `{path}`")]
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// There is no file whose place the canonical form could take.
+    #[error(
+        "`{path}` cannot be rewritten in place: the canonical form of standard input has no file, and that of TOML is YAML; leave --write out and redirect the output"
+    )]
+    InPlace { path: String },
     /// A document is no text.
     #[error("`{path}` is not UTF-8 text")]
     NotText { path: String },
@@ -50,6 +65,12 @@ enum CliError {
         path: String,
         problems: Vec<ProblemView>,
     },
+    /// What a document builds on was not given.
+    #[error("`{path}` builds on `{base}`, which was not given; name its file with --base")]
+    NoBase { path: String, base: String },
+    /// What a document builds on comes to no order.
+    #[error("`{path}`: {reason}")]
+    Tangled { path: String, reason: String },
     /// What was recorded cannot be replayed.
     #[error("cannot replay `{path}`")]
     Trace {
@@ -66,6 +87,9 @@ enum CliError {
     /// A tag change is neither.
     #[error("`{0}` is neither +TAG nor -TAG; options stand before the tags")]
     TagChange(String),
+    /// Documents that do not compare.
+    #[error("`{name}` cannot be compared: {reason}")]
+    Incomparable { name: String, reason: String },
     /// The wait ended without the persona being active.
     #[error("{0}")]
     NotActive(String),
@@ -81,7 +105,7 @@ impl CliError {
     fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
-            Self::TagChange(_) | Self::Argument(_) | Self::Setting(_) => 2,
+            Self::TagChange(_) | Self::Argument(_) | Self::InPlace { .. } | Self::Setting(_) => 2,
             _ => 1,
         }
     }
@@ -92,9 +116,17 @@ impl CliError {
             Self::Client(ClientError::Refused { error, .. }) => error,
             Self::Client(ClientError::Unreachable { .. }) => "Unreachable",
             Self::Client(ClientError::Answer { .. }) => "Answer",
-            Self::Read { .. } | Self::NotText { .. } | Self::Invalid { .. } => "Document",
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::NotText { .. }
+            | Self::Invalid { .. }
+            | Self::NoBase { .. }
+            | Self::Tangled { .. }
+            | Self::Incomparable { .. } => "Document",
             Self::Trace { .. } => "Trace",
-            Self::Argument(_) | Self::TagChange(_) | Self::Setting(_) => "Usage",
+            Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } | Self::Setting(_) => {
+                "Usage"
+            }
             Self::NotActive(_) => "NotActive",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
@@ -114,6 +146,12 @@ enum Ended {
 pub fn run() -> ExitCode {
     let cli = Cli::parse().as_meant();
     let common = cli.common.clone();
+    // As diff(1) has it: 1 says that there is a difference.
+    let trouble = if matches!(cli.verb, Verb::Diff { .. }) {
+        2
+    } else {
+        1
+    };
     match verb(cli) {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Badly) => ExitCode::from(1),
@@ -124,7 +162,10 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Nothing is left to do where even the reason cannot be written.
             let _ = complain(&common, &error);
-            ExitCode::from(error.exit())
+            ExitCode::from(match error.exit() {
+                1 => trouble,
+                status => status,
+            })
         }
     }
 }
@@ -196,21 +237,46 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             screen.flush()?;
             Ok(Ended::Well)
         }
+        Verb::Fmt {
+            files,
+            write,
+            check,
+            name,
+        } => {
+            let output = match (write, check) {
+                (true, _) => fmt::Output::Write,
+                (_, true) => fmt::Output::Check,
+                _ => fmt::Output::Print,
+            };
+            let json = cli.common.json;
+            let ended = fmt::fmt(&files, name.as_deref(), output, json, &mut screen)?;
+            screen.flush()?;
+            Ok(ended)
+        }
+        Verb::Diff { before, after } => {
+            let ended =
+                runtime()?.block_on(diff::diff(&cli.common, &before, &after, &mut screen))?;
+            screen.flush()?;
+            Ok(ended)
+        }
         Verb::Man => {
             screen.raw(&man::page(Cli::command()))?;
             screen.flush()?;
             Ok(Ended::Well)
         }
         verb => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(CliError::Runtime)?;
-            let ended = runtime.block_on(talk(&cli.common, verb, &mut screen))?;
+            let ended = runtime()?.block_on(talk(&cli.common, verb, &mut screen))?;
             screen.flush()?;
             Ok(ended)
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)
 }
 
 /// The verbs that need the daemon.
@@ -245,6 +311,25 @@ async fn talk(common: &Common, verb: Verb, screen: &mut Screen) -> Result<Ended,
         Prepared::Show(persona) => {
             let document = client.show(&persona.name, persona.version).await?;
             show::print(screen, json, &document, show::document)?;
+        }
+        Prepared::ShowEffective { domain } => {
+            let effective = client.effective(&domain).await?;
+            show::print(screen, json, &effective, show::effective)?;
+        }
+        Prepared::ShowOverride { tag } => {
+            let fragment = client.show_override(&tag).await?;
+            show::print(screen, json, &fragment, show::fragment)?;
+        }
+        Prepared::MapOverride {
+            tag,
+            document,
+            format,
+            priority,
+        } => {
+            let mapped = client
+                .map_override(&tag, &document, format, priority)
+                .await?;
+            show::print(screen, json, &mapped, show::mapped)?;
         }
         Prepared::Tag {
             domain,
@@ -300,6 +385,18 @@ enum Prepared {
         version: u32,
     },
     Show(PersonaRef),
+    ShowEffective {
+        domain: String,
+    },
+    ShowOverride {
+        tag: String,
+    },
+    MapOverride {
+        tag: String,
+        document: String,
+        format: Option<DocumentFormat>,
+        priority: i32,
+    },
     Tag {
         domain: String,
         add: Vec<String>,
@@ -340,7 +437,28 @@ fn prepare(verb: Verb) -> Result<Prepared, CliError> {
                 version,
             }
         }
-        Verb::Show { persona } => {
+        Verb::Show {
+            persona: domain,
+            effective: true,
+            ..
+        } => Prepared::ShowEffective { domain },
+        Verb::Show {
+            persona: tag,
+            fragment: true,
+            ..
+        } => Prepared::ShowOverride { tag },
+        Verb::Map {
+            tag,
+            fragment: Some(file),
+            priority,
+            ..
+        } => Prepared::MapOverride {
+            tag,
+            document: read_document(&file)?,
+            format: format_of(&file),
+            priority,
+        },
+        Verb::Show { persona, .. } => {
             Prepared::Show(PersonaRef::parse(&persona).map_err(CliError::Argument)?)
         }
         Verb::Tag { domain, changes } => {
@@ -436,8 +554,9 @@ async fn plain(
         }
         Verb::Map {
             tag,
-            persona,
+            persona: Some(persona),
             priority,
+            ..
         } => {
             client.map(&tag, &persona, priority).await?;
             done(screen, json, &format!("{tag} means {persona}"))?;
@@ -470,10 +589,13 @@ async fn plain(
         // The others have been prepared, or need no daemon.
         Verb::Check { .. }
         | Verb::Simulate(_)
+        | Verb::Fmt { .. }
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }
         | Verb::Show { .. }
+        | Verb::Diff { .. }
+        | Verb::Map { .. }
         | Verb::Tag { .. }
         | Verb::Apply { .. }
         | Verb::Completions { .. }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use persona::{Loaded, Persona};
+use persona::{Effective, Persona};
 use serde::Serialize;
 
+use super::CliError;
 use super::args::{self, Simulate};
-use super::check::load;
+use super::check::read;
+use super::layers::{Known, Outcome as Read};
 use super::screen::{Cell, Colour, Screen, Style, Table, clean};
-use super::{CliError, read_bytes};
 use crate::simulate::{
     Happening, Load, Outcome, ReplayError, Setting, Sizes, Survey, TraceError, What, replay,
 };
@@ -87,10 +88,9 @@ struct PlayedColumn {
 /// # Errors
 /// Where the persona is not valid, the trace cannot be played, or the output cannot be written.
 pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Result<(), CliError> {
-    let text = read_bytes(&what.persona)?;
-    let Loaded { persona, warnings } = load(&what.persona, &text, what.name.as_deref())
-        .map_err(|problems| invalid(&what.persona, json, &problems))?;
-    let sizes = Sizes::of(&persona, &setting(what))?;
+    let effective = load(what, json)?;
+    let persona = &effective.persona;
+    let sizes = Sizes::of(persona, &setting(what))?;
     let path = what.trace.display().to_string();
     let problem = |source| CliError::Trace {
         path: path.clone(),
@@ -115,7 +115,7 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
     };
     let (mut happenings, mut left_out) = (Vec::new(), 0);
     if !json {
-        heading(&persona, &trace, &sizes, screen)?;
+        heading(persona, &trace, &sizes, screen)?;
     }
     let mut tell = |happening: Happening| -> io::Result<()> {
         if !json {
@@ -130,7 +130,7 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
     };
     let again = open(&what.trace).map_err(problem)?;
     let outcome =
-        replay(&persona, sizes, &survey, again, &mut tell).map_err(|error| match error {
+        replay(persona, sizes, &survey, again, &mut tell).map_err(|error| match error {
             ReplayError::Trace(error) => problem(error.into()),
             ReplayError::Told(error) => CliError::Output(error),
         })?;
@@ -140,7 +140,7 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
             digest: persona.digest.to_string(),
             trace,
             domain: sizes,
-            warnings: warnings.iter().map(ProblemView::from).collect(),
+            warnings: effective.warnings.iter().map(ProblemView::from).collect(),
             happenings,
             left_out,
             outcome,
@@ -163,6 +163,25 @@ fn setting(what: &Simulate) -> Setting {
             args::Load::Open => Load::Open,
             args::Load::Closed => Load::Closed,
         },
+    }
+}
+
+/// The persona with all that it builds on.
+fn load(what: &Simulate, json: bool) -> Result<Effective, CliError> {
+    let mut known = Known::default();
+    for base in &what.bases {
+        known.add(None, read(base, None)?);
+    }
+    let document = read(&what.persona, what.name.as_deref())?;
+    let path = what.persona.display().to_string();
+    match known.read(&document) {
+        Read::Whole(effective) => Ok(*effective),
+        Read::Wrong(problems) => Err(invalid(&what.persona, json, &problems)),
+        Read::Part { missing, .. } => Err(CliError::NoBase {
+            path,
+            base: missing.to_string(),
+        }),
+        Read::Tangled { reason } => Err(CliError::Tangled { path, reason }),
     }
 }
 

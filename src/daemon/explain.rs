@@ -8,7 +8,8 @@ use planner::report::{Clamp, ResourceReport, RuleReport, Verdict, Wish, amount_t
 use super::tracked::Tracked;
 use super::{show, tick};
 use crate::view::{
-    ActionView, ClampView, ExplainView, LookedView, ResourceView, RuleState, RuleView, TruthWord,
+    ActionView, ClampView, ExplainView, LookedView, OriginView, ResourceView, RuleState, RuleView,
+    TruthWord,
 };
 
 /// Explains the last tick of a domain.
@@ -19,7 +20,10 @@ pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
         report
             .rules
             .iter()
-            .map(|rule| rule_view(rule, &report.resources, report.at))
+            .map(|rule| RuleView {
+                origin: origin(tracked, &rule.name),
+                ..rule_view(rule, &report.resources, report.at)
+            })
             .collect()
     });
     let resources = report.map_or_else(Vec::new, |report| {
@@ -35,9 +39,16 @@ pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
         at: report.map_or(now, |report| report.at),
         summary: summary(tracked),
         persona: tracked.persona.bound.clone(),
+        problems: tracked.persona.problem.iter().cloned().collect(),
         rules,
         resources,
     }
+}
+
+/// Where a rule was written.
+fn origin(tracked: &Tracked, rule: &str) -> Option<OriginView> {
+    let layers = tracked.persona.layers.as_ref()?;
+    persona::origin_of(&layers.values, &format!("rules[{rule}]")).map(OriginView::from)
 }
 
 fn summary(tracked: &Tracked) -> String {
@@ -117,6 +128,7 @@ fn rule_view(rule: &RuleReport, resources: &[ResourceReport], at: Moment) -> Rul
         name: rule.name.clone(),
         text: rule.text.clone(),
         line: Some(rule.line),
+        origin: None,
         truth: truth(rule.truth),
         state,
         detail,

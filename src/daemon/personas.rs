@@ -171,9 +171,12 @@ impl Daemon {
         (side.state, side.detail, side.since) = (state, detail, since);
         side.bound = activation.and_then(|activation| super::show::bound(activation, pinned));
         match activation.and_then(Activation::in_force) {
-            None => side.in_force = None,
+            None => (side.in_force, side.layers) = (None, None),
             Some(composition) => match self.catalog.effective(&composition) {
-                Ok(composed) => side.in_force = Some(composed.persona.clone()),
+                Ok(composed) => {
+                    side.in_force = Some(composed.persona.clone());
+                    side.layers = Some(composed);
+                }
                 // What is known of it stays in force.
                 Err(error) => tracing::error!(
                     error = sentence_of(&error),

@@ -18,6 +18,7 @@ use super::happened::Happened;
 use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::{AgentFacts, GuestWords};
+use crate::catalog::Composed;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
 use crate::observe::{GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
@@ -88,6 +89,8 @@ pub(super) struct PersonaSide {
     pub(super) bound: Option<BoundPersona>,
     /// What its rules are evaluated by: what the guest has activated, or what waits for an agent that is not there.
     pub(super) in_force: Option<Arc<Persona>>,
+    /// Where each of its values was written.
+    pub(super) layers: Option<Arc<Composed>>,
     pub(super) state: ActivationState,
     pub(super) detail: Option<String>,
     pub(super) since: Option<Moment>,
@@ -104,6 +107,7 @@ impl Default for PersonaSide {
         Self {
             bound: None,
             in_force: None,
+            layers: None,
             state: ActivationState::None,
             detail: None,
             since: None,

@@ -94,11 +94,17 @@ impl From<&persona::EffectiveValue> for EffectiveValueView {
         Self {
             path: value.path.clone(),
             text: value.text.clone(),
-            origin: OriginView {
-                document: value.origin.document.clone(),
-                line: value.origin.line,
-                tag: value.origin.tag.clone(),
-            },
+            origin: (&value.origin).into(),
+        }
+    }
+}
+
+impl From<&persona::Origin> for OriginView {
+    fn from(origin: &persona::Origin) -> Self {
+        Self {
+            document: origin.document.clone(),
+            line: origin.line,
+            tag: origin.tag.clone(),
         }
     }
 }
@@ -209,6 +215,9 @@ pub struct ProblemView {
     pub kind: String,
     /// What is wrong.
     pub message: String,
+    /// The document that has it, where it is another than the one that was given: a base, an override.
+    #[serde(default)]
+    pub document: Option<String>,
     /// Line in the document, from 1.
     pub line: u32,
     /// Column in that line, in characters, from 1.
@@ -234,6 +243,7 @@ impl From<&persona::Problem> for ProblemView {
             },
             kind,
             message: problem.message.clone(),
+            document: problem.document.clone(),
             line: problem.span.line,
             column: problem.span.column,
             length: problem.span.length,

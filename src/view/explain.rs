@@ -6,6 +6,7 @@ use persona::signal::{Source, Unit};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
+use super::catalog::OriginView;
 use super::domain::{ActivationView, BoundPersona, OutcomeWord, Resource};
 
 /// Why a domain did or did not change in its latest tick.
@@ -22,6 +23,9 @@ pub struct ExplainView {
     /// The persona whose rules were looked at.
     #[serde(default)]
     pub persona: Option<BoundPersona>,
+    /// Why the domain does not have what its tags and bindings want, each a sentence.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Each rule of the persona, in its order.
     #[serde(default)]
     pub rules: Vec<RuleView>,
@@ -40,6 +44,9 @@ pub struct RuleView {
     /// Its line in the document.
     #[serde(default)]
     pub line: Option<u32>,
+    /// The document, with the tag whose override it is.
+    #[serde(default)]
+    pub origin: Option<OriginView>,
     /// Whether its condition held.
     pub truth: TruthWord,
     /// What the rule did about it.

@@ -112,6 +112,17 @@ async fn what_people_see() {
             &["tag", "web"],
             &["tag", "web", "+more", "-web"],
             &["map", "db", "web-high", "--priority", "3"],
+            &[
+                "map",
+                "prod",
+                "--override",
+                "tests/bus/documents/override.yaml",
+            ],
+            &["maps"],
+            &["show", "--override", "prod"],
+            &["show", "--effective", "web"],
+            &["diff", "web-high@1", "web-high@2"],
+            &["diff", "web-high", "tests/bus/documents/override.yaml"],
             &["unmap", "db"],
             &["apply", "db", "web-high", "--dry-run"],
             &["apply", "db", "web-high"],
@@ -144,6 +155,14 @@ async fn what_programs_see() {
             &["maps", "--json"],
             &["tag", "web", "--json"],
             &["map", "db", "web-high", "--json"],
+            &[
+                "map",
+                "prod",
+                "--override",
+                "tests/bus/documents/override.yaml",
+                "--json",
+            ],
+            &["show", "--effective", "web", "--json"],
             &["apply", "db", "web-high", "--dry-run", "--json"],
             &["apply", "web", "web-high", "--wait", "--json"],
             &["deactivate", "db", "--json"],
@@ -176,6 +195,23 @@ async fn what_is_refused_says_why() {
             &["apply", "web", "broken"],
             &["apply", "web", "fails", "--wait"],
             &["apply", "web", "@3"],
+            &[
+                "map",
+                "prod",
+                "--override",
+                "tests/bus/documents/wrong.yaml",
+            ],
+            &[
+                "map",
+                "prod",
+                "web-high",
+                "--override",
+                "tests/bus/documents/wrong.yaml",
+            ],
+            &["map", "prod"],
+            &["show", "--effective", "wbe"],
+            &["diff", "web-high", "/nonexistent.yaml"],
+            &["diff", "web-high", "web-high@0"],
             &["tag", "web", "plain"],
             &["create", &bad],
             &["create", &bad, "--json"],
@@ -206,6 +242,23 @@ async fn check_shows_every_problem_without_a_daemon() {
         "bad.yaml",
         "name: web\nbase_configuration:\n  cpu: {min: 4, max: 2}\nnonsense: 1\n",
     );
+    let restyled = write(
+        "restyled.json",
+        "{\"BaseConfiguration\": {\"cpu\": {\"max\": 4, \"share\": 1000}}, \"name\": \"Web\"}",
+    );
+    let other = write(
+        "other.yaml",
+        "name: web\nbase_configuration: {cpu: 2, memory: {max: 4 GiB}}\n",
+    );
+    let derived = write(
+        "derived.yaml",
+        "name: shop\nextends: web\nbase_configuration: {memory: {max: 4 GiB}}\n",
+    );
+    let circle = write("circle.yaml", "name: web\nextends: [shop]\n");
+    let broken = write(
+        "broken.yaml",
+        "name: broken\nextends: web\nbase_configuration: {cpu: {min: 5}}\n",
+    );
     let nameless = write("nameless.json", "{\"description\": \"no name\"}\n");
     let shown = session(
         None,
@@ -216,6 +269,14 @@ async fn check_shows_every_problem_without_a_daemon() {
             &["check", &nameless],
             &["check", &nameless, "--name", "given"],
             &["check", "/nonexistent.yaml"],
+            &["check", &derived],
+            &["check", &derived, &good, "--json"],
+            &["check", &derived, &circle],
+            &["check", &broken, &good],
+            &["diff", &good, &restyled],
+            &["diff", &good, &other],
+            &["diff", &good, &other, "--json"],
+            &["diff", &good, &bad],
         ],
     )
     .await

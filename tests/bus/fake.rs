@@ -14,10 +14,11 @@ use virt_persona::hypervisor::RunState;
 use virt_persona::view::{
     ActivationState, ActivationView, AgentState, AgentView, AppliedView, AuditRecordView,
     AuditView, BoundPersona, Change, CheckState, CheckView, ClampView, DecisionView, DoctorView,
-    DocumentFormat, DocumentView, DomainView, ExplainView, HostView, HypervisorState,
-    HypervisorView, LookedView, ManagerView, MappingView, MemoryMechanism, MemoryView, Origin,
-    OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView,
-    RuleState, RuleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    DocumentFormat, DocumentView, DomainView, EffectiveValueView, EffectiveView, ExplainView,
+    FragmentView, HostView, HypervisorState, HypervisorView, LookedView, ManagerView, MappedView,
+    MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord, PersonaView,
+    PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView, RuleState, RuleView,
+    Severity, StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -231,12 +232,70 @@ fn carry_out(
             publish(views, |view| {
                 view.mappings.push(MappingView {
                     tag,
-                    persona,
+                    persona: Some(persona),
+                    fragment: None,
                     priority,
                     domains: Vec::new(),
                 });
             });
             Ok(Reply::Done(Change::Changed))
+        }
+        Command::MapOverride {
+            tag,
+            document,
+            priority,
+            ..
+        } => {
+            if document.contains("wrong") {
+                return Err(Refusal::InvalidPersona {
+                    problems: vec![problem()],
+                    rendered: "error: the document has a problem\n".to_owned(),
+                });
+            }
+            publish(views, |view| {
+                view.mappings.push(MappingView {
+                    tag: tag.clone(),
+                    persona: None,
+                    fragment: Some("fade".repeat(16)),
+                    priority,
+                    domains: Vec::new(),
+                });
+            });
+            Ok(Reply::Mapped(MappedView {
+                tag,
+                change: Change::Changed,
+                warnings: vec![ProblemView {
+                    document: Some("override".to_owned()),
+                    severity: Severity::Warning,
+                    ..problem()
+                }],
+            }))
+        }
+        Command::ShowOverride { tag } => Ok(Reply::Fragment(FragmentView {
+            tag,
+            digest: "fade".repeat(16),
+            format: DocumentFormat::Yaml,
+            document: "description: laid over\n".to_owned(),
+        })),
+        Command::Effective { domain } => {
+            now.domain_named(&domain)?;
+            let origin = |document: &str, line, tag: Option<&str>| OriginView {
+                document: document.to_owned(),
+                line,
+                tag: tag.map(str::to_owned),
+            };
+            let value = |path: &str, text: &str, origin| EffectiveValueView {
+                path: path.to_owned(),
+                text: text.to_owned(),
+                origin,
+            };
+            Ok(Reply::Effective(Box::new(EffectiveView {
+                document: "name: web-high # web-high@2:1\ndescription: laid over # override:1 (tag prod)\n".to_owned(),
+                values: vec![
+                    value("name", "web-high", origin("web-high@2", 1, None)),
+                    value("description", "laid over", origin("override", 1, Some("prod"))),
+                ],
+            })))
         }
         Command::Unmap { tag } => {
             publish(views, |view| view.mappings.retain(|m| m.tag != tag));
@@ -277,6 +336,7 @@ fn problem() -> ProblemView {
         severity: Severity::Error,
         kind: "unknown-key".to_owned(),
         message: "a persona has no key `nonsense`".to_owned(),
+        document: None,
         line: 1,
         column: 1,
         length: 8,
@@ -319,6 +379,8 @@ fn bound(name: &str) -> BoundPersona {
         tag: Some("web".to_owned()),
         pinned: false,
         generation: 7,
+        bases: Vec::new(),
+        overrides: Vec::new(),
     }
 }
 
@@ -358,10 +420,16 @@ fn explain(domain: &DomainView) -> ExplainView {
         at: Moment(1_700_000_000_000),
         summary: "grows to 4 vCPUs and not to 6, because the domain allows no more".to_owned(),
         persona: domain.persona.clone(),
+        problems: Vec::new(),
         rules: vec![RuleView {
             name: "grow-cpu".to_owned(),
             text: "IF cpu.utilization > 80% FOR 5m THEN add 4 vcpus".to_owned(),
             line: Some(12),
+            origin: Some(OriginView {
+                document: "web-base@1".to_owned(),
+                line: 12,
+                tag: None,
+            }),
             truth: TruthWord::True,
             state: RuleState::Fired,
             detail: None,
@@ -435,6 +503,8 @@ pub(crate) fn persona(name: &str) -> PersonaView {
     PersonaView {
         name: name.to_owned(),
         description: Some("Front end of the shop".to_owned()),
+        extends: Vec::new(),
+        problem: None,
         versions: 2,
         current: 2,
         digest: "d2".repeat(32),
@@ -571,7 +641,8 @@ fn view() -> View {
         ]),
         mappings: vec![MappingView {
             tag: "web".to_owned(),
-            persona: "web-high".to_owned(),
+            persona: Some("web-high".to_owned()),
+            fragment: None,
             priority: -5,
             domains: vec!["web".to_owned()],
         }],

@@ -166,7 +166,9 @@ fn a_persona_reaches_the_guest_and_every_command_tells_of_it_in_json() {
     site.done(&["create", file.to_str().unwrap()]);
     let plan = site.json(&["apply", "web", "front", "--dry-run"]);
     assert!(
-        plan["lines"].to_string().contains("environment.APP_ROLE"),
+        plan["lines"]
+            .to_string()
+            .contains("environment_variables.APP_ROLE"),
         "{plan}"
     );
     assert_eq!(

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod compose;
+mod difference;
 mod digest;
 mod document;
 pub mod domain;
@@ -15,14 +16,17 @@ mod model;
 mod problem;
 mod quantity;
 mod read;
+mod reformat;
 pub mod rule;
 pub mod signal;
 pub mod units;
 mod validate;
 
 pub use compose::{
-    Clash, Effective, EffectiveValue, Header, Layer, LayerKind, Part, clash, compose, header, part,
+    Clash, DEEPEST_LINEAGE, Effective, EffectiveValue, Header, LARGEST_LINEAGE, Layer, LayerKind,
+    LineageError, Part, clash, compose, header, lineage, origin_of, part,
 };
+pub use difference::{Difference, contents, difference};
 pub use digest::Digest;
 pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;
@@ -37,5 +41,6 @@ pub use model::{
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
 pub use read::{Loaded, load};
+pub use reformat::{Reformatted, reformat};
 pub use signal::{Metric, MetricError, Reading, Signal, Signals, Source, Unit};
 pub use units::{Bytes, Moment};

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use persona::{
-    Effective, Format, Kind, Layer, LayerKind, Problems, SourceText, clash, compose, header, load,
-    part,
+    Effective, Format, Kind, Layer, LayerKind, Problems, SourceText, clash, compose, difference,
+    header, load, origin_of, part,
 };
 use proptest::prelude::*;
 
@@ -126,13 +126,18 @@ fn the_upper_layer_wins_value_by_value_and_each_knows_where_it_is_from() {
             (text, origin),
             "{path}"
         );
-        assert_eq!(effective.origin(path), Some(&value.origin));
+        assert_eq!(origin_of(&effective.values, path), Some(&value.origin));
     }
     assert_eq!(
-        effective.origin("base_configuration.cpu").unwrap().document,
+        origin_of(&effective.values, "base_configuration.cpu")
+            .unwrap()
+            .document,
         "web-base@1"
     );
-    assert_eq!(effective.origin("environment_variables.ZONE"), None);
+    assert_eq!(
+        origin_of(&effective.values, "environment_variables.ZONE"),
+        None
+    );
 }
 
 #[test]
@@ -311,6 +316,53 @@ fn layers_of_equal_rank_clash_where_they_set_one_value_differently() {
         "allowed_switches: [b]",
         Some("allowed_switches"),
     );
+}
+
+#[test]
+fn two_personas_differ_in_what_they_mean_and_in_nothing_else() {
+    let one = "name: web\nbase_configuration: {cpu: {min: 1, max: 4}, memory: {max: 4 GiB}}\nenvironment_variables: {A: x}\n\
+        adaptation_rules:\n  - {name: up, when: cpu.utilization > 80%, then: add 1 vcpus}\n  - IF cpu.utilization < 5% THEN remove 1 vcpus\n";
+    let restyled = "# a comment\nEnvironmentVariables:\n  A: 'x'\nadaptation_rules:\n  - name: up\n    when: cpu.utilization > 80%\n    then: [add 1 vcpus]\n\
+        \x20 - if CPU.utilization < 5% then remove 1 vcpus\nbase_configuration:\n  memory: {max: 4096 MiB}\n  cpu: {max: 4, min: 1, share: 1000}\nname: web\n";
+    let other = "name: web\nbase_configuration: {cpu: {min: 1, max: 8}, memory: {max: 4 GiB, min: 1 GiB}}\nenvironment_variables: {B: y}\n\
+        adaptation_rules:\n  - IF cpu.utilization < 5% THEN remove 1 vcpus\n  - {name: up, when: cpu.utilization > 90%, then: add 1 vcpus}\n";
+    let persona = |text: &str| load(&source("x", text)).unwrap().persona;
+    let check = |one: &str, other: &str, expected: &[&str]| {
+        let shown: Vec<_> = difference(&persona(one), &persona(other))
+            .into_iter()
+            .map(|difference| {
+                format!(
+                    "{}: {} -> {}",
+                    difference.path,
+                    difference.before.unwrap_or_default(),
+                    difference.after.unwrap_or_default()
+                )
+            })
+            .collect();
+        assert_eq!(shown, expected);
+    };
+    check(one, restyled, &[]);
+    check(one, one, &[]);
+    check(
+        one,
+        other,
+        &[
+            "base_configuration.cpu.max: 4 -> 8",
+            "base_configuration.memory.min: 256 MiB -> 1 GiB",
+            "base_configuration.memory.reservation: 256 MiB -> 1 GiB",
+            "environment_variables.A: x -> ",
+            "environment_variables.B:  -> y",
+            "rules[rule-1]:  -> IF cpu.utilization < 5% THEN remove 1 vcpus COOLDOWN 1m PRIORITY 0",
+            "rules[rule-2]: IF cpu.utilization < 5% THEN remove 1 vcpus COOLDOWN 1m PRIORITY 0 -> ",
+            "rules[up]: IF cpu.utilization > 80% THEN add 1 vcpus COOLDOWN 1m PRIORITY 0 -> IF cpu.utilization > 90% THEN add 1 vcpus COOLDOWN 1m PRIORITY 0",
+        ],
+    );
+    let named = |first: &str, second: &str| {
+        format!(
+            "name: web\nadaptation_rules:\n  - {{name: {first}, when: cpu.utilization > 80%, then: add 1 vcpus}}\n  - {{name: {second}, when: cpu.utilization > 80%, then: add 1 vcpus}}\n"
+        )
+    };
+    check(&named("a", "b"), &named("b", "a"), &["rules: a, b -> b, a"]);
 }
 
 fn same_as_loaded(name: &str, text: &[u8], format: Format) {

@@ -18,9 +18,9 @@ use super::error::word_of;
 use super::record::record_from_dict;
 use super::{BusChoice, names};
 use crate::view::{
-    AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView, ExplainView,
-    HostView, HypervisorView, ManagerView, MappingView, PersonaView, PlanView, ProblemView,
-    StoredView, VersionView,
+    AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView, EffectiveView,
+    ExplainView, FragmentView, HostView, HypervisorView, ManagerView, MappedView, MappingView,
+    PersonaView, PlanView, ProblemView, StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -301,6 +301,51 @@ impl Client {
     pub async fn map(&self, tag: &str, persona: &str, priority: i32) -> Answer<()> {
         let options = options([("priority", Some(Variant::from(priority)))]);
         self.manager_call("MapTag", &(tag, persona, options)).await
+    }
+
+    /// Says what a tag lays over the persona of a domain.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn map_override(
+        &self,
+        tag: &str,
+        document: &str,
+        format: Option<DocumentFormat>,
+        priority: i32,
+    ) -> Answer<MappedView> {
+        let options = options([
+            ("priority", Some(Variant::from(priority))),
+            ("format", format.map(format_word)),
+        ]);
+        let arguments = (tag, document, options);
+        self.view(names::ROOT, names::MANAGER, "MapOverride", &arguments)
+            .await
+    }
+
+    /// The override that a tag means.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn show_override(&self, tag: &str) -> Answer<FragmentView> {
+        let arguments = (tag, Given::new());
+        self.view(names::ROOT, names::MANAGER, "ShowOverride", &arguments)
+            .await
+    }
+
+    /// What is in force on a domain, each value with its origin.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn effective(&self, domain: &str) -> Answer<EffectiveView> {
+        let path = self.domain_path(domain).await?;
+        let (document, values): (String, Vec<Dict>) = self
+            .call(&path, names::DOMAIN, "EffectivePersona", &(Given::new(),))
+            .await?;
+        Ok(EffectiveView {
+            document,
+            values: read_all("EffectivePersona", values)?,
+        })
     }
 
     /// Takes a tag's meaning away.

@@ -64,11 +64,28 @@ pub(in crate::cli) fn explain(screen: &mut Screen, explain: &ExplainView) -> io:
     );
     let tick = screen.colour().paint(Style::Dim, &clean(&tick));
     screen.line(&tick)?;
+    for problem in &explain.problems {
+        let problem = screen.colour().paint(Style::Bad, &clean(problem));
+        screen.line(&problem)?;
+    }
+    let own = explain
+        .persona
+        .as_ref()
+        .map(|persona| format!("{}@{}", persona.name, persona.version));
     for rule in &explain.rules {
         screen.line("")?;
         let line = rule
             .line
             .map_or_else(String::new, |line| format!(", line {line}"));
+        // The document is named where it is another than the persona's own.
+        let of = match &rule.origin {
+            Some(origin) if Some(&origin.document) != own.as_ref() => match &origin.tag {
+                Some(tag) => format!(" of the {} of tag {tag}", origin.document),
+                None => format!(" of {}", origin.document),
+            },
+            _ => String::new(),
+        };
+        let line = clean(&format!("{line}{of}"));
         let truth = screen
             .colour()
             .paint(truth_style(rule.truth), &word(&rule.truth));

@@ -15,9 +15,9 @@ use super::screen::{Cell, Screen, Style, Table, clean};
 use super::time;
 use crate::view::{
     ActivationState, ActivationView, AgentState, AppliedView, AuditRecordView, AuditView,
-    BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, ExplainView,
-    MappingView, MemoryView, Origin, PersonaView, PlanView, ReadingView, Resource, StoredView,
-    TruthWord, VcpuView, VersionView,
+    BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, EffectiveView,
+    ExplainView, FragmentView, MappedView, MappingView, MemoryView, Origin, PersonaView, PlanView,
+    ProblemView, ReadingView, Resource, StoredView, TruthWord, VcpuView, VersionView,
 };
 
 /// Prints a view as JSON or by its function.
@@ -88,7 +88,15 @@ fn bound(persona: &BoundPersona) -> String {
         Origin::Tag => format!("tag {}", known(persona.tag.as_ref())),
         Origin::Default => "default".to_owned(),
     };
-    format!("{}@{} ({why})", persona.name, persona.version)
+    let mut text = format!("{}@{} ({why})", persona.name, persona.version);
+    if !persona.bases.is_empty() {
+        text.push_str(&format!(", on {}", persona.bases.join(", ")));
+    }
+    if !persona.overrides.is_empty() {
+        let tags = persona.overrides.join(", ");
+        text.push_str(&format!(", with the override of {tags}"));
+    }
+    text
 }
 
 /// The state of an activation in words.
@@ -355,6 +363,31 @@ pub(super) fn document(screen: &mut Screen, document: &DocumentView) -> io::Resu
     }
 }
 
+/// `show --effective`: the document alone, with the origins as its comments.
+pub(super) fn effective(screen: &mut Screen, effective: &EffectiveView) -> io::Result<()> {
+    screen.raw(&effective.document)
+}
+
+/// `show --override`: the text alone, so that it can be written to a file and mapped again.
+pub(super) fn fragment(screen: &mut Screen, fragment: &FragmentView) -> io::Result<()> {
+    screen.raw(&fragment.document)?;
+    if fragment.document.ends_with('\n') {
+        Ok(())
+    } else {
+        screen.raw("\n")
+    }
+}
+
+/// `map --override`.
+pub(super) fn mapped(screen: &mut Screen, mapped: &MappedView) -> io::Result<()> {
+    let what = match mapped.change {
+        Change::Changed => "lays its override over personas",
+        Change::Unchanged => "did so already; nothing is changed",
+    };
+    screen.line(&clean(&format!("{} {what}", mapped.tag)))?;
+    warnings(screen, &mapped.warnings)
+}
+
 /// `create`, `update`, `set-current`.
 pub(super) fn stored(screen: &mut Screen, stored: &StoredView) -> io::Result<()> {
     let what = match stored.change {
@@ -365,10 +398,18 @@ pub(super) fn stored(screen: &mut Screen, stored: &StoredView) -> io::Result<()>
         "{}@{} {what}",
         stored.name, stored.version
     )))?;
+    warnings(screen, &stored.warnings)
+}
+
+fn warnings(screen: &mut Screen, warnings: &[ProblemView]) -> io::Result<()> {
     let label = screen.colour().paint(Style::Warning, "warning:");
-    for warning in &stored.warnings {
+    for warning in warnings {
+        let of = warning
+            .document
+            .as_ref()
+            .map_or_else(String::new, |document| format!("{document}, "));
         let text = clean(&format!(
-            "line {} column {}: {}",
+            "{of}line {} column {}: {}",
             warning.line, warning.column, warning.message
         ));
         screen.line(&format!("{label} {text}"))?;

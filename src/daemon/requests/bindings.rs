@@ -1,8 +1,10 @@
 //! What people do to one domain: apply and take back a persona, see what that would change.
 
+use persona::origin_of;
+
 use super::refusal;
 use crate::audit::AuditKind;
-use crate::catalog::{self, ExplicitBinding, Insistence};
+use crate::catalog::{Composed, Composition, ExplicitBinding, Insistence, Resolution, VersionId};
 use crate::command::{Caller, DomainName, Mode, PersonaRef, Refusal, Reply};
 use crate::daemon::{Daemon, show};
 use crate::hypervisor::DomainId;
@@ -19,15 +21,34 @@ impl Daemon {
     ) -> Result<Reply, Refusal> {
         let id = self.domain(domain)?;
         let reference = self.reference(persona)?;
-        if mode == Mode::DryRun {
-            return self.plan_of(id, &reference);
-        }
-        let mut batch = Batch::new();
         let binding = ExplicitBinding {
             persona: reference.clone(),
             by: caller.name.clone(),
             at: self.clock.now(),
         };
+        let tags = &self.domains[&id].description.tags;
+        let (composition, composed) = match self.catalog.resolve_with(&binding, tags) {
+            Resolution::Bound(bound) => {
+                let composition = self.catalog.composition(&bound).map_err(refusal)?;
+                let composed = self.catalog.effective(&composition).map_err(refusal)?;
+                (composition, composed)
+            }
+            Resolution::Conflict(conflict) => {
+                return Err(Refusal::Conflict {
+                    reason: conflict.to_string(),
+                });
+            }
+            // A person's own choice is never nothing; the answer is a refusal should it ever be.
+            Resolution::Unbound => {
+                return Err(Refusal::Refused {
+                    reason: format!("`{reference}` gives the domain no persona"),
+                });
+            }
+        };
+        if mode == Mode::DryRun {
+            return Ok(Reply::Plan(self.plan_of(id, &composition, &composed)));
+        }
+        let mut batch = Batch::new();
         self.catalog
             .bind(&mut batch, id, binding)
             .map_err(refusal)?;
@@ -85,90 +106,36 @@ impl Daemon {
     }
 
     /// What an activation would change, without changing anything.
-    pub(in crate::daemon) fn plan_of(
-        &self,
-        id: DomainId,
-        reference: &catalog::PersonaRef,
-    ) -> Result<Reply, Refusal> {
-        let (summary, persona) = self.catalog.persona(reference).map_err(refusal)?;
+    fn plan_of(&self, id: DomainId, composition: &Composition, then: &Composed) -> PlanView {
         let tracked = &self.domains[&id];
-        let now = tracked.persona.in_force.as_deref();
-        let origin = format!("{}@{}", summary.name, summary.number);
-        let mut lines = Vec::new();
-        let mut line = |subject: String, now: Option<String>, then: Option<String>| {
-            if now != then {
-                lines.push(PlanLine {
-                    subject,
-                    now,
-                    then,
-                    from: origin.clone(),
-                });
-            }
+        let VersionId { name, version } = &composition.persona;
+        let default = format!("{name}@{version}, by default");
+        let from = |path: &str| {
+            origin_of(&then.values, path).map_or_else(
+                || default.clone(),
+                |origin| {
+                    let tag = origin.tag.as_ref();
+                    let tag = tag.map_or_else(String::new, |tag| format!(" (tag {tag})"));
+                    format!("{}, line {}{tag}", origin.document, origin.line)
+                },
+            )
         };
-        let cpu = |persona: &persona::Persona| persona.base.cpu;
-        let memory = |persona: &persona::Persona| persona.base.memory;
-        let (old, new) = (now.and_then(cpu), cpu(&persona));
-        line(
-            "vcpus.min".into(),
-            old.as_ref().map(|c| c.min.to_string()),
-            new.as_ref().map(|c| c.min.to_string()),
-        );
-        line(
-            "vcpus.max".into(),
-            old.as_ref().and_then(|c| c.max).map(|max| max.to_string()),
-            new.as_ref().and_then(|c| c.max).map(|max| max.to_string()),
-        );
-        let (old, new) = (now.and_then(memory), memory(&persona));
-        line(
-            "memory.min".into(),
-            old.as_ref().map(|m| m.min.to_string()),
-            new.as_ref().map(|m| m.min.to_string()),
-        );
-        line(
-            "memory.max".into(),
-            old.as_ref().and_then(|m| m.max).map(|max| max.to_string()),
-            new.as_ref().and_then(|m| m.max).map(|max| max.to_string()),
-        );
-        let names = now
+        let differences = match tracked.persona.in_force.as_deref() {
+            Some(now) => persona::difference(now, &then.persona),
+            None => persona::contents(&then.persona),
+        };
+        let lines = differences
             .into_iter()
-            .flat_map(|now| now.environment.keys())
-            .chain(persona.environment.keys());
-        let mut names: Vec<&String> = names.collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            let shown = |of: &persona::Persona| of.environment.get(name).map(shown);
-            let old = now.and_then(shown);
-            line(format!("environment.{name}"), old, shown(&persona));
-        }
-        for rule in &persona.rules {
-            let old = now.and_then(|now| now.rules.iter().find(|old| old.name == rule.name));
-            line(
-                format!("rule.{}", rule.name),
-                old.map(|old| old.text.clone()),
-                Some(rule.text.clone()),
-            );
-        }
-        for old in now.into_iter().flat_map(|now| &now.rules) {
-            if !persona.rules.iter().any(|rule| rule.name == old.name) {
-                line(format!("rule.{}", old.name), Some(old.text.clone()), None);
-            }
-        }
-        let script = |script: &Option<persona::Script>| {
-            script
-                .as_ref()
-                .map(|script| format!("{} as {}", script.interpreter, script.user))
-        };
-        line(
-            "pre_activation_script".into(),
-            None,
-            script(&persona.pre_activation),
-        );
-        line(
-            "post_activation_script".into(),
-            None,
-            script(&persona.post_activation),
-        );
+            .map(|difference| PlanLine {
+                from: match difference.after {
+                    Some(_) => from(&difference.path),
+                    None => format!("{name}@{version} does not say it"),
+                },
+                subject: difference.path,
+                now: difference.before,
+                then: difference.after,
+            })
+            .collect();
         let bad = |check: &&crate::view::CheckView| check.state != crate::view::CheckState::Ok;
         let obstacles = self
             .doctor(Some(id))
@@ -177,21 +144,13 @@ impl Daemon {
             .filter(bad)
             .map(|check| check.sentence.clone())
             .collect();
-        Ok(Reply::Plan(PlanView {
+        PlanView {
             domain: id,
             name: tracked.description.name.clone(),
-            persona: summary.name.to_string(),
-            version: summary.number.get(),
+            persona: name.to_string(),
+            version: version.get(),
             lines,
             obstacles,
-        }))
-    }
-}
-
-/// A variable's value for people.
-fn shown(value: &persona::EnvironmentValue) -> String {
-    match value {
-        persona::EnvironmentValue::Text(text) => text.clone(),
-        persona::EnvironmentValue::Secret { .. } => "(secret)".to_owned(),
+        }
     }
 }

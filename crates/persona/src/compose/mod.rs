@@ -6,6 +6,7 @@
 
 mod clash;
 mod header;
+mod lineage;
 mod values;
 
 use crate::digest::{self, Digest};
@@ -18,6 +19,8 @@ use crate::read::Reader;
 
 pub use clash::{Clash, clash};
 pub use header::{Header, header};
+pub use lineage::{DEEPEST_LINEAGE, LARGEST_LINEAGE, LineageError, lineage};
+pub use values::origin_of;
 
 /// What a layer is, which decides what it may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,19 +68,6 @@ pub struct Effective {
     pub values: Vec<EffectiveValue>,
     /// All of it as one document in YAML, the origin of each value as a comment behind it.
     pub document: String,
-}
-
-impl Effective {
-    /// Where the value at a path, or the first value below it, was written.
-    pub fn origin(&self, path: &str) -> Option<&Origin> {
-        let below = |value: &&EffectiveValue| {
-            value
-                .path
-                .strip_prefix(path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.values.iter().find(below).map(|value| &value.origin)
-    }
 }
 
 /// What a layer is by itself.

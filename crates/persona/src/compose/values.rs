@@ -3,7 +3,7 @@
 
 use super::EffectiveValue;
 use super::clash::name;
-use crate::document::{Node, Text, Value};
+use crate::document::{Node, Origin, Text, Value};
 use crate::merge::{self, ListMerge};
 
 /// What is shown instead of a secret.
@@ -14,6 +14,40 @@ pub(super) fn values(root: &Node, text: &Text) -> Vec<EffectiveValue> {
     let mut found = Vec::new();
     collect(root, text, &mut Vec::new(), String::new(), &mut found);
     found
+}
+
+/// Where what is at a path was written: the value itself, the first value below it, or the value that spells it. Paths
+/// of a [`Difference`](crate::Difference) are known too. `None` for what nobody wrote, a default.
+pub fn origin_of<'v>(values: &'v [EffectiveValue], path: &str) -> Option<&'v Origin> {
+    let below = |path: &str, root: &str| {
+        path.strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let at = |path: &str| {
+        values
+            .iter()
+            .find(|value| below(&value.path, path) || below(path, &value.path))
+            .map(|value| &value.origin)
+    };
+    let Some(rule) = path
+        .strip_prefix("rules[")
+        .and_then(|rest| rest.strip_suffix(']'))
+    else {
+        return at(path);
+    };
+    ["adaptation_rules", "telemetry_triggers"]
+        .iter()
+        .find_map(|list| at(&format!("{list}[{rule}]")))
+        .or_else(|| {
+            // A rule without a name has that of its list with its number from 1.
+            let (word, number) = rule.rsplit_once('-')?;
+            let index = number.parse::<usize>().ok()?.checked_sub(1)?;
+            match word {
+                "rule" => at(&format!("adaptation_rules[{index}]")),
+                "trigger" => at(&format!("telemetry_triggers[{index}]")),
+                _ => None,
+            }
+        })
 }
 
 fn collect(

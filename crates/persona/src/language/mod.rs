@@ -6,8 +6,11 @@ mod canonical;
 mod guest;
 mod profile;
 mod resources;
+mod respell;
 mod root;
 mod rules;
+#[cfg(test)]
+mod sample;
 mod software;
 mod words;
 
@@ -17,6 +20,7 @@ pub(crate) use profile::{
     COST, CPU_NEED, LIFECYCLE, MEMORY_NEED, POINT, RATE_NEED, REQUEST_NEED, SECURITY,
 };
 pub(crate) use resources::{BASE, CPU, DISK, MEMORY, PACKAGE};
+pub(crate) use respell::respell;
 pub(crate) use root::{ROOT, TRUST, WEIGHT};
 pub(crate) use rules::{RULE, SOURCE};
 pub(crate) use software::constraint;
