@@ -283,12 +283,12 @@ pub struct Simulate {
     /// `time,cpu.utilization,memory.available [MiB],event`
     #[arg(long, value_name = "T.csv")]
     pub trace: PathBuf,
+    /// A document on which the persona builds; may be given several times
+    #[arg(long = "base", value_name = "FILE")]
+    pub bases: Vec<PathBuf>,
     /// The name of a persona whose document does not name itself
     #[arg(long)]
     pub name: Option<String>,
-    /// A document that the persona builds on; may be given several times
-    #[arg(long = "base", value_name = "FILE")]
-    pub bases: Vec<PathBuf>,
     /// vCPUs that the domain starts with, and the most that it may have [default: the persona's]
     #[arg(long, value_name = "N[:MAX]", value_parser = vcpus)]
     pub vcpus: Option<Range<u32>>,

@@ -11,6 +11,7 @@ mod stage;
 
 mod control;
 mod crash;
+mod layers;
 mod life;
 mod personas;
 mod refusals;

@@ -149,7 +149,9 @@ fn tree(text: &mut Text, layer: &Layer<'_>, problems: &mut Vec<Problem>) -> Opti
     match layer.kind {
         LayerKind::Persona => {
             if let Some(entry) = take(entries, "extends") {
-                header::references(&entry, text, problems);
+                let mut reader = Reader::new(text, std::mem::take(problems));
+                reader.extends(&entry.value, &None);
+                *problems = reader.into_problems();
             }
         }
         LayerKind::Base => {

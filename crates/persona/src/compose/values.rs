@@ -1,9 +1,11 @@
 //! An effective persona for people: each value with its path and its origin, and the whole as a document with the origins
 //! as comments.
 
+use std::collections::BTreeMap;
+
 use super::EffectiveValue;
 use super::clash::name;
-use crate::document::{Node, Origin, Text, Value};
+use crate::document::{self, Entry, Format, Node, Origin, SourceText, Text, Value, print};
 use crate::merge::{self, ListMerge};
 
 /// What is shown instead of a secret.
@@ -35,9 +37,16 @@ pub fn origin_of<'v>(values: &'v [EffectiveValue], path: &str) -> Option<&'v Ori
     else {
         return at(path);
     };
+    // A rule of which layers say something each is where its condition is.
     ["adaptation_rules", "telemetry_triggers"]
         .iter()
-        .find_map(|list| at(&format!("{list}[{rule}]")))
+        .find_map(|list| {
+            at(&format!("{list}[{rule}].when")).or_else(|| at(&format!("{list}[{rule}]")))
+        })
+        .or_else(|| {
+            let source = rule.strip_prefix("feed-")?;
+            at(&format!("external_data_sources[{source}]"))
+        })
         .or_else(|| {
             // A rule without a name has that of its list with its number from 1.
             let (word, number) = rule.rsplit_once('-')?;
@@ -103,116 +112,92 @@ fn is_secret(keys: &[String]) -> bool {
     matches!(keys, [first, _, last] if first == "environment_variables" && last == "secret")
 }
 
-/// The tree as YAML in block style, with the origin behind each value.
+/// The tree as YAML with the origin behind each value, as a comment. Values that stand in one line have their origins in
+/// the order of their first.
 pub(super) fn document(root: &Node, text: &Text) -> String {
-    let mut printer = Printer {
-        text,
-        keys: Vec::new(),
-        out: String::new(),
+    let hidden = hide(root, &mut Vec::new());
+    let printed = print(&hidden, text, &[]).text;
+    let source = SourceText {
+        name: "",
+        text: printed.as_bytes(),
+        format: Format::Yaml,
+        persona_name: None,
     };
-    printer.node(root, 0);
-    printer.out
-}
-
-struct Printer<'t> {
-    text: &'t Text,
-    keys: Vec<String>,
-    out: String,
-}
-
-impl Printer<'_> {
-    /// A node whose first line begins where the output stands; further lines are indented by `depth` levels.
-    fn node(&mut self, node: &Node, depth: usize) {
-        let indent = |out: &mut String, first: bool| {
-            if !first {
-                out.push_str(&"  ".repeat(depth));
-            }
-        };
-        match &node.value {
-            Value::Map(entries) if !entries.is_empty() => {
-                for (index, entry) in entries.iter().enumerate() {
-                    indent(&mut self.out, index == 0);
-                    self.out.push_str(&quoted(&entry.key));
-                    self.out.push(':');
-                    self.keys.push(entry.key.clone());
-                    if is_branch(&entry.value) {
-                        self.out.push('\n');
-                        self.out.push_str(&"  ".repeat(depth + 1));
-                        self.node(&entry.value, depth + 1);
-                    } else {
-                        self.out.push(' ');
-                        self.leaf(&entry.value, depth + 1);
-                    }
-                    self.keys.pop();
-                }
-            }
-            Value::List(items) if !items.is_empty() => {
-                for (index, item) in items.iter().enumerate() {
-                    indent(&mut self.out, index == 0);
-                    self.out.push_str("- ");
-                    if is_branch(item) {
-                        self.node(item, depth + 1);
-                    } else {
-                        self.leaf(item, depth + 1);
-                    }
-                }
-            }
-            _ => self.leaf(node, depth),
+    // What was printed reads back as the same tree, so that its values and those of the tree meet one by one.
+    let (again, tree) = document::parse(&source, &mut Vec::new());
+    let (mut values, mut places) = (Vec::new(), Vec::new());
+    leaves(root, &mut values);
+    if let Some(tree) = &tree {
+        leaves(tree, &mut places);
+    }
+    let lines: Vec<&str> = printed.lines().collect();
+    let mut comments: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (value, place) in values.into_iter().zip(places) {
+        let origin = text.origin(&value.at).to_string();
+        let number = usize::try_from(again.span(&place.at).line).unwrap_or_default();
+        let block = place.scalar().is_some_and(|text| text.contains('\n'));
+        let index = number.saturating_sub(1);
+        let index = if block { header(&lines, index) } else { index };
+        let line = comments.entry(index).or_default();
+        if !line.contains(&origin) {
+            line.push(origin);
         }
     }
-
-    /// A value on the present line; the lines of a longer text follow, indented by `depth` levels.
-    fn leaf(&mut self, node: &Node, depth: usize) {
-        let origin = self.text.origin(&node.at);
-        let value = shown(node, &self.keys);
-        let block = matches!(node.value, Value::Quoted(_)) && is_block(&value);
-        if block {
-            let end = if value.ends_with('\n') { "|" } else { "|-" };
-            self.out.push_str(&format!("{end} # {origin}\n"));
-            for line in value.lines() {
-                if !line.is_empty() {
-                    self.out.push_str(&"  ".repeat(depth));
-                }
-                self.out.push_str(line);
-                self.out.push('\n');
-            }
-            return;
+    let mut out = String::with_capacity(printed.len() * 2);
+    for (index, line) in lines.iter().enumerate() {
+        out.push_str(line);
+        if let Some(origins) = comments.get(&index) {
+            out.push_str(&format!(" # {}", origins.join(", ")));
         }
-        let value = match &node.value {
-            Value::Quoted(_) => quoted(&value),
-            _ => value,
-        };
-        self.out.push_str(&format!("{value} # {origin}\n"));
+        out.push('\n');
+    }
+    out
+}
+
+/// The line with the header of the block whose text begins on a line: a comment further down would be text.
+fn header(lines: &[&str], text: usize) -> usize {
+    let is_header = |index: &usize| {
+        let line = lines.get(*index).copied().unwrap_or_default();
+        let line = line.trim_end_matches(|c: char| c.is_ascii_digit() || "+-".contains(c));
+        line.ends_with(": |") || line.ends_with("- |") || line == "|"
+    };
+    (0..text).rev().find(is_header).unwrap_or(text)
+}
+
+/// The same tree without secrets.
+fn hide(node: &Node, keys: &mut Vec<String>) -> Node {
+    let value = match &node.value {
+        _ if is_secret(keys) => Value::Quoted(HIDDEN.to_owned()),
+        Value::Map(entries) => {
+            let entries = entries.iter().map(|entry| {
+                keys.push(entry.key.clone());
+                let value = hide(&entry.value, keys);
+                keys.pop();
+                Entry {
+                    value,
+                    ..entry.clone()
+                }
+            });
+            Value::Map(entries.collect())
+        }
+        Value::List(items) => Value::List(items.iter().map(|item| hide(item, keys)).collect()),
+        single => single.clone(),
+    };
+    Node {
+        value,
+        at: node.at.clone(),
     }
 }
 
-fn is_branch(node: &Node) -> bool {
+/// What has nothing below it, in the order of the text.
+fn leaves<'n>(node: &'n Node, found: &mut Vec<&'n Node>) {
     match &node.value {
-        Value::Map(entries) => !entries.is_empty(),
-        Value::List(items) => !items.is_empty(),
-        Value::Plain(_) | Value::Quoted(_) => false,
+        Value::Map(entries) if !entries.is_empty() => {
+            entries.iter().for_each(|entry| leaves(&entry.value, found));
+        }
+        Value::List(items) if !items.is_empty() => {
+            items.iter().for_each(|item| leaves(item, found));
+        }
+        _ => found.push(node),
     }
-}
-
-/// Whether a text can stand as a literal block.
-fn is_block(text: &str) -> bool {
-    let body = text.strip_suffix('\n').unwrap_or(text);
-    text.contains('\n')
-        && !body.is_empty()
-        && !body.ends_with('\n')
-        && !text.starts_with([' ', '\n'])
-        && !text.chars().any(|c| c.is_control() && c != '\n')
-}
-
-/// A text as a key or value that every reader of YAML takes for text.
-fn quoted(text: &str) -> String {
-    let first = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/_.-".contains(c);
-    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
-    let lowered = text.to_ascii_lowercase();
-    if first && text.chars().all(plain) && !words.contains(&lowered.as_str()) {
-        return text.to_owned();
-    }
-    // A JSON string is a YAML string in double quotes.
-    serde_json::Value::from(text).to_string()
 }

@@ -225,7 +225,20 @@ impl Reader<'_> {
         self.report(Kind::BadName, node, message, Some(help));
     }
 
-    fn extends(&mut self, node: &Node, own: &Option<PersonaName>) -> Vec<Reference> {
+    /// The name and the bases alone.
+    pub(crate) fn header(
+        &mut self,
+        root: &Node,
+        given_name: Option<&str>,
+    ) -> Option<(PersonaName, Vec<Reference>)> {
+        let fields = self.fields(root, &language::ROOT)?;
+        let name = self.own_name(root, &fields, given_name);
+        let extends = fields.get("extends");
+        let extends = extends.map_or_else(Vec::new, |node| self.extends(node, &name));
+        Some((name?, extends))
+    }
+
+    pub(crate) fn extends(&mut self, node: &Node, own: &Option<PersonaName>) -> Vec<Reference> {
         let mut found: Vec<Reference> = Vec::new();
         for item in self.items(node, "extends", "bases", limits::MOST_BASES) {
             let Some(text) = self.line_of(item, "extends", limits::LONGEST_LINE) else {

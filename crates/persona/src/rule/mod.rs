@@ -5,6 +5,7 @@ mod action;
 mod ast;
 mod check;
 mod condition;
+mod describe;
 mod eval;
 mod lex;
 mod named;
@@ -19,9 +20,10 @@ use crate::document::{self, Text};
 use crate::problem::Problems;
 
 pub use ast::{Action, Condition, Direction, Limit, MemoryAmount, Performed, Resource, Rule};
-pub(crate) use ast::{Comparison, Expr, Value};
+pub(crate) use ast::{Arithmetic, Comparison, Expr, Value};
 pub use eval::{Looked, Trail, Truth, Windows};
 pub use phrase::{Phrase, phrases};
+pub(crate) use spoken::comparisons as spoken_comparisons;
 pub use window::Function;
 
 impl Rule {
