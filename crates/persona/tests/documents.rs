@@ -73,18 +73,6 @@ fn accepted_documents_mean_what_stands_beside_them() {
     }
 }
 
-#[test]
-fn examples_load_without_a_warning() {
-    for path in documents("../../examples/personas") {
-        let loaded = load_file(&path).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-        assert_eq!(
-            path.file_stem().unwrap().to_str().unwrap(),
-            loaded.persona.name.as_str()
-        );
-    }
-}
-
 fn load_text(text: &[u8], persona_name: Option<&str>) -> Result<Loaded, Problems> {
     load(&SourceText {
         name: "test.yaml",
