@@ -17,5 +17,7 @@ pub mod act;
 
 pub mod daemon;
 
+pub mod simulate;
+
 pub mod bus;
 pub mod cli;

@@ -9,8 +9,11 @@
 mod observe {
     pub(crate) mod tree;
 
+    mod disks;
     mod domains;
     mod groups;
     mod guests;
+    mod interfaces;
     mod processes;
+    mod slow;
 }

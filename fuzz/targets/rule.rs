@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use persona::rule::{Holds, Rule, Trail};
+use persona::rule::{Rule, Trail, Windows};
 use persona::signal::{Event, Named};
 use persona::{Metric, Moment, Reading, Signals, Source};
 
@@ -52,13 +52,18 @@ fuzz_target!(|text: &str| -> Corpus {
         Ok(again) => assert_eq!(again, rule),
         Err(problems) => panic!("`{}` is not read back: {problems}", rule.text),
     }
-    let mut holds = Holds::default();
+    let mut holds = Windows::default();
     for step in 0..4_u32 {
         let now = Moment(u64::from(step) * 1000);
         let value = f64::from(step) * 40.0;
         let mut trail = Trail::recording();
-        rule.when
-            .evaluate(&Everything { value, now }, rule.source, &mut holds, now, &mut trail);
+        rule.when.evaluate(
+            &Everything { value, now },
+            rule.source,
+            &mut holds,
+            now,
+            &mut trail,
+        );
         rule.when.would_hold(&Everything { value, now }, now);
     }
     Corpus::Keep

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use persona::{Bytes, Quantity, Unit};
 
 use crate::bus::BusChoice;
 
@@ -77,6 +78,23 @@ pub enum Verb {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Print documents in canonical form, with their comments; needs no daemon
+    Fmt {
+        /// Documents, YAML, JSON or TOML (which becomes YAML); `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Put the canonical form in the place of the files
+        #[arg(long, conflicts_with = "check")]
+        write: bool,
+        /// Change and print nothing; exit status 1 where a file is not in canonical form
+        #[arg(long)]
+        check: bool,
+        /// The name of a persona whose document does not name itself
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Replay recorded metrics through a persona's rules and say what would have been done, and why; needs no daemon
+    Simulate(Simulate),
     /// Store a persona
     Create {
         /// The document, YAML, JSON or TOML; `-` is standard input
@@ -255,6 +273,94 @@ pub enum Verb {
     Man,
 }
 
+/// What `simulate` is told.
+#[derive(Clone, Debug, Args)]
+pub struct Simulate {
+    /// The document, YAML, JSON or TOML; `-` is standard input
+    #[arg(value_name = "PERSONA")]
+    pub persona: PathBuf,
+    /// The recorded metrics: comma-separated values whose first line names the columns, such as
+    /// `time,cpu.utilization,memory.available [MiB],event`
+    #[arg(long, value_name = "T.csv")]
+    pub trace: PathBuf,
+    /// A document on which the persona builds; may be given several times
+    #[arg(long = "base", value_name = "FILE")]
+    pub bases: Vec<PathBuf>,
+    /// The name of a persona whose document does not name itself
+    #[arg(long)]
+    pub name: Option<String>,
+    /// vCPUs that the domain starts with, and the most that it may have [default: the persona's]
+    #[arg(long, value_name = "N[:MAX]", value_parser = vcpus)]
+    pub vcpus: Option<Range<u32>>,
+    /// Memory that the domain starts with, and the most that it may have [default: the persona's]
+    #[arg(long, value_name = "SIZE[:MAX]", value_parser = memory)]
+    pub memory: Option<Range<Bytes>>,
+    /// vCPUs that the host has for the domain [default: as many as it may have]
+    #[arg(long, value_name = "N")]
+    pub host_vcpus: Option<u32>,
+    /// Memory that the host has for the domain [default: as much as it may have]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub host_memory: Option<Bytes>,
+    /// Whether readings are played as they are, or are the work of a domain of the start size, which is less of a larger
+    /// one
+    #[arg(long, value_enum, default_value_t)]
+    pub load: Load,
+}
+
+/// How the load of a trace goes with the size of the domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Load {
+    /// Readings are played as they are
+    #[default]
+    Open,
+    /// Readings of CPU and memory were recorded at the start size and change with the size
+    Closed,
+}
+
+/// A start, and a limit where one is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range<T> {
+    /// The start.
+    pub start: T,
+    /// The limit.
+    pub most: Option<T>,
+}
+
+fn range<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Range<T>, String> {
+    let (start, most) = match text.split_once(':') {
+        Some((start, most)) => (start, Some(read(most)?)),
+        None => (text, None),
+    };
+    Ok(Range {
+        start: read(start)?,
+        most,
+    })
+}
+
+fn vcpus(text: &str) -> Result<Range<u32>, String> {
+    range(text, |count| {
+        let read = count.trim().parse().ok().filter(|count| *count > 0);
+        read.ok_or_else(|| format!("`{count}` is no number of vCPUs; write 4, or 4:16"))
+    })
+}
+
+fn memory(text: &str) -> Result<Range<Bytes>, String> {
+    range(text, size)
+}
+
+fn size(text: &str) -> Result<Bytes, String> {
+    let advice = "write a size such as `4 GiB`, or `4 GiB:16 GiB`";
+    match Quantity::parse(text) {
+        // A size is below 2^53 and not negative, and a part of a byte is none.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Ok(quantity) if quantity.unit == Unit::Bytes && quantity.value >= 1.0 => {
+            Ok(Bytes(quantity.value as u64))
+        }
+        Ok(_) => Err(format!("`{text}` is no size; {advice}")),
+        Err(error) => Err(format!("{error}; {advice}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +379,21 @@ mod tests {
     #[test]
     fn the_definition_holds() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_of_a_simulated_domain_are_read_with_their_limits() {
+        fn range<T>(start: T, most: Option<T>) -> Range<T> {
+            Range { start, most }
+        }
+        assert_eq!(vcpus("4"), Ok(range(4, None)));
+        assert_eq!(vcpus("4:16"), Ok(range(4, Some(16))));
+        let gib = |count: u64| Bytes::from_mib(count * 1024);
+        assert_eq!(memory("4 GiB:16GiB"), Ok(range(gib(4), Some(gib(16)))));
+        assert!(vcpus("0").is_err() && vcpus("4:").is_err() && vcpus("-1").is_err());
+        for bad in ["4", "4 G", "0 B", "1 GiB:", "5 min"] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -72,7 +72,8 @@ pub(super) fn check(
     }
 }
 
-fn read(file: &Path, name: Option<&str>) -> Result<Given, CliError> {
+/// Reads one document.
+pub(super) fn read(file: &Path, name: Option<&str>) -> Result<Given, CliError> {
     let text = read_bytes(file)?;
     let shown = file.display().to_string();
     Ok(Given {

@@ -21,10 +21,12 @@ use crate::view::{CheckState, DocumentFormat, ProblemView};
 pub mod args;
 mod check;
 mod diff;
+mod fmt;
 mod layers;
 mod man;
 mod screen;
 mod show;
+mod simulate;
 pub mod time;
 mod wait;
 mod watch;
@@ -42,9 +44,43 @@ enum CliError {
         #[source]
         source: io::Error,
     },
+    /// A document cannot be replaced.
+    #[error("cannot write `{path}`")]
+    Write {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// There is no file whose place the canonical form could take.
+    #[error(
+        "`{path}` cannot be rewritten in place: the canonical form of standard input has no file, and that of TOML is YAML; leave --write out and redirect the output"
+    )]
+    InPlace { path: String },
     /// A document is no text.
     #[error("`{path}` is not UTF-8 text")]
     NotText { path: String },
+    /// What a document builds on is not there.
+    #[error("`{path}` builds on {missing}, which is not given; name its document with --base FILE")]
+    Incomplete { path: String, missing: String },
+    /// What documents build on comes to no order.
+    #[error("`{path}`: {reason}")]
+    Tangled { path: String, reason: String },
+    /// A document is no persona; what is wrong with it was printed.
+    #[error("`{path}` is no valid persona; `virt-persona check` says the same")]
+    Invalid {
+        path: String,
+        problems: Vec<ProblemView>,
+    },
+    /// What was recorded cannot be replayed.
+    #[error("cannot replay `{path}`")]
+    Trace {
+        path: String,
+        #[source]
+        source: simulate::TraceProblem,
+    },
+    /// There is no such domain to simulate.
+    #[error(transparent)]
+    Setting(#[from] crate::simulate::SettingError),
     /// An argument is not right.
     #[error("{0}")]
     Argument(Refusal),
@@ -69,7 +105,7 @@ impl CliError {
     fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
-            Self::TagChange(_) | Self::Argument(_) => 2,
+            Self::TagChange(_) | Self::Argument(_) | Self::InPlace { .. } | Self::Setting(_) => 2,
             _ => 1,
         }
     }
@@ -80,8 +116,17 @@ impl CliError {
             Self::Client(ClientError::Refused { error, .. }) => error,
             Self::Client(ClientError::Unreachable { .. }) => "Unreachable",
             Self::Client(ClientError::Answer { .. }) => "Answer",
-            Self::Read { .. } | Self::NotText { .. } | Self::Incomparable { .. } => "Document",
-            Self::Argument(_) | Self::TagChange(_) => "Usage",
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::NotText { .. }
+            | Self::Invalid { .. }
+            | Self::Incomplete { .. }
+            | Self::Tangled { .. }
+            | Self::Incomparable { .. } => "Document",
+            Self::Trace { .. } => "Trace",
+            Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } | Self::Setting(_) => {
+                "Usage"
+            }
             Self::NotActive(_) => "NotActive",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
@@ -157,7 +202,8 @@ fn complain(common: &Common, error: &CliError) -> io::Result<()> {
     }
     if common.json {
         let problems: &[ProblemView] = match error {
-            CliError::Client(ClientError::Refused { problems, .. }) => problems,
+            CliError::Client(ClientError::Refused { problems, .. })
+            | CliError::Invalid { problems, .. } => problems,
             _ => &[],
         };
         Screen::stdout().json(&Complaint {
@@ -186,11 +232,32 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             screen.flush()?;
             Ok(ended)
         }
+        Verb::Fmt {
+            files,
+            write,
+            check,
+            name,
+        } => {
+            let output = match (write, check) {
+                (true, _) => fmt::Output::Write,
+                (_, true) => fmt::Output::Check,
+                _ => fmt::Output::Print,
+            };
+            let json = cli.common.json;
+            let ended = fmt::fmt(&files, name.as_deref(), output, json, &mut screen)?;
+            screen.flush()?;
+            Ok(ended)
+        }
         Verb::Diff { before, after } => {
             let ended =
                 runtime()?.block_on(diff::diff(&cli.common, &before, &after, &mut screen))?;
             screen.flush()?;
             Ok(ended)
+        }
+        Verb::Simulate(what) => {
+            simulate::simulate(&what, cli.common.json, &mut screen)?;
+            screen.flush()?;
+            Ok(Ended::Well)
         }
         Verb::Man => {
             screen.raw(&man::page(Cli::command()))?;
@@ -521,6 +588,8 @@ async fn plain(
         }
         // The others have been prepared, or need no daemon.
         Verb::Check { .. }
+        | Verb::Fmt { .. }
+        | Verb::Simulate(_)
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }

@@ -290,7 +290,11 @@ impl Daemon {
             }
         }
         match emulator.filter(|_| run != Run::Off) {
-            Some(emulator) => self.observer.attach(id, emulator),
+            Some(emulator) => {
+                self.observer.attach(id, emulator);
+                self.observer
+                    .follow_interfaces(id, &tracked.description.interfaces);
+            }
             None => self.observer.detach(id),
         }
         if fresh {
@@ -364,6 +368,8 @@ impl Daemon {
                 return;
             }
         };
+        let asked = self.last_slow.unwrap_or_else(|| self.clock.now());
+        let slow = self.config.tick.slow_interval();
         for (id, mut stats) in stats {
             let Some(tracked) = self.domains.get_mut(&id) else {
                 self.look(id);
@@ -375,6 +381,9 @@ impl Daemon {
                 .last_update
                 .map(|seconds| self.clock.of_wall(seconds).0 / 1000);
             tracked.balloon = stats.balloon;
+            if let Some(disks) = stats.disks {
+                tracked.disks.take(disks, asked, slow);
+            }
             let description = &tracked.description;
             let vcpus = stats
                 .vcpus_plugged

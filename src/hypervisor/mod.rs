@@ -60,6 +60,14 @@ pub struct VirtioMem {
     pub current: Bytes,
 }
 
+/// A network interface of the definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The host's network device that carries its packets; absent where it has none, as in user mode, and while the
+    /// domain does not run.
+    pub device: Option<String>,
+}
+
 /// A domain as its live (or, when off, persistent) definition and libvirt's state describe it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainDescription {
@@ -93,6 +101,8 @@ pub struct DomainDescription {
     pub balloon_current: Option<Bytes>,
     /// The balloon device's statistics period; absent when statistics are off.
     pub balloon_period: Option<Duration>,
+    /// Network interfaces.
+    pub interfaces: Vec<Interface>,
     /// Whether a virtio-serial controller is there, which a channel added live needs.
     pub virtio_serial: bool,
     /// Host socket of the persona agent's channel.
@@ -114,6 +124,34 @@ pub struct DomainStats {
     pub vcpus_plugged: Option<u32>,
     /// What the balloon knows.
     pub balloon: BalloonStats,
+    /// Disks; `None` where the hypervisor tells nothing of them.
+    pub disks: Option<Vec<DiskStats>>,
+}
+
+/// One disk, CD-ROM drives and the like included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// The name that the definition gives it in the guest, such as `vda`.
+    pub target: String,
+    /// What the emulator has counted; absent where it could not be asked, or does not count this disk.
+    pub counters: Option<DiskCounters>,
+}
+
+/// What the emulator has counted of a disk since it was attached. Requests count when they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCounters {
+    /// Read requests.
+    pub reads: u64,
+    /// Write requests.
+    pub writes: u64,
+    /// Bytes read.
+    pub read: Bytes,
+    /// Bytes written.
+    pub written: Bytes,
+    /// Time from begin to end, summed over all read requests.
+    pub read_time: Duration,
+    /// The same of all write requests.
+    pub write_time: Duration,
 }
 
 /// The balloon device's view of the guest's memory: the guest kernel's own claim.

@@ -22,6 +22,7 @@ use ::procfs::prelude::*;
 use persona::units::Bytes;
 
 use super::descriptor::{Buffer, Descriptor};
+use super::paging::parse_swap_ins;
 use super::parse::{self, FormatError};
 use super::reading::{Figure, Missing};
 
@@ -52,8 +53,8 @@ pub struct Location {
     pub usage: Option<Group>,
     /// Memory.
     pub memory: Option<Group>,
-    /// Pressure.
-    pub pressure: Option<Group>,
+    /// Pressure, which only version 2 has; or why there is none.
+    pub pressure: Result<Group, Missing>,
 }
 
 /// The part of a path of `/proc/PID/cgroup` up to the group that holds the whole domain; `None` when no part of
@@ -94,15 +95,17 @@ pub fn locate(text: &[u8], root: &Path) -> Result<Location, Missing> {
         cpu: controller("cpu"),
         usage: controller("cpuacct").or_else(|| unified(&memberships, root)),
         memory: controller("memory"),
-        pressure: unified(&memberships, root),
+        pressure: match directory(&memberships, root, None) {
+            Found::Own(directory) => Ok(Group {
+                directory,
+                version: Version::V2,
+            }),
+            Found::Shared => Err(Missing::NoOwnGroup),
+            Found::NotMounted => Err(Missing::NoUnifiedHierarchy),
+        },
     };
-    let none = [
-        &location.cpu,
-        &location.usage,
-        &location.memory,
-        &location.pressure,
-    ];
-    if none.iter().all(|group| group.is_none()) {
+    let none = [&location.cpu, &location.usage, &location.memory];
+    if none.iter().all(|group| group.is_none()) && location.pressure.is_err() {
         return Err(Missing::NoOwnGroup);
     }
     Ok(location)
@@ -375,12 +378,6 @@ pub struct GroupSample {
     pub memory: Result<Bytes, Missing>,
     /// What it consists of.
     pub memory_parts: Result<MemoryParts, Missing>,
-    /// `some avg10` of `cpu.pressure`, in percent.
-    pub cpu_pressure: Result<f64, Missing>,
-    /// `some avg10` of `memory.pressure`, in percent.
-    pub memory_pressure: Result<f64, Missing>,
-    /// `some avg10` of `io.pressure`, in percent.
-    pub io_pressure: Result<f64, Missing>,
 }
 
 /// The files behind a [`GroupSample`], kept open.
@@ -389,8 +386,7 @@ pub(super) struct GroupFiles {
     location: Location,
     usage: Result<Descriptor, Missing>,
     memory: Result<Descriptor, Missing>,
-    memory_parts: Result<Descriptor, Missing>,
-    pressure: [Result<Descriptor, Missing>; 3],
+    memory_stat: Result<Descriptor, Missing>,
 }
 
 impl GroupFiles {
@@ -407,24 +403,17 @@ impl GroupFiles {
             "memory.usage_in_bytes",
             "memory.current",
         );
-        let memory_parts = open_in(
+        let memory_stat = open_in(
             &location.memory,
             Figure::GroupMemoryParts,
             "memory.stat",
             "memory.stat",
         );
-        let pressure = [
-            (Figure::GroupCpuPressure, "cpu.pressure"),
-            (Figure::GroupMemoryPressure, "memory.pressure"),
-            (Figure::GroupIoPressure, "io.pressure"),
-        ]
-        .map(|(figure, name)| open_in(&location.pressure, figure, name, name));
         Self {
             location,
             usage,
             memory,
-            memory_parts,
-            pressure,
+            memory_stat,
         }
     }
 
@@ -432,15 +421,19 @@ impl GroupFiles {
         &self.location
     }
 
+    /// Pages that came back from swap since the group was made.
+    pub(super) fn read_swap_ins(&self, buffer: &mut Buffer) -> Result<u64, Missing> {
+        let figure = Figure::GroupSwapIns;
+        let version = version(&self.location.memory);
+        read(&self.memory_stat, figure, buffer, |text| {
+            parse_swap_ins(text, version)
+        })?
+        .ok_or(Missing::NotOffered(figure))
+    }
+
     pub(super) fn sample(&self, buffer: &mut Buffer) -> GroupSample {
         let usage = version(&self.location.usage);
         let memory = version(&self.location.memory);
-        let mut pressure = |index: usize, figure| {
-            read(&self.pressure[index], figure, buffer, parse::parse_pressure)
-        };
-        let cpu_pressure = pressure(0, Figure::GroupCpuPressure);
-        let memory_pressure = pressure(1, Figure::GroupMemoryPressure);
-        let io_pressure = pressure(2, Figure::GroupIoPressure);
         GroupSample {
             cpu_time: read(&self.usage, Figure::GroupCpuUsage, buffer, |text| {
                 parse_usage(text, usage)
@@ -453,14 +446,11 @@ impl GroupFiles {
                 parse::parse_single(text, "memory").map(Bytes)
             }),
             memory_parts: read(
-                &self.memory_parts,
+                &self.memory_stat,
                 Figure::GroupMemoryParts,
                 buffer,
                 |text| parse_memory_parts(text, memory),
             ),
-            cpu_pressure,
-            memory_pressure,
-            io_pressure,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -15,6 +16,11 @@ use super::reading::{Figure, Missing};
 pub(super) struct Buffer(Vec<u8>);
 
 impl Buffer {
+    /// A part of what was read last.
+    pub(super) fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.0.get(range)
+    }
+
     /// Most files fit; `/proc/stat` and `memory.stat` of large hosts make it grow once.
     const INITIAL: usize = 8 << 10;
     /// No file that is read here comes near this; it bounds what a wrong path can cost.
@@ -56,8 +62,17 @@ impl Descriptor {
 
     /// The whole content, from the start.
     pub(super) fn read<'b>(&self, buffer: &'b mut Buffer) -> Result<&'b [u8], Missing> {
+        self.read_until(End::RoomLeft, buffer)
+    }
+
+    /// The whole content of a file that the kernel hands out in pieces, such as a table with a line for each device.
+    pub(super) fn read_pieces<'b>(&self, buffer: &'b mut Buffer) -> Result<&'b [u8], Missing> {
+        self.read_until(End::Nothing, buffer)
+    }
+
+    fn read_until<'b>(&self, end: End, buffer: &'b mut Buffer) -> Result<&'b [u8], Missing> {
         let figure = self.figure;
-        let length = read_whole(&self.file, buffer).map_err(|error| {
+        let length = read_whole(&self.file, end, buffer).map_err(|error| {
             match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH) => Missing::Gone(figure),
                 // Pressure figures that were switched off at boot open and then refuse.
@@ -72,11 +87,18 @@ impl Descriptor {
     }
 }
 
+/// What shows that a file is read whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A read that leaves room in the buffer: the kernel writes most of these files in one go into a buffer of its own
+    /// and hands out as much as fits. That saves a second call a file, half of a tick's cost.
+    RoomLeft,
+    /// A read that gives nothing.
+    Nothing,
+}
+
 /// Reads at offset 0 until the end.
-///
-/// A read that leaves room in the buffer has seen the end: the kernel writes each of these files in one go into a
-/// buffer of its own and hands out as much as fits. That saves a second call a file, half of a tick's cost.
-fn read_whole(file: &File, buffer: &mut Buffer) -> io::Result<usize> {
+fn read_whole(file: &File, end: End, buffer: &mut Buffer) -> io::Result<usize> {
     let buffer = &mut buffer.0;
     let mut length = 0;
     loop {
@@ -90,7 +112,7 @@ fn read_whole(file: &File, buffer: &mut Buffer) -> io::Result<usize> {
         match file.read_at(&mut buffer[length..], offset) {
             Ok(read) => {
                 length += read;
-                if length < buffer.len() {
+                if read == 0 || (end == End::RoomLeft && length < buffer.len()) {
                     return Ok(length);
                 }
             }
@@ -123,6 +145,7 @@ mod tests {
         ] {
             std::fs::write(&path, vec![b'x'; length]).unwrap();
             assert_eq!(descriptor.read(&mut buffer).unwrap().len(), length);
+            assert_eq!(descriptor.read_pieces(&mut buffer).unwrap().len(), length);
         }
         std::fs::write(&path, vec![b'x'; Buffer::LARGEST + 1]).unwrap();
         assert_eq!(
@@ -132,6 +155,18 @@ mod tests {
                 kind: io::ErrorKind::FileTooLarge
             })
         );
+    }
+
+    #[test]
+    fn a_table_that_the_kernel_hands_out_in_pieces_is_read_whole() {
+        // About a page for every five mappings of this process, the last line of each of which is this one.
+        let descriptor =
+            Descriptor::open(Path::new("/proc/self/smaps"), Figure::HostMemory).unwrap();
+        let mut buffer = Buffer::default();
+        let text = descriptor.read_pieces(&mut buffer).unwrap();
+        assert!(text.len() > 8 << 10, "{}", text.len());
+        let last = text.split(|byte| *byte == b'\n').rev().nth(1).unwrap();
+        assert!(last.starts_with(b"VmFlags:"), "{}", last.escape_ascii());
     }
 
     #[test]

@@ -14,10 +14,14 @@ use persona::units::Moment;
 
 use super::cgroup::{self, GroupFiles, GroupSample, ThrottlingChange, ThrottlingFile};
 use super::descriptor::{Buffer, Descriptor};
+use super::network::{DeviceTable, Network};
+use super::paging::Paging;
+use super::pressure::Pressure;
 use super::procfs::{self, Process, ThreadTimes, VcpuName};
 use super::reading::{Figure, Missing, Readings, Stamp};
 use super::vcpu::{VcpuBasis, VcpuWork, percent_of};
 use super::{Emulator, Roots};
+use crate::hypervisor::Interface;
 
 /// How long a list of threads and groups is believed when nothing says that it changed.
 const RESCAN: Duration = Duration::from_secs(30);
@@ -66,6 +70,9 @@ pub(super) struct DomainObserver {
     threads: Result<Vec<VcpuThread>, Missing>,
     groups: Result<GroupFiles, Missing>,
     throttling: Result<ThrottlingFile, Missing>,
+    pressure: Pressure,
+    paging: Paging,
+    network: Network,
     scanned: Option<Moment>,
     early_scans: u8,
     previous: Option<Moment>,
@@ -81,6 +88,9 @@ impl DomainObserver {
             threads: Err(Missing::NotMeasured),
             groups: Err(Missing::NotMeasured),
             throttling: Err(Missing::NotMeasured),
+            pressure: Pressure::new(emulator.pid),
+            paging: Paging::new(emulator.pid),
+            network: Network::default(),
             scanned: None,
             early_scans: EARLY_SCANS,
             previous: None,
@@ -108,6 +118,11 @@ impl DomainObserver {
         self.early_scans = EARLY_SCANS;
     }
 
+    /// Takes over the network interfaces of the definition.
+    pub(super) fn follow_interfaces(&mut self, interfaces: &[Interface], roots: &Roots) {
+        self.network.follow(interfaces, &roots.net);
+    }
+
     /// Reads everything once.
     pub(super) fn sample(
         &mut self,
@@ -115,6 +130,7 @@ impl DomainObserver {
         online: Option<u32>,
         page: u64,
         stamp: Stamp,
+        table: &mut DeviceTable,
         buffer: &mut Buffer,
     ) -> DomainSample {
         let due = self
@@ -124,12 +140,20 @@ impl DomainObserver {
             self.previous = None;
             return DomainSample::unknown(reason);
         }
-        if let Err(reason) = self.process {
-            return DomainSample::unknown(reason);
-        }
+        let process = match &self.process {
+            Ok(process) => process,
+            Err(reason) => return DomainSample::unknown(*reason),
+        };
         let mut sample = DomainSample::unknown(Missing::NotMeasured);
-        let resident = self.read_resident(page, buffer);
         let set = &mut sample.readings;
+        let groups = self.groups.as_ref().map_err(|reason| *reason);
+        self.pressure.sample(stamp, buffer, set);
+        self.paging.sample(process, groups, stamp, buffer, set);
+        self.network.sample(table, &roots.proc, stamp, set);
+        if self.pressure.is_gone() || self.paging.is_gone() {
+            self.scanned = None;
+        }
+        let resident = self.read_resident(page, buffer);
         set.set(
             Metric::MemoryHostRss,
             resident.map(|bytes| stamp.host(bytes)),
@@ -181,6 +205,7 @@ impl DomainObserver {
         self.threads = Err(reason);
         self.groups = Err(reason);
         self.throttling = Err(reason);
+        self.pressure.open(Err(reason));
         self.previous = None;
     }
 
@@ -212,6 +237,11 @@ impl DomainObserver {
                         None => Err(Missing::NoOwnGroup),
                     };
                 }
+                if !known {
+                    self.paging.group_changed();
+                }
+                self.pressure
+                    .open(location.pressure.as_ref().map_err(|reason| *reason));
                 // Opened anew also where it is the same place: a file that appeared since is found so, and a slow
                 // figure has no counter that could be lost.
                 self.groups = Ok(GroupFiles::open(location));
@@ -219,6 +249,7 @@ impl DomainObserver {
             Err(reason) => {
                 self.groups = Err(reason);
                 self.throttling = Err(reason);
+                self.pressure.open(Err(reason));
             }
         }
         if self.resident.is_err() {

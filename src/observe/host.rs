@@ -183,7 +183,7 @@ impl HostObserver {
 
 /// A file of the host, open or to be tried again.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     name: &'static str,
     figure: Figure,
     file: Result<Descriptor, Missing>,
@@ -191,13 +191,23 @@ struct Kept {
 }
 
 impl Kept {
-    const fn new(name: &'static str, figure: Figure) -> Self {
+    /// `name` is its path below procfs.
+    pub(super) const fn new(name: &'static str, figure: Figure) -> Self {
         Self {
             name,
             figure,
             file: Err(Missing::NotMeasured),
             tried: None,
         }
+    }
+
+    /// The open file, or why there is none.
+    pub(super) fn descriptor(&mut self, proc: &Path, now: Moment) -> Result<&Descriptor, Missing> {
+        if self.file.is_err() && self.tried.is_none_or(|tried| now.since(tried) >= RETRY) {
+            self.tried = Some(now);
+            self.file = Descriptor::open(&proc.join(self.name), self.figure);
+        }
+        self.file.as_ref().map_err(|reason| *reason)
     }
 
     fn read<T>(
@@ -207,15 +217,9 @@ impl Kept {
         buffer: &mut Buffer,
         parse: impl FnOnce(&[u8]) -> Result<T, FormatError>,
     ) -> Result<T, Missing> {
-        if self.file.is_err() && self.tried.is_none_or(|tried| now.since(tried) >= RETRY) {
-            self.tried = Some(now);
-            self.file = Descriptor::open(&proc.join(self.name), self.figure);
-        }
-        let file = self.file.as_ref().map_err(|reason| *reason)?;
-        parse(file.read(buffer)?).map_err(|problem| Missing::Malformed {
-            figure: self.figure,
-            problem,
-        })
+        let figure = self.figure;
+        let text = self.descriptor(proc, now)?.read(buffer)?;
+        parse(text).map_err(|problem| Missing::Malformed { figure, problem })
     }
 }
 

@@ -5,15 +5,21 @@
 //! A tick is file reads only: each file is opened once and read at offset 0 into one buffer. A value that cannot be
 //! had is unknown with a reason, never zero, and a domain that cannot be read harms no other.
 //!
-//! An open domain costs three descriptors, one a vCPU, one more for each vCPU with a quota, and six for its groups.
+//! An open domain costs three descriptors, one a vCPU, one more for each vCPU with a quota, and six for its groups. What
+//! changes slowly or costs much (pressure, paging) is read at turns, which differ from domain to domain.
 
 pub mod cgroup;
 mod descriptor;
+pub mod disk;
 pub mod domain;
 pub mod guest;
 pub mod host;
+pub mod network;
+pub mod paging;
 pub mod parse;
+mod pressure;
 pub mod procfs;
+mod rate;
 pub mod reading;
 pub mod vcpu;
 
@@ -25,6 +31,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use persona::units::Moment;
 
 pub use self::cgroup::GroupSample;
+pub use self::disk::DiskRates;
 pub use self::domain::DomainSample;
 pub use self::guest::GuestReport;
 pub use self::host::HostReadings;
@@ -34,8 +41,9 @@ pub use self::vcpu::VcpuBasis;
 use self::descriptor::Buffer;
 use self::domain::{DomainObserver, Followed};
 use self::host::HostObserver;
+use self::network::DeviceTable;
 use self::reading::Stamp;
-use crate::hypervisor::{DomainDescription, DomainId};
+use crate::hypervisor::{DomainDescription, DomainId, Interface};
 
 /// Where the kernel's files are. Paths, so that a folder can stand for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +52,8 @@ pub struct Roots {
     pub proc: PathBuf,
     /// The mount point of the unified hierarchy, or the folder with those of version 1.
     pub cgroup: PathBuf,
+    /// The folder of sysfs with one of each network device.
+    pub net: PathBuf,
 }
 
 impl Default for Roots {
@@ -51,6 +61,7 @@ impl Default for Roots {
         Self {
             proc: "/proc".into(),
             cgroup: "/sys/fs/cgroup".into(),
+            net: "/sys/class/net".into(),
         }
     }
 }
@@ -85,6 +96,7 @@ pub struct Observer {
     page: u64,
     buffer: Buffer,
     host: HostObserver,
+    devices: DeviceTable,
     domains: BTreeMap<DomainId, DomainObserver>,
 }
 
@@ -101,6 +113,7 @@ impl Observer {
                 .unwrap_or(4096),
             buffer: Buffer::default(),
             host: HostObserver::new(),
+            devices: DeviceTable::new(),
             domains: BTreeMap::new(),
         }
     }
@@ -120,6 +133,14 @@ impl Observer {
         }
         let observer = DomainObserver::attach(&self.roots, emulator, &mut self.buffer);
         self.domains.insert(domain, observer);
+    }
+
+    /// The network interfaces of `domain` are these from here on; those that it had keep their counters. Nothing is done
+    /// for a domain that is not attached.
+    pub fn follow_interfaces(&mut self, domain: DomainId, interfaces: &[Interface]) {
+        if let Some(observer) = self.domains.get_mut(&domain) {
+            observer.follow_interfaces(interfaces, &self.roots);
+        }
     }
 
     /// Stops observing `domain` and closes its files.
@@ -156,9 +177,14 @@ impl Observer {
             period: self.period,
         };
         match self.domains.get_mut(&domain) {
-            Some(observer) => {
-                observer.sample(&self.roots, online, self.page, stamp, &mut self.buffer)
-            }
+            Some(observer) => observer.sample(
+                &self.roots,
+                online,
+                self.page,
+                stamp,
+                &mut self.devices,
+                &mut self.buffer,
+            ),
             None => DomainSample::unknown(Missing::NotAttached),
         }
     }

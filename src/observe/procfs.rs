@@ -113,6 +113,11 @@ impl Process {
         }
     }
 
+    /// The text of `/proc/PID/stat`.
+    pub(super) fn read<'b>(&self, buffer: &'b mut Buffer) -> Result<&'b [u8], Missing> {
+        self.stat.read(buffer).map_err(ended)
+    }
+
     /// Opens `/proc/PID/statm`.
     pub(super) fn open_resident(&self) -> Result<Descriptor, Missing> {
         Descriptor::open(&self.directory.join("statm"), Figure::ResidentMemory).map_err(ended)
@@ -170,32 +175,41 @@ pub struct ProcessIdentity {
     pub start: u64,
 }
 
-/// Parses `/proc/PID/stat`. By hand, because the `procfs` crate's parser panics on a text cut short. The name in
-/// parentheses may itself hold spaces and parentheses, so fields are counted from the last one.
+/// Parses `/proc/PID/stat`. By hand, because the `procfs` crate's parser panics on a text cut short.
 pub fn parse_identity(text: &[u8]) -> Result<ProcessIdentity, FormatError> {
-    /// `starttime` is field 22; behind the name, the first one is field 3.
-    const START: usize = 22 - 3;
-    if text.is_empty() {
-        return Err(FormatError::Empty);
-    }
-    let name_end = text
-        .iter()
-        .rposition(|byte| *byte == b')')
-        .ok_or(FormatError::MissingField("comm"))?;
-    let mut fields = parse::fields(&text[name_end + 1..]);
-    let state = match fields.next() {
+    let state = match parse::fields(behind_name(text)?).next() {
         Some([state]) => *state,
         _ => return Err(FormatError::MissingField("state")),
     };
-    let start = fields.nth(START - 1).unwrap_or_default();
-    // A field behind it proves that the number was not cut short.
-    fields
-        .next()
-        .ok_or(FormatError::MissingField("starttime"))?;
     Ok(ProcessIdentity {
         state,
-        start: parse::parse_count(start, "starttime")?,
+        start: parse_field(text, 22, "starttime")?,
     })
+}
+
+/// Page faults that waited for a disk, of all threads since the process began, from `/proc/PID/stat`.
+pub fn parse_major_faults(text: &[u8]) -> Result<u64, FormatError> {
+    parse_field(text, 12, "majflt")
+}
+
+/// The field of this number in proc(5); behind the name, the first one is field 3.
+fn parse_field(text: &[u8], number: usize, name: &'static str) -> Result<u64, FormatError> {
+    let mut fields = parse::fields(behind_name(text)?).skip(number - 3);
+    let value = fields.next().ok_or(FormatError::MissingField(name))?;
+    // A field behind it proves that the number was not cut short.
+    fields.next().ok_or(FormatError::MissingField(name))?;
+    parse::parse_count(value, name)
+}
+
+/// The fields behind the name. The name in parentheses may itself hold spaces and parentheses, so fields are counted
+/// from the last one.
+fn behind_name(text: &[u8]) -> Result<&[u8], FormatError> {
+    if text.is_empty() {
+        return Err(FormatError::Empty);
+    }
+    let end = text.iter().rposition(|byte| *byte == b')');
+    end.map(|end| &text[end + 1..])
+        .ok_or(FormatError::MissingField("comm"))
 }
 
 /// When the process started. A process that ended and was not waited for yet is gone.
@@ -289,17 +303,21 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_found_behind_any_name() {
+    fn the_start_and_the_major_faults_are_found_behind_any_name() {
         let tail =
             "S 1 6574 6574 0 -1 138412416 9664 0 6 0 32 39 0 0 20 0 5 0 98801 1524486144 12840\n";
         for name in ["qemu-system-x86", "a b", "x) S 1 (y", "()"] {
             let text = format!("6575 ({name}) {tail}");
             let identity = parse_identity(text.as_bytes()).unwrap();
             assert_eq!((identity.state, identity.start), (b'S', 98_801), "{text}");
+            assert_eq!(parse_major_faults(text.as_bytes()), Ok(6), "{text}");
             // However short it is cut, it is refused or read right, and nothing panics.
             for end in 0..text.len() {
                 if let Ok(cut) = parse_identity(&text.as_bytes()[..end]) {
                     assert_eq!(cut.start, 98_801, "{}", &text[..end]);
+                }
+                if let Ok(cut) = parse_major_faults(&text.as_bytes()[..end]) {
+                    assert_eq!(cut, 6, "{}", &text[..end]);
                 }
             }
         }

@@ -28,12 +28,32 @@ impl Readings {
         }
     }
 
-    /// Sets the metrics that the host measures of a domain to one reason.
+    /// Sets the metrics that are read of a domain at each tick or turn to one reason.
     pub(super) const fn fill_domain(&mut self, reason: Missing) {
-        self.slots[Metric::CpuUtilization as usize] = Err(reason);
-        self.slots[Metric::CpuSteal as usize] = Err(reason);
-        self.slots[Metric::CpuThrottled as usize] = Err(reason);
-        self.slots[Metric::MemoryHostRss as usize] = Err(reason);
+        const READ: [Metric; 17] = [
+            Metric::CpuUtilization,
+            Metric::CpuSteal,
+            Metric::CpuThrottled,
+            Metric::CpuPressure,
+            Metric::MemoryHostRss,
+            Metric::MemoryPressure,
+            Metric::MemorySwapIn,
+            Metric::MemoryMajorFaults,
+            Metric::DiskPressure,
+            Metric::NetworkRxBandwidth,
+            Metric::NetworkTxBandwidth,
+            Metric::NetworkRxPackets,
+            Metric::NetworkTxPackets,
+            Metric::NetworkRxErrors,
+            Metric::NetworkTxErrors,
+            Metric::NetworkRxDrops,
+            Metric::NetworkTxDrops,
+        ];
+        let mut index = 0;
+        while index < READ.len() {
+            self.slots[READ[index] as usize] = Err(reason);
+            index += 1;
+        }
     }
 
     /// The reason why `metric` is unknown; `None` where there is a reading, fresh or not.
@@ -145,6 +165,14 @@ pub enum Figure {
     GroupMemoryPressure,
     /// `io.pressure` of the group.
     GroupIoPressure,
+    /// `pswpin` of `memory.stat`, or the refaults of anonymous pages there.
+    GroupSwapIns,
+    /// `majflt` of `/proc/PID/stat`.
+    MajorFaults,
+    /// `/proc/net/dev`: the counters of the host's network devices.
+    NetworkDevices,
+    /// What the emulator counted of its disks.
+    DiskCounters,
     /// `/proc/meminfo`.
     HostMemory,
     /// `/proc/stat`.
@@ -173,6 +201,12 @@ impl fmt::Display for Figure {
             Self::GroupCpuPressure => "cpu.pressure of the domain's control group",
             Self::GroupMemoryPressure => "memory.pressure of the domain's control group",
             Self::GroupIoPressure => "io.pressure of the domain's control group",
+            Self::GroupSwapIns => {
+                "the count of swap-ins in memory.stat of the domain's control group"
+            }
+            Self::MajorFaults => "the count of major faults in /proc/PID/stat of the emulator",
+            Self::NetworkDevices => "/proc/net/dev",
+            Self::DiskCounters => "the emulator's counter of a disk",
             Self::HostMemory => "/proc/meminfo",
             Self::HostCpuTimes => "/proc/stat",
             Self::HostCpuPressure => "/proc/pressure/cpu",
@@ -216,9 +250,32 @@ pub enum Missing {
         "the emulator has no control group of its own, so its group's figures would be those of others too"
     )]
     NoOwnGroup,
+    /// Version 2 of the control groups is not there.
+    #[error("only control groups of version 2 have it, and they are not mounted on this host")]
+    NoUnifiedHierarchy,
     /// The kernel does not have it, or it is switched off.
     #[error("{0} is not offered by this host's kernel or its control group hierarchy")]
     NotOffered(Figure),
+    /// No interface in the definition.
+    #[error("the domain has no network interface")]
+    NoInterface,
+    /// An interface whose packets no device of the host counts.
+    #[error(
+        "a network interface of the domain has no device on this host that counts its packets, as in user mode"
+    )]
+    NoTap,
+    /// No disk in the definition.
+    #[error("the domain has no disk")]
+    NoDisk,
+    /// A disk that the emulator does not serve itself.
+    #[error("the emulator does not count a disk of the domain, as with vhost-user")]
+    DiskNotCounted,
+    /// The hypervisor answered without asking the emulator.
+    #[error("the emulator was busy when the hypervisor was asked for its counters")]
+    EmulatorBusy,
+    /// The mean of nothing.
+    #[error("no request of a disk ended since the previous sample, so none took any time")]
+    NoRequests,
     /// It was there and went away; it is looked for again at the next sample.
     #[error("{0} went away while it was observed; it is looked for again")]
     Gone(Figure),
@@ -273,22 +330,7 @@ mod tests {
 
     #[test]
     fn every_metric_has_a_slot_of_its_own() {
-        let all = [
-            Metric::CpuUtilization,
-            Metric::CpuSteal,
-            Metric::CpuThrottled,
-            Metric::VcpuCount,
-            Metric::MemorySize,
-            Metric::MemoryUtilization,
-            Metric::MemoryAvailable,
-            Metric::MemoryHostRss,
-            Metric::GuestMemoryPressure,
-            Metric::GuestLoad,
-            Metric::HostCpuUtilization,
-            Metric::HostMemoryAvailable,
-            Metric::HostMemoryPressure,
-            Metric::HostCpuPressure,
-        ];
+        let all = Metric::ALL;
         let mut readings = Readings::default();
         for (value, metric) in all.into_iter().enumerate() {
             readings.set(metric, Ok(reading(value as f64, Source::Host, 0)));

@@ -285,6 +285,65 @@ async fn check_shows_every_problem_without_a_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fmt_prints_checks_and_rewrites_documents_without_a_daemon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let write = |name: &str, text: &str| {
+        std::fs::write(path(name), text).expect("a document");
+        path(name)
+    };
+    let spoken = "# The shop.\nname: web\nBaseConfiguration: {CPU: 4 cores} # grows\n";
+    let (spoken, rewritten) = (
+        write("spoken.yaml", spoken),
+        write("rewritten.yaml", spoken),
+    );
+    std::fs::set_permissions(&rewritten, Permissions::from_mode(0o640)).expect("permissions");
+    let link = path("link.yaml");
+    std::os::unix::fs::symlink("rewritten.yaml", &link).expect("a link");
+    let toml = write(
+        "web.toml",
+        "name = \"web\"\n[base_configuration]\ncpu = 4\n",
+    );
+    let bad = write("bad.yaml", "name: web\nnonsense: 1\n");
+    let shown = session(
+        None,
+        &[
+            &["fmt", &spoken],
+            &["fmt", &toml],
+            &["fmt", &spoken, &bad],
+            &["fmt", &spoken, &bad, "--json"],
+            &["fmt", "--check", &spoken, &rewritten],
+            &["fmt", "--write", &link],
+            &["fmt", "--check", &rewritten],
+            &["fmt", "--write", &toml],
+            &["fmt", "--write", "-"],
+            &["fmt", "--write", "--check", &spoken],
+            &["fmt", "--write", &bad],
+            &["fmt", "/nonexistent.yaml"],
+        ],
+    )
+    .await
+    .replace(&format!("{}/", folder.path().display()), "");
+    golden("tests/bus/golden/fmt.txt", &shown);
+    let mode = std::fs::metadata(&rewritten)
+        .expect("the file")
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o640);
+    let kind = std::fs::symlink_metadata(&link)
+        .expect("the link")
+        .file_type();
+    assert!(kind.is_symlink());
+    assert_eq!(
+        std::fs::read_to_string(&bad).expect("the document"),
+        "name: web\nnonsense: 1\n"
+    );
+    let left = std::fs::read_dir(folder.path())
+        .expect("the folder")
+        .count();
+    assert_eq!(left, 5, "nothing is left beside the files");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_not_there_is_status_3() {
     let bus = PrivateBus::start();
     let nowhere = "unix:path=/nonexistent/bus";

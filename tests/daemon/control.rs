@@ -1,6 +1,7 @@
 //! The control path end to end: memory follows what the guest uses, through every fault that the hypervisor can have,
 //! and the audit claims nothing that was not seen.
 
+use persona::signal::Source;
 use virt_persona::command::{Command, DomainName, Reply};
 use virt_persona::hypervisor::simulated::{CallName, Called, Fault};
 use virt_persona::hypervisor::{HypervisorEvent, RunState};
@@ -351,4 +352,60 @@ fn events_about_domains_that_nobody_knows_do_no_harm() {
     daemon.wait("it ticks on", |view| view.manager.ticks > ticks + 2);
     assert_eq!(daemon.view().domains.len(), 1);
     daemon.stop();
+}
+
+#[test]
+fn a_rule_sees_what_goes_through_the_disks_and_what_has_no_disk_is_unknown() {
+    let stage = Stage::new(
+        "
+[[domain]]
+name = 'web'
+memory_mib = 512
+disks = [{ target = 'vda', reads_per_s = 150 }, { target = 'vdb', reads_per_s = 50, writes_per_s = 100 }]
+[[domain]]
+name = 'bare'
+memory_mib = 512
+",
+    );
+    let [web, bare] = ["web", "bare"].map(|name| stage.id(name));
+    let daemon = stage.start();
+    daemon.create(
+        "
+name: busy
+adaptation_rules:
+  - IF disk.read.iops > 20/s AND disk.write.bandwidth > 40 KiB/s AND disk.latency > 1ms THEN notify \"the disks are busy\"
+",
+    );
+    for domain in ["web", "bare"] {
+        daemon.apply(domain, "busy");
+    }
+    daemon.wait_record("the rule fires", |record| {
+        record.domain == Some(web) && record.text.contains("the disks are busy")
+    });
+    let seen = daemon.wait_domain(web, "its disks are measured", |seen| {
+        seen.readings
+            .iter()
+            .any(|reading| reading.metric == "disk.read.iops" && reading.value.is_some())
+    });
+    let reading = |metric: &str| {
+        let found = seen
+            .readings
+            .iter()
+            .find(|reading| reading.metric == metric);
+        found.unwrap_or_else(|| panic!("{metric}: {:?}", seen.readings))
+    };
+    assert_eq!(reading("disk.latency").value, Some(0.002));
+    assert_eq!(reading("disk.latency").source, Some(Source::Host));
+    // The load is as steady as the machine that runs the test lets it be; its parts keep their relation.
+    let ratio =
+        reading("disk.read.iops").value.unwrap() / reading("disk.write.iops").value.unwrap();
+    assert!((1.9..2.1).contains(&ratio), "{ratio}");
+    let view = daemon.view();
+    let bare = &view.domains[&bare].readings;
+    assert!(
+        !bare
+            .iter()
+            .any(|reading| reading.metric.starts_with("disk.")),
+        "{bare:?}"
+    );
 }

@@ -10,11 +10,24 @@ use virt_persona::observe::{Emulator, Figure, Missing, VcpuBasis};
 
 use super::tree::{DOMAIN, PID, Tree, V1_GROUP, V2_GROUP, at, emulator, outcome, tid};
 
-const HOST_METRICS: [Metric; 4] = [
+const HOST_METRICS: [Metric; 17] = [
     Metric::CpuUtilization,
     Metric::CpuSteal,
     Metric::CpuThrottled,
+    Metric::CpuPressure,
     Metric::MemoryHostRss,
+    Metric::MemoryPressure,
+    Metric::MemorySwapIn,
+    Metric::MemoryMajorFaults,
+    Metric::DiskPressure,
+    Metric::NetworkRxBandwidth,
+    Metric::NetworkTxBandwidth,
+    Metric::NetworkRxPackets,
+    Metric::NetworkTxPackets,
+    Metric::NetworkRxErrors,
+    Metric::NetworkTxErrors,
+    Metric::NetworkRxDrops,
+    Metric::NetworkTxDrops,
 ];
 
 #[test]

@@ -62,9 +62,6 @@ fn the_unified_hierarchy_has_all_figures_in_libvirts_nested_group() {
         file: Bytes::from_mib(128),
     };
     assert_eq!(groups.memory_parts, Ok(parts));
-    assert_eq!(groups.cpu_pressure, Ok(12.5));
-    assert_eq!(groups.memory_pressure, Ok(1.75));
-    assert_eq!(groups.io_pressure, Ok(0.0));
 }
 
 #[test]
@@ -82,11 +79,6 @@ fn with_both_versions_each_figure_comes_from_where_the_domain_is_alone() {
         file: Bytes(2_322_432),
     };
     assert_eq!(groups.memory_parts, Ok(parts));
-    assert_eq!(groups.cpu_pressure, Ok(12.5));
-    assert_eq!(
-        groups.memory_pressure,
-        Err(Missing::NotOffered(Figure::GroupMemoryPressure))
-    );
 }
 
 #[test]
@@ -101,13 +93,13 @@ fn controllers_mounted_together_are_found_under_their_joined_name() {
     let location = locate(text.as_bytes(), &root).unwrap();
     let cpu = location.cpu.unwrap();
     assert_eq!(cpu.directory, root.join("cpu,cpuacct").join(group));
-    assert_eq!((cpu.version, location.pressure), (Version::V1, None));
+    assert_eq!(cpu.version, Version::V1);
+    assert_eq!(location.pressure, Err(Missing::NoUnifiedHierarchy));
 
     let mut observer = tree.attached(1);
     observer.sample_domain(DOMAIN, None, at(0));
     let groups = observer.sample_groups(DOMAIN).unwrap();
     assert_eq!(groups.cpu_time, Ok(Duration::from_nanos(2_658_861_123)));
-    assert_eq!(groups.cpu_pressure, Err(Missing::NoOwnGroup));
 }
 
 #[test]

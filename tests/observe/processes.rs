@@ -161,6 +161,7 @@ fn a_host_without_pressure_files_has_unknown_pressure_and_known_memory() {
     let roots = Roots {
         proc: tree.path().to_owned(),
         cgroup: tree.path().to_owned(),
+        net: tree.path().to_owned(),
     };
     let sample = Observer::new(roots, Duration::from_secs(1)).sample_host(Moment(1_000));
     let available = sample

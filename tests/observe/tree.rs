@@ -25,6 +25,7 @@ impl Tree {
         tree.process("statm", include_str!("../fixtures/procfs/statm"));
         tree.process("task/6575/comm", "qemu-system-x86\n");
         tree.process("cgroup", "0::/\n");
+        tree.write("proc/net/dev", include_str!("../fixtures/procfs/net-dev"));
         fs::create_dir(tree.path("cgroup")).unwrap();
         for index in 0..vcpus {
             tree.add_vcpu(index);
@@ -157,6 +158,7 @@ impl Tree {
         Roots {
             proc: self.path("proc"),
             cgroup: self.path("cgroup"),
+            net: self.path("net"),
         }
     }
 

@@ -16,6 +16,7 @@ mod model;
 mod problem;
 mod quantity;
 mod read;
+mod reformat;
 pub mod rule;
 pub mod signal;
 pub mod units;
@@ -29,6 +30,7 @@ pub use difference::{Difference, contents, difference};
 pub use digest::Digest;
 pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;
+pub use language::schema;
 pub use model::{
     ApplicationSettings, BaseConfiguration, BehavioralSettings, Class, Constraint, CostTolerance,
     CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,
@@ -40,5 +42,6 @@ pub use model::{
 pub use problem::{Kind, Problem, Problems, Severity, Span, Style};
 pub use quantity::{Quantity, QuantityError};
 pub use read::{Loaded, load};
+pub use reformat::{Reformatted, reformat};
 pub use signal::{Metric, MetricError, Reading, Signal, Signals, Source, Unit};
 pub use units::{Bytes, Moment};

@@ -192,6 +192,14 @@ pub(crate) fn is_unit(word: &str) -> bool {
     find_unit(word).is_ok()
 }
 
+/// The spellings of a kind of quantity, those that stand for themselves alone and those in any case.
+pub(crate) fn spellings(unit: Unit) -> (Vec<&'static str>, Vec<&'static str>) {
+    let names = SPELLINGS.iter().filter(|spelling| spelling.1 == unit);
+    names
+        .map(|spelling| spelling.0)
+        .partition(|name| name.len() == 1 || name.contains('/'))
+}
+
 fn find_unit(unit: &str) -> Result<(Unit, f64, f64), QuantityError> {
     if unit.is_empty() {
         return Ok((Unit::Count, 1.0, 1.0));

@@ -144,6 +144,7 @@ fn every_action_is_written_and_read_the_same() {
         "redirect port 80 to web-2.example:8080, redirect port 443 to [fd00::1]:8443, redirect port 1 to 10.0.0.5:65535",
     );
     check_action("activate persona web-2, notify \"it's done\", call webhook pager-duty");
+    check_action("run \"until\", activate persona \"and\", block addresses from \"for\"");
     let rule = Rule::parse(
         "test",
         "IF cpu.utilization > 1% THEN apply OS_Settings.Theme = VSCode, redirect port 80 to [FD00::0:1]:80, \
@@ -361,6 +362,10 @@ fn functions_events_and_lookups_have_one_spelling() {
         "external.feed.example.com.count > 0",
     );
     check_condition("Domain.Started", "EVENT(domain.started)");
+    check_condition("EVENT(feed.changed(if))", "EVENT(feed.changed(if))");
+    check_condition("external.a-624.y > 1", "external.a-624.y > 1");
+    check_condition("guest.app.a-5 is 1", "guest.app.a-5 == 1");
+    check_condition("(network rx drops) is above 1/s", "network.rx.drops > 1/s");
     check_condition(
         "event(Feed.Changed(Threat-Intel))",
         "EVENT(feed.changed(threat-intel))",

@@ -49,10 +49,14 @@ impl Signals for SinceChange<'_> {
             Metric::CpuUtilization
             | Metric::CpuSteal
             | Metric::CpuThrottled
+            | Metric::CpuPressure
             | Metric::VcpuCount => self.vcpus,
             Metric::MemorySize
             | Metric::MemoryUtilization
             | Metric::MemoryAvailable
+            | Metric::MemoryPressure
+            | Metric::MemorySwapIn
+            | Metric::MemoryMajorFaults
             | Metric::GuestMemoryPressure => self.memory,
             _ => None,
         };
@@ -60,8 +64,10 @@ impl Signals for SinceChange<'_> {
         match changed {
             // Rates are averages over the time since the sample before, so one whole period must lie after the change.
             Some(changed)
-                if metric == Metric::CpuUtilization
-                    && reading.at < changed.after(reading.period) =>
+                if matches!(
+                    metric,
+                    Metric::CpuUtilization | Metric::MemorySwapIn | Metric::MemoryMajorFaults
+                ) && reading.at < changed.after(reading.period) =>
             {
                 None
             }

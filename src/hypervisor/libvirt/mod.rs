@@ -6,7 +6,7 @@ mod events;
 mod ffi;
 mod process;
 mod qmp;
-
+mod stats;
 mod xml;
 
 #[cfg(test)]
@@ -26,10 +26,11 @@ use virt::error::Error;
 use virt::sys;
 
 use self::connection::{Connection, Lease};
+use self::stats::{FIGURES, stats};
 use super::queue::{Call, Queue};
 use super::{
-    Answer, BalloonStats, DomainDescription, DomainStats, Events, HostFacts, HotpluggableVcpu,
-    Hypervisor, HypervisorError, LibraryError, MetadataElement, RunState,
+    Answer, DomainDescription, DomainStats, Events, HostFacts, HotpluggableVcpu, Hypervisor,
+    HypervisorError, LibraryError, MetadataElement, RunState,
 };
 
 /// For what libvirtd answers from its own memory, in less than a millisecond. It is late only when libvirtd itself is.
@@ -221,38 +222,6 @@ fn version(number: u32) -> String {
     )
 }
 
-const FIGURES: [&str; 8] = [
-    "vcpu.current",
-    "balloon.current",
-    "balloon.available",
-    "balloon.usable",
-    "balloon.last-update",
-    "balloon.major_fault",
-    "balloon.swap_in",
-    "balloon.rss",
-];
-
-/// Bulk figures in our units. libvirt counts memory in KiB, and what virtio-mem has plugged into the balloon's size.
-fn stats(figures: &ffi::Figures, virtio_mem: Option<Bytes>) -> DomainStats {
-    let kib = |name| figures.get(name).map(Bytes::from_kib);
-    DomainStats {
-        vcpus_plugged: figures
-            .get("vcpu.current")
-            .and_then(|count| u32::try_from(count).ok()),
-        balloon: BalloonStats {
-            current: virtio_mem
-                .and_then(|plugged| Some(kib("balloon.current")?.saturating_sub(plugged))),
-            available: kib("balloon.available"),
-            usable: kib("balloon.usable"),
-            // Zero until the guest has answered for the first time.
-            last_update: figures.get("balloon.last-update").filter(|at| *at > 0),
-            major_faults: figures.get("balloon.major_fault"),
-            swap_in: kib("balloon.swap_in"),
-            rss: kib("balloon.rss"),
-        },
-    }
-}
-
 impl Libvirt {
     /// Runs `work` on a thread of its own when its lane is free.
     async fn call<T: Send + 'static>(
@@ -370,7 +339,7 @@ impl Hypervisor for Libvirt {
         let connection = self.connection.clone();
         Box::pin(
             self.call(self.stats_lane(), "bulk_stats", STATS, move |working| {
-                let all = ffi::all_domain_stats(&working.connect, &FIGURES)
+                let all = ffi::all_domain_stats(&working.connect, FIGURES)
                     .map_err(|error| working.failed(&error))?;
                 let figures = all.iter().map(|figures| {
                     let id = figures.domain;

@@ -9,7 +9,9 @@ use persona::domain::DomainId;
 use persona::units::Bytes;
 
 use super::super::tree::{Element, parse};
-use super::super::{Acceleration, DomainDescription, MetadataElement, RunState, VirtioMem};
+use super::super::{
+    Acceleration, DomainDescription, Interface, MetadataElement, RunState, VirtioMem,
+};
 
 /// The virtio-serial port of the persona agent.
 pub(super) const AGENT_PORT: &str = "org.virtpersona.agent.0";
@@ -118,6 +120,7 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
             virtio_mem,
             balloon_current,
             balloon_period,
+            interfaces: devices.all("interface").map(read_interface).collect(),
             virtio_serial: devices
                 .all("controller")
                 .any(|controller| controller.attribute("type") == Some("virtio-serial")),
@@ -219,6 +222,18 @@ fn read_virtio_mem(device: &Element) -> Result<VirtioMem, String> {
         // Absent in the persistent definition, where nothing is plugged.
         current: device_memory(device, "current")?,
     })
+}
+
+/// libvirt names the host's device in the definition of a running domain, and leaves out names of its own making in
+/// one that does not run.
+fn read_interface(device: &Element) -> Interface {
+    let target = device.child("target");
+    Interface {
+        device: target
+            .and_then(|target| target.attribute("dev"))
+            .filter(|name| !name.is_empty())
+            .map(Into::into),
+    }
 }
 
 /// Memory without memory devices. The cells of the guest's NUMA topology hold exactly that; without a topology libvirt
@@ -337,6 +352,7 @@ mod tests {
     const PINNED: &str = include_str!("../../../tests/fixtures/domains/pinned-kvm-off.xml");
     const TWO_NODES: &str = include_str!("../../../tests/fixtures/domains/two-nodes-off.xml");
     const PREPARED: &str = include_str!("../../../tests/fixtures/domains/prepared-off.xml");
+    const INTERFACES: &str = include_str!("../../../tests/fixtures/domains/interfaces.xml");
     const PLAIN: &str = include_str!("../../../tests/fixtures/domains/plain.xml");
 
     fn check(xml: &str, state: RunState, expected: DomainDescription, agent_alias: Option<&str>) {
@@ -369,6 +385,7 @@ mod tests {
             }],
             balloon_current: Some(Bytes::from_mib(512)),
             balloon_period: Some(Duration::from_secs(1)),
+            interfaces: Vec::new(),
             virtio_serial: true,
             agent_channel: Some(
                 "/var/lib/libvirt/qemu/channel/target/domain-5-example-a/org.virtpersona.agent.0"
@@ -414,6 +431,7 @@ mod tests {
             virtio_mem: Vec::new(),
             balloon_current: None,
             balloon_period: None,
+            interfaces: Vec::new(),
             virtio_serial: true,
             // The emulator would connect to it: it is somebody else's.
             agent_channel: None,
@@ -423,6 +441,22 @@ mod tests {
             process: None,
         };
         check(PINNED, RunState::Off, expected, None);
+    }
+
+    #[test]
+    fn an_interface_names_the_hosts_device_where_it_has_one() {
+        let devices = |xml: &str, state| {
+            let read = read_domain(xml, state).unwrap().description;
+            let devices = read.interfaces.into_iter();
+            devices
+                .map(|interface| interface.device)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            devices(INTERFACES, RunState::Running),
+            [Some("vnet0".into()), None]
+        );
+        assert_eq!(devices(STARTED, RunState::Running), []);
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl Hypervisor for Simulated {
 
     fn bulk_stats(&self) -> Answer<'_, Vec<(DomainId, DomainStats)>> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs());
+        let now = now.unwrap_or_default();
         self.at_once("bulk_stats", |state| {
             let machines = state.machines.iter();
             machines

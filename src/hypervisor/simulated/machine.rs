@@ -2,6 +2,7 @@
 //! and reads no clock; who waits between the steps is `simulated`.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use persona::domain::DomainId;
 use persona::units::Bytes;
@@ -88,7 +89,8 @@ impl Machine {
                 .collect(),
             balloon_current: (scenario.balloon != Balloon::None).then_some(boot),
             balloon_period: (scenario.balloon == Balloon::Statistics)
-                .then_some(std::time::Duration::from_secs(1)),
+                .then_some(Duration::from_secs(1)),
+            interfaces: Vec::new(),
             virtio_serial: scenario.virtio_serial,
             agent_channel: scenario.agent_channel.clone(),
             qemu_guest_agent: scenario.qemu_guest_agent,
@@ -126,8 +128,8 @@ impl Machine {
     }
 
     /// Time of one step of the guest.
-    pub(super) fn pace(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.scenario.guest.follow_ms)
+    pub(super) fn pace(&self) -> Duration {
+        Duration::from_millis(self.scenario.guest.follow_ms)
     }
 
     fn lifecycle(&self, change: Lifecycle) -> HypervisorEvent {
@@ -299,7 +301,7 @@ impl Machine {
         Outcome::Done
     }
 
-    pub(super) fn set_balloon_period(&mut self, period: std::time::Duration) -> Outcome {
+    pub(super) fn set_balloon_period(&mut self, period: Duration) -> Outcome {
         if let Err(outcome) = self.runs() {
             return outcome;
         }
@@ -414,8 +416,8 @@ impl Machine {
         }
     }
 
-    /// Figures as the bulk call gives them. `now` in Unix seconds.
-    pub(super) fn stats(&self, now: u64) -> Option<DomainStats> {
+    /// Figures as the bulk call gives them. `now` is the time since the epoch of Unix.
+    pub(super) fn stats(&self, now: Duration) -> Option<DomainStats> {
         if self.description.state == RunState::Off {
             return None;
         }
@@ -429,7 +431,7 @@ impl Machine {
                 .saturating_add(self.virtio_mem_current());
             balloon.available = Some(available);
             balloon.usable = Some(available.saturating_sub(self.memory_used));
-            balloon.last_update = Some(now);
+            balloon.last_update = Some(now.as_secs());
             balloon.major_faults = Some(0);
             balloon.swap_in = Some(Bytes(0));
             balloon.rss = Some(self.memory_used);
@@ -437,6 +439,13 @@ impl Machine {
         Some(DomainStats {
             vcpus_plugged: Some(self.description.vcpus_plugged),
             balloon,
+            disks: Some(
+                self.scenario
+                    .disks
+                    .iter()
+                    .map(|disk| disk.stats(now))
+                    .collect(),
+            ),
         })
     }
 }

@@ -14,6 +14,7 @@
 //! memory_mib = 512
 //! tags = ["web"]
 //! virtio_mem = [{ alias = "virtiomem0", size_mib = 1024 }]
+//! disks = [{ target = "vda", reads_per_s = 200, writes_per_s = 50 }]
 //! guest = { memory_used_mib = 200, unplug = "times-out" }
 //! faults = [{ call = "set-vcpus", fault = "refuse", message = "no" }]
 //! ```
@@ -25,7 +26,7 @@ use persona::domain::DomainId;
 use persona::units::Bytes;
 use serde::Deserialize;
 
-use super::super::{Acceleration, HostFacts, RunState, VirtioMem};
+use super::super::{Acceleration, DiskCounters, DiskStats, HostFacts, RunState, VirtioMem};
 use super::fault::{CallName, Fault};
 
 /// A host and its domains.
@@ -89,6 +90,9 @@ pub struct Domain {
     /// virtio-mem devices.
     #[serde(default)]
     pub virtio_mem: Vec<Device>,
+    /// Disks.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
     /// The balloon device.
     #[serde(default)]
     pub balloon: Balloon,
@@ -127,6 +131,20 @@ pub struct Device {
     /// Granularity, in MiB.
     #[serde(default = "two")]
     pub block_mib: u64,
+}
+
+/// A disk under a load that never changes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Its name in the guest.
+    pub target: String,
+    /// Read requests a second.
+    #[serde(default)]
+    pub reads_per_s: u64,
+    /// Write requests a second.
+    #[serde(default)]
+    pub writes_per_s: u64,
 }
 
 /// The balloon device.
@@ -282,6 +300,33 @@ impl Host {
     }
 }
 
+impl Disk {
+    /// Bytes of each request.
+    const REQUEST: u64 = 4096;
+    /// Time of each request.
+    const TIME_MS: u64 = 2;
+
+    /// What is counted after so long a time of the load.
+    pub(super) fn stats(&self, time: Duration) -> DiskStats {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let requests = |a_second: u64| a_second.saturating_mul(millis) / 1_000;
+        let (reads, writes) = (requests(self.reads_per_s), requests(self.writes_per_s));
+        let bytes = |requests: u64| Bytes(requests.saturating_mul(Self::REQUEST));
+        let time = |requests: u64| Duration::from_millis(requests.saturating_mul(Self::TIME_MS));
+        DiskStats {
+            target: self.target.clone(),
+            counters: Some(DiskCounters {
+                reads,
+                writes,
+                read: bytes(reads),
+                written: bytes(writes),
+                read_time: time(reads),
+                write_time: time(writes),
+            }),
+        }
+    }
+}
+
 impl Device {
     /// The device at a start: nothing is plugged.
     pub(super) fn empty(&self) -> VirtioMem {
@@ -314,6 +359,7 @@ mod tests {
         let web = &scenario.domains[0];
         assert_eq!(web.guest.unplug, Unplug::TimesOut);
         assert_eq!(web.virtio_mem[0].block_mib, 2);
+        assert_eq!(web.disks[0].reads_per_s, 200);
         assert_eq!(web.faults[0].call, CallName::SetVcpus);
         assert_eq!(
             web.faults[0].fault,

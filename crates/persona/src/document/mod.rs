@@ -2,12 +2,12 @@
 //! are the same from here on. The readers in `read` walk the tree.
 
 #[allow(dead_code, reason = "for those who print documents")]
-mod comments;
+pub(crate) mod comments;
 mod format;
 mod parse;
 mod place;
 #[allow(dead_code, reason = "for those who print documents")]
-mod print;
+pub(crate) mod print;
 mod text;
 mod toml;
 mod yaml;
@@ -19,6 +19,8 @@ use crate::problem::{Problem, Problems, Severity};
 pub use format::Format;
 pub(crate) use parse::{parse, parse_into, size};
 pub(crate) use print::print;
+#[cfg(test)]
+pub(crate) use print::print_json;
 pub use text::Origin;
 pub(crate) use text::Text;
 

@@ -42,6 +42,7 @@ impl Writer<'_> {
                 value: Value::Plain(name.to_owned()),
                 at: only.key_at.clone(),
             };
+            let name = self.single(&name, &Shape::PersonaName);
             entries.insert(0, entry("name", name));
         }
         body
@@ -388,4 +389,92 @@ fn elsewhere(spelling: &str, table: &Table) -> Option<&'static str> {
         return ROOT.keys.iter().find(within).map(|key| key.name);
     }
     ROOT.find(spelling).map(|_| "the root of the document")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::sample;
+    use super::*;
+    use crate::document::{Format, SourceText, parse, print, print_json};
+    use crate::read::{Loaded, load};
+
+    fn source(text: &str, format: Format) -> SourceText<'_> {
+        SourceText {
+            name: "test",
+            text: text.as_bytes(),
+            format,
+            persona_name: None,
+        }
+    }
+
+    /// The document in canonical form, as YAML and as JSON.
+    fn printed(text: &str, format: Format) -> (String, String) {
+        let mut problems = Vec::new();
+        let (text, tree) = parse(&source(text, format), &mut problems);
+        let (tree, found) = canonical(&tree.unwrap(), &text);
+        assert!(
+            problems.is_empty() && found.is_empty(),
+            "{problems:?} {found:?}"
+        );
+        (print(&tree, &text, &[]).text, print_json(&tree))
+    }
+
+    fn read(text: &str, format: Format) -> Loaded {
+        load(&source(text, format)).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+    }
+
+    fn check(text: &str, expected: &str) {
+        assert_eq!(printed(text, Format::Yaml).0, expected, "{text}");
+    }
+
+    #[test]
+    fn a_document_has_one_canonical_form() {
+        check(
+            "persona_Web:\n  BaseConfiguration: {CPU: 8 cores, Memory: 32 GB}",
+            "name: web\nbase_configuration:\n  cpu:\n    initial: 8\n  memory:\n    initial: 32 GB\n",
+        );
+        check(
+            "SoftwareStack: [Nginx (latest version), Redis (caching), \"a (1.0)\"]",
+            "software_stack:\n  - name: nginx\n    version: latest\n  - name: redis\n    purpose: caching\n  - name: a\n    version: 1.0\n",
+        );
+        check(
+            "TelemetryTriggers: [{Condition: CPU Load > 5%, Action: isolate}]",
+            "telemetry_triggers:\n  - when: CPU Load > 5%\n    then: [isolate]\n",
+        );
+        check(
+            "priority metrics: [CPU utilization, {metric: Cost, weight: 2}]",
+            "priority_metrics:\n  cpu.utilization: 1\n  cost: 2\n",
+        );
+        check(
+            "pre-activation script: \"true\"\nextends: Base@3",
+            "pre_activation_script:\n  text: \"true\"\nextends: [base@3]\n",
+        );
+        check(
+            "ExternalDataSources: [{URL: https://A.example/x}]",
+            "external_data_sources:\n  - name: a.example\n    url: https://A.example/x\n",
+        );
+        check(
+            "behavioral_settings: {log level: WARN, auto_update_frequency: 24h}",
+            "behavioral_settings:\n  logging_level: warning\n  auto_update_frequency: daily\n",
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_table_allows_loads_and_its_canonical_form_means_the_same(
+            document in sample::document(),
+        ) {
+            let given = serde_json::to_string(&document).unwrap();
+            let loaded = read(&given, Format::Json).persona;
+            let (yaml, json) = printed(&given, Format::Json);
+            for (text, format) in [(&yaml, Format::Yaml), (&json, Format::Json)] {
+                let again = read(text, format).persona;
+                prop_assert_eq!(&again.digest, &loaded.digest, "{}\n{}", given, text);
+                // And it is in canonical form already.
+                prop_assert_eq!(&printed(text, format), &(yaml.clone(), json.clone()));
+            }
+        }
+    }
 }

@@ -6,8 +6,12 @@ mod canonical;
 mod guest;
 mod profile;
 mod resources;
+mod respell;
 mod root;
 mod rules;
+#[cfg(test)]
+mod sample;
+mod schema;
 mod software;
 mod words;
 
@@ -17,8 +21,10 @@ pub(crate) use profile::{
     COST, CPU_NEED, LIFECYCLE, MEMORY_NEED, POINT, RATE_NEED, REQUEST_NEED, SECURITY,
 };
 pub(crate) use resources::{BASE, CPU, DISK, MEMORY, PACKAGE};
+pub(crate) use respell::respell;
 pub(crate) use root::{ROOT, TRUST, WEIGHT};
 pub(crate) use rules::{RULE, SOURCE};
+pub use schema::schema;
 pub(crate) use software::constraint;
 pub(crate) use words::{
     FORMATS, LEARNING, LOGGING, ON_FAILURE, SCALING, SOURCES, Word, choose, frequency,

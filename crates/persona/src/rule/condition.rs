@@ -97,7 +97,7 @@ impl Parser<'_> {
     /// Whether the parenthesis that opens here holds a condition and not a sum: a comparison or an event stands in it.
     fn is_condition_group(&self) -> bool {
         let mut open = 0_usize;
-        for token in &self.tokens[self.next..] {
+        for (index, token) in self.tokens.iter().enumerate().skip(self.next) {
             match &token.what {
                 What::Symbol("(") => open += 1,
                 What::Symbol(")") if open <= 1 => return false,
@@ -109,7 +109,7 @@ impl Parser<'_> {
                     if ["between", "and", "or", "not", "for", "event"]
                         .iter()
                         .any(|own| word.eq_ignore_ascii_case(own))
-                        || spoken::begins_comparison(word)
+                        || self.comparison_at(index).is_some()
                         || word.parse::<EventKind>().is_ok() =>
                 {
                     return true;
@@ -161,17 +161,19 @@ impl Parser<'_> {
         };
         let (op, length) = match written {
             Some(op) => (op, 1),
-            None => {
-                let rest = self.tokens[self.next..].iter();
-                let words = rest.map_while(|token| match &token.what {
-                    What::Word(word) => Some(word.as_str()),
-                    _ => None,
-                });
-                spoken::comparison(words.take(spoken::LONGEST_COMPARISON))?
-            }
+            None => self.comparison_at(self.next)?,
         };
         self.next += length;
         Some(op)
+    }
+
+    /// The comparison in words that stands at a token, and how many tokens it takes.
+    pub(super) fn comparison_at(&self, index: usize) -> Option<(Comparison, usize)> {
+        let words = self.tokens.get(index..)?.iter();
+        spoken::comparison(words.map_while(|token| match &token.what {
+            What::Word(word) => Some(word.as_str()),
+            _ => None,
+        }))
     }
 
     fn between(&mut self, value: Typed) -> Parsed<Expr> {
@@ -287,7 +289,12 @@ impl Parser<'_> {
 
     fn event_source(&mut self) -> Parsed<String> {
         let first = self.next;
-        let Some(next) = self.glued(first) else {
+        // Between parentheses a word of the language is a name like any other.
+        let word = self
+            .peek()
+            .filter(|token| matches!(token.what, What::Word(_)))
+            .map(|_| first + 1);
+        let Some(next) = self.glued(first).or(word) else {
             return self.expected("the name of an external source");
         };
         self.next = next;

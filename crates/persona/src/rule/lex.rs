@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::spoken;
 use crate::quantity::{self, Quantity, QuantityError};
 use crate::signal::Unit;
 
@@ -45,7 +46,7 @@ const SYMBOLS: [&str; 20] = [
 ];
 
 /// Words that never are a unit, so that a number before them has none.
-const NO_UNITS: [&str; 21] = [
+const NO_UNITS: [&str; 18] = [
     "if",
     "then",
     "until",
@@ -57,16 +58,13 @@ const NO_UNITS: [&str; 21] = [
     "between",
     "for",
     "memory",
+    "ram",
     "of",
     "to",
     "by",
     "more",
-    "of",
-    "ram",
     "additional",
-    "allocated",
-    "set",
-    "add",
+    "at",
 ];
 
 /// All tokens of `text`, which is within the limit that the caller checks.
@@ -131,7 +129,11 @@ fn number(rest: &str) -> (What, usize) {
         "" => None,
         // Glued to the number it can be nothing else.
         glued if gap == 0 => Some(glued),
-        word if NO_UNITS.contains(&word.to_ascii_lowercase().as_str()) => None,
+        word if NO_UNITS.contains(&word.to_ascii_lowercase().as_str())
+            || spoken::begins_comparison(word) =>
+        {
+            None
+        }
         word => match Quantity::from_parts(number, word) {
             Err(QuantityError::UnknownUnit { nearest: None, .. }) => None,
             _ => Some(word),

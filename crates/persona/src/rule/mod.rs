@@ -19,7 +19,7 @@ use crate::document::{self, Text};
 use crate::problem::Problems;
 
 pub use ast::{Action, Condition, Direction, Limit, MemoryAmount, Performed, Resource, Rule};
-pub(crate) use ast::{Comparison, Expr, Value};
+pub(crate) use ast::{Arithmetic, Comparison, Expr, Value};
 pub use eval::{Looked, Trail, Truth, Windows};
 pub use phrase::{Phrase, phrases};
 pub use window::Function;

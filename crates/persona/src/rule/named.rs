@@ -7,7 +7,6 @@ use super::ast::Value;
 use super::check::{self, Type};
 use super::lex::What;
 use super::parse::{Parsed, Parser, is_keyword};
-use super::spoken;
 use super::value::Typed;
 use super::window::Function;
 use crate::limits;
@@ -96,7 +95,8 @@ impl Parser<'_> {
         let mut next = first + 1;
         while let (Some(hyphen), Some(behind)) = (self.tokens.get(next), self.tokens.get(next + 1))
         {
-            let glued = hyphen.is_symbol("-")
+            // Behind digits a point is no part of a word.
+            let glued = (hyphen.is_symbol("-") || hyphen.is_symbol("."))
                 && hyphen.at.start == self.tokens[next - 1].at.end
                 && behind.at.start == hyphen.at.end
                 && matches!(behind.what, What::Word(_) | What::Quantity(_));
@@ -108,19 +108,26 @@ impl Parser<'_> {
         next
     }
 
-    /// The longest run of words that names a metric; where none does, all of them are the unknown name.
+    /// The longest run of words that names a metric; where none does, all of them up to a comparison are the unknown name.
     fn metric(&mut self) -> Option<Metric> {
         let start = self.here().start;
-        let words = self.tokens[self.next..]
+        let mut words = self.tokens[self.next..]
             .iter()
             .map_while(|token| match &token.what {
-                What::Word(word) if !is_keyword(word) && !spoken::begins_comparison(word) => {
-                    Some(word.as_str())
-                }
+                What::Word(word) if !is_keyword(word) => Some(word.as_str()),
                 _ => None,
             })
             .take(MOST_WORDS)
             .collect::<Vec<_>>();
+        for count in (1..=words.len()).rev() {
+            if let Ok(metric) = words[..count].join(" ").parse::<Metric>() {
+                self.next += count;
+                return Some(metric);
+            }
+        }
+        let compared =
+            (0..words.len()).find(|index| self.comparison_at(self.next + index).is_some());
+        words.truncate(compared.unwrap_or(words.len()));
         if words.is_empty() {
             // The caller saw a word; it is one of a comparison, which names nothing.
             self.advance();
@@ -131,12 +138,6 @@ impl Parser<'_> {
             );
             self.report(Kind::RuleSyntax, at, message);
             return None;
-        }
-        for count in (1..=words.len()).rev() {
-            if let Ok(metric) = words[..count].join(" ").parse::<Metric>() {
-                self.next += count;
-                return Some(metric);
-            }
         }
         self.next += words.len();
         let asked = words.join(" ");

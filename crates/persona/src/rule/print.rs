@@ -5,6 +5,7 @@ use std::fmt::{self, Display as _};
 use super::ast::{
     Action, Arithmetic, Comparison, Condition, Expr, Limit, MemoryAmount, Rule, Value,
 };
+use super::parse::is_keyword;
 use crate::quantity::{Quantity, exact_duration, exact_size};
 use crate::signal::Unit;
 
@@ -167,16 +168,16 @@ impl fmt::Display for Action {
             Self::AddMemory(amount) => write!(f, "add {amount} memory"),
             Self::RemoveMemory(amount) => write!(f, "remove {amount} memory"),
             Self::SetLimit(limit) => write!(f, "set {limit}"),
-            Self::EnableFeature(name) => write!(f, "enable feature {name}"),
-            Self::DisableFeature(name) => write!(f, "disable feature {name}"),
-            Self::Run(name) => write!(f, "run {name}"),
-            Self::Respond(name) => write!(f, "respond {name}"),
+            Self::EnableFeature(name) => write!(f, "enable feature {}", Name(name)),
+            Self::DisableFeature(name) => write!(f, "disable feature {}", Name(name)),
+            Self::Run(name) => write!(f, "run {}", Name(name)),
+            Self::Respond(name) => write!(f, "respond {}", Name(name)),
             Self::Apply { key, value } => {
                 write!(f, "apply {key} = ")?;
                 quoted(f, value)
             }
-            Self::InstallPackage(name) => write!(f, "install package {name}"),
-            Self::RemovePackage(name) => write!(f, "remove package {name}"),
+            Self::InstallPackage(name) => write!(f, "install package {}", Name(name)),
+            Self::RemovePackage(name) => write!(f, "remove package {}", Name(name)),
             Self::BlockAddresses { source } => addresses(f, "block", source),
             Self::UnblockAddresses { source } => addresses(f, "unblock", source),
             Self::Isolate => f.write_str("isolate"),
@@ -185,13 +186,26 @@ impl fmt::Display for Action {
                 write!(f, "redirect port {port} to [{host}]:{to}")
             }
             Self::Redirect { port, host, to } => write!(f, "redirect port {port} to {host}:{to}"),
-            Self::ActivatePersona(name) => write!(f, "activate persona {name}"),
+            Self::ActivatePersona(name) => write!(f, "activate persona {}", Name(name.as_str())),
             Self::Revert => f.write_str("revert"),
             Self::Notify(text) => {
                 f.write_str("notify ")?;
                 quoted(f, text)
             }
-            Self::CallWebhook(name) => write!(f, "call webhook {name}"),
+            Self::CallWebhook(name) => write!(f, "call webhook {}", Name(name)),
+        }
+    }
+}
+
+/// A name as it reads back: one that is also a word of the language stands in quotes.
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_keyword(self.0) {
+            quoted(f, self.0)
+        } else {
+            f.write_str(self.0)
         }
     }
 }
@@ -200,7 +214,7 @@ fn addresses(f: &mut fmt::Formatter<'_>, verb: &str, source: &str) -> fmt::Resul
     if source.is_empty() {
         write!(f, "{verb} addresses")
     } else {
-        write!(f, "{verb} addresses from {source}")
+        write!(f, "{verb} addresses from {}", Name(source))
     }
 }
 

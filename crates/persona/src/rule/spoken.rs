@@ -274,16 +274,15 @@ pub(super) const COMPARISONS: [(&str, Comparison); 28] = [
     ("is", Comparison::Equal),
 ];
 
-/// Most words of a comparison.
-pub(super) const LONGEST_COMPARISON: usize = 3;
-
 /// The comparison with which the words begin, and how many of them it takes.
-pub(super) fn comparison<'a>(words: impl Iterator<Item = &'a str>) -> Option<(Comparison, usize)> {
-    let words: Vec<_> = words.map(str::to_ascii_lowercase).collect();
+pub(super) fn comparison<'a>(
+    words: impl Iterator<Item = &'a str> + Clone,
+) -> Option<(Comparison, usize)> {
     COMPARISONS.iter().find_map(|(spoken, comparison)| {
+        let mut words = words.clone();
         let mut length = 0;
         for part in spoken.split(' ') {
-            if words.get(length).is_none_or(|word| word != part) {
+            if !words.next()?.eq_ignore_ascii_case(part) {
                 return None;
             }
             length += 1;
@@ -292,12 +291,10 @@ pub(super) fn comparison<'a>(words: impl Iterator<Item = &'a str>) -> Option<(Co
     })
 }
 
-/// Whether a comparison begins with this word, so that the name of a metric ends before it.
+/// Whether a comparison begins with this word, so that it is no unit of the number before it.
 pub(super) fn begins_comparison(word: &str) -> bool {
     COMPARISONS.iter().any(|(spoken, _)| {
-        spoken
-            .split(' ')
-            .next()
-            .is_some_and(|first| first.eq_ignore_ascii_case(word))
+        let first = spoken.split(' ').next();
+        first.is_some_and(|first| first.eq_ignore_ascii_case(word))
     })
 }

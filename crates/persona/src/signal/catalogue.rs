@@ -31,19 +31,20 @@ pub enum Metric {
     MemoryHostRss,
     /// Memory pressure of the domain's cgroup, some avg10 (cgroup v2).
     MemoryPressure,
-    /// Pages of the emulator that were read back from swap.
+    /// Pages of the domain's cgroup that came back from swap.
     MemorySwapIn,
-    /// Page faults of the emulator that had to read from a disk.
+    /// Page faults of the emulator's threads that had to read from a disk. Under KVM those that the kernel serves in the
+    /// background for a guest that goes on meanwhile are not among them.
     MemoryMajorFaults,
-    /// Read requests of all disks.
+    /// Read requests of all disks that ended.
     DiskReadIops,
-    /// Write requests of all disks.
+    /// Write requests of all disks that ended.
     DiskWriteIops,
     /// Bytes read from all disks.
     DiskReadBandwidth,
     /// Bytes written to all disks.
     DiskWriteBandwidth,
-    /// Mean time of a request, over all disks.
+    /// Mean time of the read and write requests that ended, over all disks.
     DiskLatency,
     /// I/O pressure of the domain's cgroup, some avg10 (cgroup v2).
     DiskPressure,
@@ -51,17 +52,17 @@ pub enum Metric {
     NetworkRxBandwidth,
     /// Bits that the guest sent on all interfaces.
     NetworkTxBandwidth,
-    /// Packets that the guest received.
+    /// Packets that the guest received on all interfaces.
     NetworkRxPackets,
-    /// Packets that the guest sent.
+    /// Packets that the guest sent on all interfaces.
     NetworkTxPackets,
-    /// Packets that arrived broken.
+    /// Packets to the guest that the host counts as broken.
     NetworkRxErrors,
-    /// Packets that could not be sent.
+    /// Packets of the guest that the host counts as broken.
     NetworkTxErrors,
-    /// Packets to the guest that were dropped.
+    /// Packets to the guest that were dropped, because it did not take them in time.
     NetworkRxDrops,
-    /// Packets of the guest that were dropped.
+    /// Packets of the guest that the host dropped.
     NetworkTxDrops,
     /// Round trip from the guest to the probe's target.
     NetworkLatency,
@@ -152,9 +153,9 @@ const CATALOGUE: [Entry; 38] = [
         name: "cpu.pressure",
         unit: Unit::Percent,
         best_source: Source::Host,
-        meaning: "CPU pressure of the domain's cgroup, some avg10 (cgroup v2)",
+        meaning: "share of time in which something in the domain's cgroup waited for a CPU (cgroup v2, some avg10)",
         spoken: &["cpu pressure"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::VcpuCount,
@@ -211,45 +212,45 @@ const CATALOGUE: [Entry; 38] = [
         name: "memory.pressure",
         unit: Unit::Percent,
         best_source: Source::Host,
-        meaning: "memory pressure of the domain's cgroup, some avg10 (cgroup v2)",
+        meaning: "share of time in which something in the domain's cgroup waited for memory (cgroup v2, some avg10)",
         spoken: &["memory pressure"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::MemorySwapIn,
         name: "memory.swap_in",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "pages of the emulator that were read back from swap",
+        meaning: "pages of the domain's cgroup that came back from swap",
         spoken: &["swap in"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::MemoryMajorFaults,
         name: "memory.major_faults",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "page faults of the emulator that had to read from a disk",
+        meaning: "page faults of the emulator's threads that had to read from a disk",
         spoken: &["major faults"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::DiskReadIops,
         name: "disk.read.iops",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "read requests of all disks",
+        meaning: "read requests of all disks that ended",
         spoken: &["disk read iops"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::DiskWriteIops,
         name: "disk.write.iops",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "write requests of all disks",
+        meaning: "write requests of all disks that ended",
         spoken: &["disk write iops"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::DiskReadBandwidth,
@@ -258,7 +259,7 @@ const CATALOGUE: [Entry; 38] = [
         best_source: Source::Host,
         meaning: "bytes read from all disks",
         spoken: &["disk read bandwidth", "disk read throughput"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::DiskWriteBandwidth,
@@ -267,25 +268,25 @@ const CATALOGUE: [Entry; 38] = [
         best_source: Source::Host,
         meaning: "bytes written to all disks",
         spoken: &["disk write bandwidth", "disk write throughput"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::DiskLatency,
         name: "disk.latency",
         unit: Unit::Duration,
         best_source: Source::Host,
-        meaning: "mean time of a request, over all disks",
+        meaning: "mean time of the read and write requests that ended, over all disks",
         spoken: &["disk latency"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::DiskPressure,
         name: "disk.pressure",
         unit: Unit::Percent,
         best_source: Source::Host,
-        meaning: "I/O pressure of the domain's cgroup, some avg10 (cgroup v2)",
+        meaning: "share of time in which something in the domain's cgroup waited for I/O (cgroup v2, some avg10)",
         spoken: &["disk pressure", "io pressure"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkRxBandwidth,
@@ -294,7 +295,7 @@ const CATALOGUE: [Entry; 38] = [
         best_source: Source::Host,
         meaning: "bits that the guest received on all interfaces",
         spoken: &["network receive bandwidth", "network rx bandwidth"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkTxBandwidth,
@@ -303,61 +304,61 @@ const CATALOGUE: [Entry; 38] = [
         best_source: Source::Host,
         meaning: "bits that the guest sent on all interfaces",
         spoken: &["network transmit bandwidth", "network tx bandwidth"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkRxPackets,
         name: "network.rx.packets",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "packets that the guest received",
+        meaning: "packets that the guest received on all interfaces",
         spoken: &["network rx packets"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkTxPackets,
         name: "network.tx.packets",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "packets that the guest sent",
+        meaning: "packets that the guest sent on all interfaces",
         spoken: &["network tx packets"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkRxErrors,
         name: "network.rx.errors",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "packets that arrived broken",
+        meaning: "packets to the guest that the host counts as broken",
         spoken: &["network rx errors"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkTxErrors,
         name: "network.tx.errors",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "packets that could not be sent",
+        meaning: "packets of the guest that the host counts as broken",
         spoken: &["network tx errors"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkRxDrops,
         name: "network.rx.drops",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "packets to the guest that were dropped",
+        meaning: "packets to the guest that were dropped, because it did not take them in time",
         spoken: &["network rx drops"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkTxDrops,
         name: "network.tx.drops",
         unit: Unit::PerSecond,
         best_source: Source::Host,
-        meaning: "packets of the guest that were dropped",
+        meaning: "packets of the guest that the host dropped",
         spoken: &["network tx drops"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::NetworkLatency,

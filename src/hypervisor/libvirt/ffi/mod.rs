@@ -6,4 +6,6 @@ mod events;
 mod stats;
 
 pub(super) use self::events::{Notice, Sink, Subscription, What, subscribe};
-pub(super) use self::stats::{Figures, all_domain_stats, domain_state};
+pub(super) use self::stats::{
+    DiskFigure, DiskValue, Figures, Wanted, all_domain_stats, domain_state,
+};

@@ -10,17 +10,44 @@ use virt::connect::Connect;
 use virt::error::Error;
 use virt::sys;
 
-/// The integer figures of one domain from the bulk call, by libvirt's names.
+/// The figures of one domain from the bulk call, by libvirt's names.
 #[derive(Debug)]
 pub(in crate::hypervisor::libvirt) struct Figures {
     pub(in crate::hypervisor::libvirt) domain: DomainId,
-    figures: Vec<(&'static str, u64)>,
+    numbers: Vec<(&'static str, u64)>,
+    /// `block.N.FIGURE`, in no order.
+    pub(in crate::hypervisor::libvirt) disks: Vec<DiskFigure>,
+}
+
+/// One figure of one disk.
+#[derive(Debug)]
+pub(in crate::hypervisor::libvirt) struct DiskFigure {
+    /// The disk's place in libvirt's list, which is another one when a disk before it is removed.
+    pub(in crate::hypervisor::libvirt) place: u32,
+    /// The figure.
+    pub(in crate::hypervisor::libvirt) value: DiskValue,
+}
+
+/// A figure of a disk that is asked for.
+#[derive(Debug)]
+pub(in crate::hypervisor::libvirt) enum DiskValue {
+    /// `name`: its name in the guest.
+    Target(String),
+    /// One of the wanted names, and its number.
+    Number(&'static str, u64),
+}
+
+/// What is asked for: names of figures of a domain, and of each of its disks.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::hypervisor::libvirt) struct Wanted {
+    pub(in crate::hypervisor::libvirt) domain: &'static [&'static str],
+    pub(in crate::hypervisor::libvirt) disk: &'static [&'static str],
 }
 
 impl Figures {
     /// The figure of this name, where libvirt gave it.
     pub(in crate::hypervisor::libvirt) fn get(&self, name: &str) -> Option<u64> {
-        let found = self.figures.iter().find(|(field, _)| *field == name);
+        let found = self.numbers.iter().find(|(field, _)| *field == name);
         found.map(|(_, value)| *value)
     }
 }
@@ -32,9 +59,10 @@ impl Figures {
 /// The library's own.
 pub(in crate::hypervisor::libvirt) fn all_domain_stats(
     connect: &Connect,
-    wanted: &[&'static str],
+    wanted: Wanted,
 ) -> Result<Vec<Figures>, Error> {
-    let groups = sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_VCPU;
+    let groups =
+        sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_VCPU | sys::VIR_DOMAIN_STATS_BLOCK;
     let flags = sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
         | sys::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT;
     let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
@@ -57,10 +85,7 @@ pub(in crate::hypervisor::libvirt) fn all_domain_stats(
 /// # Safety
 ///
 /// `record` is valid, with `nparams` parameters.
-unsafe fn figures(
-    record: sys::virDomainStatsRecordPtr,
-    wanted: &[&'static str],
-) -> Option<Figures> {
+unsafe fn figures(record: sys::virDomainStatsRecordPtr, wanted: Wanted) -> Option<Figures> {
     let mut id = [0; 16];
     // SAFETY: by the contract above; the buffer has VIR_UUID_BUFLEN bytes.
     let record = unsafe { &*record };
@@ -69,35 +94,82 @@ unsafe fn figures(
         return None;
     }
     let count = usize::try_from(record.nparams).unwrap_or(0);
-    let mut figures = Vec::with_capacity(wanted.len());
+    let mut figures = Figures {
+        domain: DomainId(id),
+        numbers: Vec::with_capacity(wanted.domain.len()),
+        disks: Vec::new(),
+    };
     for index in 0..count {
         // SAFETY: `params` has `nparams` entries.
         let parameter = unsafe { &*record.params.add(index) };
         // SAFETY: the field is a string of at most 80 bytes with its NUL.
-        let field = unsafe { CStr::from_ptr(parameter.field.as_ptr()) };
-        let Some(name) = wanted
-            .iter()
-            .find(|name| field.to_bytes() == name.as_bytes())
-        else {
-            continue;
+        let field = unsafe { CStr::from_ptr(parameter.field.as_ptr()) }.to_bytes();
+        let known = |names: &[&'static str], field: &[u8]| {
+            let name = names.iter().find(|name| field == name.as_bytes());
+            name.copied()
         };
-        let value = match sys::virTypedParameterType::try_from(parameter.type_) {
-            // SAFETY: the type tells which member of the union is set.
-            Ok(sys::VIR_TYPED_PARAM_UINT) => Some(u64::from(unsafe { parameter.value.ui })),
+        if let Some((place, field)) = disk_field(field) {
+            let value = if field == b"name" {
+                // SAFETY: the parameter is one of the record.
+                unsafe { text(parameter) }.map(DiskValue::Target)
+            } else {
+                // SAFETY: the same.
+                known(wanted.disk, field)
+                    .zip(unsafe { number(parameter) })
+                    .map(|(name, value)| DiskValue::Number(name, value))
+            };
+            figures
+                .disks
+                .extend(value.map(|value| DiskFigure { place, value }));
+        } else if let Some(name) = known(wanted.domain, field) {
             // SAFETY: the same.
-            Ok(sys::VIR_TYPED_PARAM_ULLONG) => Some(unsafe { parameter.value.ul }),
-            // SAFETY: the same.
-            Ok(sys::VIR_TYPED_PARAM_INT) => u64::try_from(unsafe { parameter.value.i }).ok(),
-            // SAFETY: the same.
-            Ok(sys::VIR_TYPED_PARAM_LLONG) => u64::try_from(unsafe { parameter.value.l }).ok(),
-            _ => None,
-        };
-        if let Some(value) = value {
-            figures.push((*name, value));
+            let value = unsafe { number(parameter) };
+            figures.numbers.extend(value.map(|value| (name, value)));
         }
     }
-    let domain = DomainId(id);
-    Some(Figures { domain, figures })
+    Some(figures)
+}
+
+/// The place and the figure of `block.PLACE.FIGURE`; `None` for any other name.
+fn disk_field(field: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = field.strip_prefix(b"block.")?;
+    let point = rest.iter().position(|byte| *byte == b'.')?;
+    let place = std::str::from_utf8(&rest[..point]).ok()?.parse().ok()?;
+    Some((place, &rest[point + 1..]))
+}
+
+/// # Safety
+///
+/// `parameter` is one that libvirt filled.
+unsafe fn number(parameter: &sys::virTypedParameter) -> Option<u64> {
+    match sys::virTypedParameterType::try_from(parameter.type_) {
+        // SAFETY: the type tells which member of the union is set.
+        Ok(sys::VIR_TYPED_PARAM_UINT) => Some(u64::from(unsafe { parameter.value.ui })),
+        // SAFETY: the same.
+        Ok(sys::VIR_TYPED_PARAM_ULLONG) => Some(unsafe { parameter.value.ul }),
+        // SAFETY: the same.
+        Ok(sys::VIR_TYPED_PARAM_INT) => u64::try_from(unsafe { parameter.value.i }).ok(),
+        // SAFETY: the same.
+        Ok(sys::VIR_TYPED_PARAM_LLONG) => u64::try_from(unsafe { parameter.value.l }).ok(),
+        _ => None,
+    }
+}
+
+/// # Safety
+///
+/// `parameter` is one that libvirt filled.
+unsafe fn text(parameter: &sys::virTypedParameter) -> Option<String> {
+    if sys::virTypedParameterType::try_from(parameter.type_) != Ok(sys::VIR_TYPED_PARAM_STRING) {
+        return None;
+    }
+    // SAFETY: the type tells which member of the union is set.
+    let text = unsafe { parameter.value.s };
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: it is a string of the record, which lives on.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().ok().map(Into::into)
 }
 
 /// The state of a domain as `virDomainState`. The wrapper's own call hides that it failed.
@@ -116,4 +188,27 @@ pub(in crate::hypervisor::libvirt) fn domain_state(
         return Err(Error::last_error());
     }
     Ok(u32::try_from(state).unwrap_or(sys::VIR_DOMAIN_NOSTATE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_a_disk_are_told_by_their_names() {
+        let cases: [(&str, Option<(u32, &str)>); 8] = [
+            ("block.0.name", Some((0, "name"))),
+            ("block.12.rd.reqs", Some((12, "rd.reqs"))),
+            ("block.count", None),
+            ("block..rd.reqs", None),
+            ("block.-1.rd.reqs", None),
+            ("block.4294967296.rd.reqs", None),
+            ("balloon.current", None),
+            ("", None),
+        ];
+        for (field, expected) in cases {
+            let expected = expected.map(|(place, name)| (place, name.as_bytes()));
+            assert_eq!(disk_field(field.as_bytes()), expected, "{field}");
+        }
+    }
 }

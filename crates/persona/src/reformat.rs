@@ -1,0 +1,52 @@
+//! A document in canonical form: the names of keys as documented, rules in their one spelling, two spaces a level, with
+//! the comments of its author. What a document means does not change by it. `virt-persona fmt` calls it.
+
+use crate::document::comments::comments;
+use crate::document::print::{print, print_json};
+use crate::document::{self, Format, SourceText};
+use crate::language;
+use crate::problem::Problems;
+use crate::read::load;
+
+/// A document in canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reformatted {
+    /// JSON where JSON was given, else YAML.
+    pub text: String,
+    /// Comments that have no place in it, as they were written.
+    pub lost: Vec<String>,
+}
+
+/// Puts a valid document into canonical form. TOML becomes YAML; JSON stays JSON.
+///
+/// # Errors
+/// All errors and warnings of the document, where there is at least one error: what is not understood is not rewritten.
+pub fn reformat(source: &SourceText<'_>) -> Result<Reformatted, Problems> {
+    load(source)?;
+    let mut problems = Vec::new();
+    let (text, root) = document::parse(source, &mut problems);
+    // A document that loads has a tree.
+    let Some(root) = root else {
+        return Err(document::collect(source.name, &text, problems));
+    };
+    let (mut tree, _) = language::canonical(&root, &text);
+    language::respell(&mut tree);
+    if source.format == Format::Json {
+        return Ok(Reformatted {
+            text: print_json(&tree),
+            lost: Vec::new(),
+        });
+    }
+    let comments = comments(&text, 0, source.format);
+    let printed = print(&tree, &text, &comments);
+    let lost = printed.left_out.iter().map(|comment| {
+        text.text
+            .get(comment.at.clone())
+            .unwrap_or_default()
+            .to_owned()
+    });
+    Ok(Reformatted {
+        lost: lost.collect(),
+        text: printed.text,
+    })
+}

@@ -1,0 +1,36 @@
+//! Recorded metrics through a persona's rules: what would have been done when, and why. The planner is the daemon's own
+//! with guard and arbitration; the domain is simulated. Reads no file and prints nothing: `cli` opens the trace and
+//! shows what is told. Read the modules in this order:
+//!
+//! ```text
+//! when       how a trace says when
+//! column     its first line: what each column is
+//! line       its lines as cells, one at a time
+//! trace      its lines as readings and events
+//! survey     a first pass: from when to when, and how often each column has a reading
+//! machine    the simulated domain, and what the rules read of it
+//! replay     the second pass: a tick a second
+//! happening  what is told while it goes
+//! tally      what it comes to
+//! ```
+
+mod column;
+mod happening;
+mod line;
+mod machine;
+mod replay;
+mod survey;
+mod tally;
+mod trace;
+mod when;
+mod words;
+
+pub use column::{CellError, ColumnError};
+pub use happening::{Bound, Happening, Sample, What};
+pub use line::LineError;
+pub use machine::{Load, Setting, SettingError, Sizes};
+pub use replay::{Outcome, ReplayError, replay};
+pub use survey::{Survey, Surveyed, TICK};
+pub use tally::{RuleOutcome, Silence, Totals, Why};
+pub use trace::TraceError;
+pub use when::TimeForm;
