@@ -21,8 +21,9 @@ use divan::Bencher;
 use nix::time::{ClockId, clock_gettime};
 use persona::units::Moment;
 use procfs::prelude::*;
-use virt_persona::hypervisor::DomainId;
+use virt_persona::hypervisor::{DomainId, Interface};
 use virt_persona::observe::host::{parse_cpu_times, parse_memory};
+use virt_persona::observe::network::parse_device;
 use virt_persona::observe::parse::parse_pressure;
 use virt_persona::observe::procfs::{parse_resident_pages, parse_schedstat};
 use virt_persona::observe::{Emulator, Observer, Roots};
@@ -69,9 +70,21 @@ fn be_an_emulator() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
+/// Turns of the files that are not read at each tick, in ticks: pressure, and what tells of paging.
+const PRESSURE_TURN: usize = 2;
+const PAGING_TURN: usize = 5;
+
 struct Fleet {
     ticker: Ticker,
+    /// What is read at each tick.
     bare: Vec<File>,
+    /// What is read at turns.
+    pressure: Vec<File>,
+    paging: Vec<File>,
+    /// The table of network devices, for the taps.
+    table: File,
+    rounds: usize,
+    taps: Vec<String>,
     children: Vec<Child>,
     groups: Vec<PathBuf>,
 }
@@ -90,6 +103,11 @@ impl Fleet {
         let mut fleet = Self {
             ticker: Ticker::new(Vec::new()),
             bare: Vec::new(),
+            pressure: Vec::new(),
+            paging: Vec::new(),
+            table: File::open("/proc/net/dev").unwrap(),
+            rounds: 0,
+            taps: Vec::new(),
             children: Vec::new(),
             groups: Vec::new(),
         };
@@ -109,6 +127,7 @@ impl Fleet {
             let pid = child.id();
             fleet.children.push(child);
             let cpu_group = fleet.make_groups(number, pid);
+            let interface = fleet.make_tap(number);
             let mut id = [0; 16];
             id[..4].copy_from_slice(&number.to_be_bytes());
             let emulator = Emulator {
@@ -116,7 +135,7 @@ impl Fleet {
                 instance: None,
                 vcpus_plugged: VCPUS,
             };
-            emulators.push((DomainId(id), emulator));
+            emulators.push((DomainId(id), emulator, interface));
             let process = PathBuf::from(format!("/proc/{pid}"));
             for task in fs::read_dir(process.join("task")).unwrap() {
                 let task = task.unwrap().path();
@@ -128,6 +147,7 @@ impl Fleet {
                 }
             }
             fleet.bare.push(File::open(process.join("statm")).unwrap());
+            fleet.paging.push(File::open(process.join("stat")).unwrap());
             fleet
                 .bare
                 .extend(cpu_group.and_then(|group| File::open(group.join("cpu.stat")).ok()));
@@ -135,8 +155,21 @@ impl Fleet {
         if fleet.groups.is_empty() {
             println!("no control group could be made (not root?): measured without");
         }
+        if fleet.taps.is_empty() {
+            println!("no tap could be made (not root, or no `ip`?): measured without");
+        }
         fleet.ticker = Ticker::new(emulators);
         fleet
+    }
+
+    /// Makes the tap of a domain with one network interface.
+    fn make_tap(&mut self, number: u32) -> Vec<Interface> {
+        let name = format!("vpb{}-{number}", std::process::id());
+        if !ip_tuntap("add", &name) {
+            return Vec::new();
+        }
+        self.taps.push(name.clone());
+        vec![Interface { device: Some(name) }]
     }
 
     /// Puts the process into groups of its own; gives the one with quota and throttling.
@@ -145,7 +178,7 @@ impl Fleet {
         let bases = if root.join("cgroup.controllers").exists() {
             vec![root.to_owned()]
         } else {
-            vec![root.join("cpu"), root.join("unified")]
+            vec![root.join("cpu"), root.join("memory"), root.join("unified")]
         };
         let mut cpu = None;
         for base in bases {
@@ -153,9 +186,14 @@ impl Fleet {
             let group = parent.join(format!("qemu-{number}-bench.libvirt-qemu"));
             if fs::create_dir_all(&group).is_ok() {
                 self.groups.push(group.clone());
-                if fs::write(group.join("cgroup.procs"), pid.to_string()).is_ok() && cpu.is_none() {
-                    cpu = Some(group);
+                if fs::write(group.join("cgroup.procs"), pid.to_string()).is_err() {
+                    continue;
                 }
+                let open = |name: &str| File::open(group.join(name)).ok();
+                let names = ["cpu.pressure", "memory.pressure", "io.pressure"];
+                self.pressure.extend(names.into_iter().filter_map(open));
+                self.paging.extend(open("memory.stat"));
+                cpu = cpu.or(Some(group));
             }
         }
         cpu
@@ -165,17 +203,45 @@ impl Fleet {
         self.ticker.tick()
     }
 
-    fn read_bare(&self, buffer: &mut [u8]) -> usize {
-        self.bare
+    /// Reads what a tick reads, and nothing else; how many reads that were.
+    fn read_bare(&mut self, buffer: &mut [u8]) -> usize {
+        self.rounds += 1;
+        let turn = |files: &[File], every: usize| {
+            let size = files.len().div_ceil(every);
+            let from = (self.rounds % every * size).min(files.len());
+            from..(from + size).min(files.len())
+        };
+        let files = self
+            .bare
             .iter()
-            .map(|file| file.read_at(buffer, 0).unwrap())
-            .sum()
+            .chain(&self.pressure[turn(&self.pressure, PRESSURE_TURN)])
+            .chain(&self.paging[turn(&self.paging, PAGING_TURN)]);
+        let mut reads = 0;
+        for file in files {
+            black_box(file.read_at(buffer, 0).unwrap());
+            reads += 1;
+        }
+        if self.taps.is_empty() {
+            return reads;
+        }
+        let mut offset = 0;
+        loop {
+            let read = self.table.read_at(buffer, offset).unwrap();
+            reads += 1;
+            offset += u64::try_from(read).unwrap();
+            if read == 0 {
+                return reads;
+            }
+        }
     }
 
     fn stop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        for tap in &self.taps {
+            ip_tuntap("del", tap);
         }
         for group in &self.groups {
             let _ = fs::remove_dir(group);
@@ -186,6 +252,14 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Adds or deletes a tap; whether it could be done.
+fn ip_tuntap(action: &str, name: &str) -> bool {
+    let mut command = Command::new("ip");
+    command.args(["tuntap", action, "dev", name, "mode", "tap"]);
+    let status = command.stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// CPU time of the process, in seconds.
@@ -199,12 +273,12 @@ fn print_ratio() {
     let mut fleet = fleet();
     let mut buffer = vec![0; 8 << 10];
     fleet.tick();
-    let (mut ticks, mut reads) = (Vec::new(), Vec::new());
+    let (mut ticks, mut reads, mut files) = (Vec::new(), Vec::new(), 0);
     for _ in 0..ROUNDS {
         let start = cpu_time();
         assert_eq!(fleet.tick(), fleet.children.len());
         let middle = cpu_time();
-        black_box(fleet.read_bare(&mut buffer));
+        files += fleet.read_bare(&mut buffer);
         ticks.push(middle - start);
         reads.push(cpu_time() - middle);
     }
@@ -217,7 +291,7 @@ fn print_ratio() {
         "tick of {DOMAINS} domains with {VCPUS} vCPUs: {tick:.0} us of CPU time, {:.1} us a domain; the same {} reads \
          alone: {read:.0} us; ratio {:.2}",
         tick / f64::from(DOMAINS),
-        fleet.bare.len(),
+        files / ROUNDS,
         tick / read
     );
 }
@@ -231,7 +305,7 @@ fn tick_of_200_domains(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn bare_reads_of_200_domains(bencher: Bencher<'_, '_>) {
-    let fleet = fleet();
+    let mut fleet = fleet();
     let mut buffer = vec![0; 8 << 10];
     bencher.bench_local(|| fleet.read_bare(&mut buffer));
 }
@@ -289,6 +363,12 @@ mod parsers {
             .unwrap()
             .some
             .avg10
+    }
+
+    #[divan::bench]
+    fn network_device_here() -> u64 {
+        let line = b"vnet0: 1296 16 0 2 0 0 0 0 4830 61 0 0 0 0 0 0\n";
+        parse_device(black_box(line)).unwrap().1.bytes
     }
 
     #[divan::bench]

@@ -293,8 +293,11 @@ fn every_sentence_of_doctor_and_explain_is_documented() {
     let documented = flat(&read("docs/troubleshooting.md"));
     let reasons = read("crates/planner/src/report.rs");
     let reasons = between(&reasons, "pub fn sentence", "\n    }\n").next();
+    let unknown = read("src/observe/reading.rs");
+    let unknown = between(&unknown, "pub enum Missing {", "\n}\n").next();
     for (what, source) in [
         ("doctor", read("src/daemon/doctor.rs").as_str()),
+        ("a metric that is unknown", unknown.expect("reasons why")),
         ("explain", reasons.expect("reasons have sentences")),
     ] {
         let mut said = sentences(source);

@@ -25,7 +25,7 @@ pub(crate) fn against_domstats(lab: &Lab, domains: &[Domain]) -> Outcome<()> {
             instance: None,
             vcpus_plugged: domain.live_vcpus()?,
         };
-        emulators.push((DomainId([number; 16]), emulator));
+        emulators.push((DomainId([number; 16]), emulator, Vec::new()));
     }
     let mut ticker = Ticker::new(emulators);
     // The first opens descriptors, and nothing is known before the second.

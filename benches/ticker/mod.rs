@@ -8,6 +8,7 @@ use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
 use planner::{Policy, Snapshot, State};
+use virt_persona::hypervisor::Interface;
 use virt_persona::observe::{Emulator, Observer, Readings, Roots};
 
 /// Four rules like those of the examples, and windows that nothing here fills, so that a tick looks at everything and
@@ -36,7 +37,8 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    pub(crate) fn new(emulators: Vec<(DomainId, Emulator)>) -> Self {
+    /// Domains with their emulators and network interfaces.
+    pub(crate) fn new(domains: Vec<(DomainId, Emulator, Vec<Interface>)>) -> Self {
         let source = SourceText {
             name: "measured.yaml",
             text: PERSONA.as_bytes(),
@@ -44,8 +46,11 @@ impl Ticker {
             persona_name: None,
         };
         let mut observer = Observer::new(Roots::default(), Duration::from_secs(1));
-        for (id, emulator) in &emulators {
-            observer.attach(*id, *emulator);
+        let mut emulators = Vec::new();
+        for (id, emulator, interfaces) in domains {
+            observer.attach(id, emulator);
+            observer.follow_interfaces(id, &interfaces);
+            emulators.push((id, emulator));
         }
         Self {
             observer,
@@ -60,8 +65,9 @@ impl Ticker {
 
     /// One tick; how many domains could be sampled.
     pub(crate) fn tick(&mut self) -> usize {
-        // Short of the interval at which threads are looked for again, which is no part of most ticks.
-        self.now = Moment(self.now.0 + 1);
+        // As the daemon ticks, so that what is read at turns has its share. One tick in thirty looks for threads and
+        // groups again, which a median leaves out.
+        self.now = Moment(self.now.0 + 1_000);
         let now = self.now;
         let host = self.observer.sample_host(now);
         let mut sampled = 0;

@@ -224,9 +224,10 @@ impl Domain {
     }
 
     /// Why the domain did or did not change in the latest tick: `domain`, `name`, `at`, `summary` (one sentence),
-    /// `persona`, `problems` (sentences), `rules` (each with `name`, `text`, `line`, `origin` (`document`, `tag`), `truth`, `state`, `detail`, `wants` and `looked`, what it
-    /// looked at: `comparison`, `truth`, `metric`, `value`, `unit`, `source`, `age_ms`, `held_ms`, `needs_ms`) and
-    /// `resources` (each with `resource`, `had`, `wanted`, `clamps`, `granted`, `action`). There are no options.
+    /// `persona`, `problems` (sentences), `rules` (each with `name`, `text`, `line`, `origin` (`document`, `tag`),
+    /// `truth`, `state`, `detail`, `wants` and `looked`, what it looked at: `comparison`, `truth`, `metric`, `value`,
+    /// `missing` (why there is none), `unit`, `source`, `age_ms`, `held_ms`, `needs_ms`) and `resources` (each with
+    /// `resource`, `had`, `wanted`, `clamps`, `granted`, `action`). There are no options.
     #[zbus(out_args("explanation"))]
     async fn explain(
         &self,

@@ -2,11 +2,15 @@
 //! source and age, every limit with its sentence.
 
 use persona::rule::{Looked, Resource, Truth};
+use persona::signal::Signal;
 use persona::units::Moment;
-use planner::report::{Clamp, ResourceReport, RuleReport, Verdict, Wish, amount_text};
+use planner::report::{
+    Clamp, DomainReport, ResourceReport, RuleReport, Verdict, Wish, amount_text,
+};
 
 use super::tracked::Tracked;
 use super::{show, tick};
+use crate::observe::Readings;
 use crate::view::{
     ActionView, ClampView, ExplainView, LookedView, OriginView, ResourceView, RuleState, RuleView,
     TruthWord,
@@ -22,7 +26,7 @@ pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
             .iter()
             .map(|rule| {
                 let origin = origin(tracked, &rule.name);
-                let view = rule_view(rule, &report.resources, report.at);
+                let view = rule_view(rule, report, &tracked.readings);
                 RuleView {
                     line: origin
                         .as_ref()
@@ -110,8 +114,8 @@ fn verdict_text(line: &ResourceReport) -> String {
     }
 }
 
-fn rule_view(rule: &RuleReport, resources: &[ResourceReport], at: Moment) -> RuleView {
-    let line = resources.iter().find(
+fn rule_view(rule: &RuleReport, report: &DomainReport, readings: &Readings) -> RuleView {
+    let line = report.resources.iter().find(
         |line| matches!(&line.by, Some(Wish::Rule(name) | Wish::Undo(name)) if *name == rule.name),
     );
     let undoing = line.is_some_and(|line| matches!(line.by, Some(Wish::Undo(_))));
@@ -146,18 +150,25 @@ fn rule_view(rule: &RuleReport, resources: &[ResourceReport], at: Moment) -> Rul
         looked: rule
             .looked
             .iter()
-            .map(|looked| looked_view(looked, at))
+            .map(|looked| looked_view(looked, report.at, readings))
             .collect(),
     }
 }
 
-fn looked_view(looked: &Looked, at: Moment) -> LookedView {
+/// A comparison. Why a figure is not known is told by the readings of the same tick.
+fn looked_view(looked: &Looked, at: Moment, readings: &Readings) -> LookedView {
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
     LookedView {
         comparison: looked.comparison.clone(),
         truth: truth(looked.verdict),
         metric: Some(looked.signal.to_string()),
         value: looked.reading.map(|reading| reading.value),
+        missing: match (&looked.signal, looked.reading) {
+            (Signal::Metric(metric), None) => {
+                readings.missing(*metric).map(|reason| reason.to_string())
+            }
+            _ => None,
+        },
         unit: looked.signal.unit(),
         source: looked.reading.map(|reading| reading.source),
         age_ms: looked

@@ -251,14 +251,12 @@ impl Network {
 
 impl Device {
     fn new(name: &str, class: &Path) -> Self {
+        let folder = class.join(name);
+        // Every tap has this file, and no device of another kind. Where sysfs shows no devices, most are taps.
+        let is_tap = folder.join("tun_flags").exists() || !folder.exists();
         Self {
             name: name.to_owned(),
-            // Every tap has this file, and no device of another kind.
-            side: if class.join(name).join("tun_flags").exists() {
-                Side::Host
-            } else {
-                Side::Guest
-            },
+            side: if is_tap { Side::Host } else { Side::Guest },
             place: 0,
             counters: Counters::new(Figure::NetworkDevices),
         }

@@ -105,6 +105,9 @@ pub struct LookedView {
     /// Its value, in `unit`; absent when it is not known.
     #[serde(default)]
     pub value: Option<f64>,
+    /// Why there is no value, as a sentence.
+    #[serde(default)]
+    pub missing: Option<String>,
     /// The kind of quantity.
     #[serde(default)]
     pub unit: Option<Unit>,

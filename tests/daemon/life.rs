@@ -291,6 +291,10 @@ fn a_persona_reaches_the_guest_and_every_command_tells_of_it_in_json() {
         (&looked["value"], &looked["truth"]),
         (&Value::Null, &"unknown".into())
     );
+    assert!(
+        looked["missing"].to_string().contains("not observed"),
+        "{looked}"
+    );
 
     let doctor = site.doctor();
     let checks = doctor["checks"].as_array().unwrap();

@@ -11,6 +11,7 @@
 
 mod agent;
 mod budget;
+mod figures;
 #[allow(dead_code, unused_imports, reason = "the demo uses the rest of it")]
 mod harness;
 mod memory;

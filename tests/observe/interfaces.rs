@@ -84,6 +84,7 @@ fn what_the_host_receives_on_a_tap_is_what_the_guest_sends() {
 #[test]
 fn a_macvtap_device_is_the_guests_own_end() {
     let tree = with_taps(&[]);
+    tree.write("net/macvtap0/address", "52:54:00:00:00:01\n");
     show(&tree, &[("macvtap0", [100, 1, 0, 0], [1_000, 10, 0, 0])]);
     let mut observer = attached(&tree, &[Some("macvtap0")]);
     check(&mut observer, 0, Err(Missing::FirstSample));

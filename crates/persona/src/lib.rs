@@ -30,7 +30,7 @@ pub use difference::{Difference, contents, difference};
 pub use digest::Digest;
 pub use document::{Format, Origin, SourceText};
 pub use domain::DomainId;
-pub use language::schema;
+pub use language::{documentation, schema};
 pub use model::{
     ApplicationSettings, BaseConfiguration, BehavioralSettings, Class, Constraint, CostTolerance,
     CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,

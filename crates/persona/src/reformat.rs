@@ -1,9 +1,7 @@
 //! A document in canonical form: the names of keys as documented, rules in their one spelling, two spaces a level, with
 //! the comments of its author. What a document means does not change by it. `virt-persona fmt` calls it.
 
-use crate::document::comments::comments;
-use crate::document::print::{print, print_json};
-use crate::document::{self, Format, SourceText};
+use crate::document::{self, Format, SourceText, comments, print, print_json};
 use crate::language;
 use crate::problem::Problems;
 use crate::read::load;

@@ -1,4 +1,9 @@
 //! Layers laid over each other: what comes out, where each value is from, and what is refused.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests read their fixtures; the crate itself reads no file"
+)]
+#![allow(clippy::panic, reason = "a test that cannot go on should stop")]
 
 use std::fs;
 use std::path::Path;

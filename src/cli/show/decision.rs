@@ -103,6 +103,9 @@ pub(in crate::cli) fn explain(screen: &mut Screen, explain: &ExplainView) -> io:
                 (None, _) if looked.metric.is_some() => text.push_str(", value not known"),
                 _ => {}
             }
+            if let Some(reason) = &looked.missing {
+                text.push_str(&format!(" because {reason}"));
+            }
             if let Some(source) = looked.source {
                 text.push_str(&format!(" by {}", word(&source)));
             }

@@ -83,6 +83,17 @@ pub(crate) struct DomainSpec {
     pub(crate) command_line: String,
     /// Whether the agent's state is on a disk and so outlives a restart of the guest.
     pub(crate) state_disk: StateDisk,
+    /// Its network.
+    pub(crate) network: Network,
+}
+
+/// What network a domain has. The guest itself has no driver for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// None.
+    None,
+    /// In user mode, as a libvirtd without privileges has it: the emulator opens sockets for the guest.
+    User,
 }
 
 /// Where the agent keeps its state.
@@ -106,6 +117,7 @@ impl DomainSpec {
             virtio_mem_mib: 1024,
             command_line: String::new(),
             state_disk: StateDisk::None,
+            network: Network::None,
         }
     }
 
@@ -137,6 +149,9 @@ impl DomainSpec {
         let mut features = self.variant.features().to_vec();
         if disk.is_some() {
             features.push("disk");
+        }
+        if self.network == Network::User {
+            features.push("user-network");
         }
         let guest = lab.guest();
         let values = [

@@ -14,7 +14,7 @@ mod services;
 mod witness;
 
 pub(crate) use daemon::Daemon;
-pub(crate) use domain::{Domain, DomainSpec, MemoryDevice, StateDisk, Variant};
+pub(crate) use domain::{Domain, DomainSpec, MemoryDevice, Network, StateDisk, Variant};
 pub(crate) use guest::{TestGuest, repository};
 pub(crate) use lab::{Lab, Programs};
 pub(crate) use outcome::{Failure, Outcome, ensure, eventually};

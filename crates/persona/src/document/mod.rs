@@ -2,12 +2,12 @@
 //! are the same from here on. The readers in `read` walk the tree.
 
 #[allow(dead_code, reason = "for those who print documents")]
-pub(crate) mod comments;
+mod comments;
 mod format;
 mod parse;
 mod place;
 #[allow(dead_code, reason = "for those who print documents")]
-pub(crate) mod print;
+mod print;
 mod text;
 mod toml;
 mod yaml;
@@ -16,11 +16,10 @@ use std::ops::Range;
 
 use crate::problem::{Problem, Problems, Severity};
 
+pub(crate) use comments::comments;
 pub use format::Format;
 pub(crate) use parse::{parse, parse_into, size};
-pub(crate) use print::print;
-#[cfg(test)]
-pub(crate) use print::print_json;
+pub(crate) use print::{print, print_json};
 pub use text::Origin;
 pub(crate) use text::Text;
 

@@ -3,6 +3,7 @@
 //! and the documentation come from it. What the values come to is in `read`; the rule language has tables of its own.
 
 mod canonical;
+mod documentation;
 mod guest;
 mod profile;
 mod resources;
@@ -16,6 +17,7 @@ mod software;
 mod words;
 
 pub(crate) use canonical::canonical;
+pub use documentation::documentation;
 pub(crate) use guest::{APPLICATION, BEHAVIOUR, OS, SCRIPT, SECRET};
 pub(crate) use profile::{
     COST, CPU_NEED, LIFECYCLE, MEMORY_NEED, POINT, RATE_NEED, REQUEST_NEED, SECURITY,
@@ -52,7 +54,6 @@ pub(crate) enum Others {
 
 /// One key of a map.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "for the documentation and the schema")]
 pub(crate) struct Key {
     /// The canonical name.
     pub(crate) name: &'static str,
@@ -67,7 +68,6 @@ pub(crate) struct Key {
 
 /// What holds where a key is not there.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "for the documentation and the schema")]
 pub(crate) enum Absent {
     /// It has to be there.
     Refused,
@@ -88,7 +88,6 @@ pub(crate) enum Effect {
 
 /// The shape of a value.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "for the documentation and the schema")]
 pub(crate) enum Shape {
     /// Text of at most so many bytes.
     Text(usize),

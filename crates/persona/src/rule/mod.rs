@@ -5,6 +5,7 @@ mod action;
 mod ast;
 mod check;
 mod condition;
+mod describe;
 mod eval;
 mod lex;
 mod named;
@@ -22,6 +23,7 @@ pub use ast::{Action, Condition, Direction, Limit, MemoryAmount, Performed, Reso
 pub(crate) use ast::{Arithmetic, Comparison, Expr, Value};
 pub use eval::{Looked, Trail, Truth, Windows};
 pub use phrase::{Phrase, phrases};
+pub(crate) use spoken::comparisons as spoken_comparisons;
 pub use window::Function;
 
 impl Rule {

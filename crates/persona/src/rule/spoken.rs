@@ -274,6 +274,11 @@ pub(super) const COMPARISONS: [(&str, Comparison); 28] = [
     ("is", Comparison::Equal),
 ];
 
+/// Every comparison in words.
+pub(crate) fn comparisons() -> impl Iterator<Item = (&'static str, Comparison)> {
+    COMPARISONS.into_iter()
+}
+
 /// The comparison with which the words begin, and how many of them it takes.
 pub(super) fn comparison<'a>(
     words: impl Iterator<Item = &'a str> + Clone,
