@@ -259,6 +259,11 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             screen.flush()?;
             Ok(ended)
         }
+        Verb::Schema => {
+            screen.json(&persona::schema())?;
+            screen.flush()?;
+            Ok(Ended::Well)
+        }
         Verb::Man => {
             screen.raw(&man::page(Cli::command()))?;
             screen.flush()?;
@@ -590,6 +595,7 @@ async fn plain(
         Verb::Check { .. }
         | Verb::Simulate(_)
         | Verb::Fmt { .. }
+        | Verb::Schema
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }
