@@ -135,10 +135,10 @@ fn document(bencher: Bencher<'_, '_>, name: &str) {
 
 #[divan::bench(args = CASES.map(|case| case.name))]
 fn rule(bencher: Bencher<'_, '_>, name: &str) {
-    let mut evaluate = ours(named(name).ours);
+    let evaluate = ours(named(name).ours);
     bencher
         .counter(ItemsCount::new(1_usize))
-        .bench_local(|| evaluate());
+        .bench_local(evaluate);
 }
 
 /// A new reading at each evaluation, as once a second.
