@@ -155,6 +155,10 @@ pub enum ActivationEvent {
 
 /// What an event made of an activation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and none is kept"
+)]
 pub enum Transition {
     /// It is different, and is to be kept.
     Changed(Activation),

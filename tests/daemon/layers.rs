@@ -217,7 +217,7 @@ fn overrides_of_tags_are_laid_over_a_domains_persona_and_taken_off() {
     };
     assert_eq!(rule.origin.unwrap().document, "front@1");
     // What a persona would come to with the domain's tags, each value with where it is from.
-    daemon.create("name: other\nextends: base\nenvironment_variables: {ROLE: other}\n");
+    daemon.create("name: other\nextends: front\nenvironment_variables: {ROLE: other}\n");
     let lines = plan(&daemon, "other").lines;
     let line = |subject: &str| {
         let line = lines.iter().find(|line| line.subject == subject);

@@ -158,6 +158,78 @@ fn tags_bind_a_domain_a_conflict_changes_nothing_and_an_applied_persona_goes_bef
 }
 
 #[test]
+fn layers_are_stored_shown_and_compared_by_command() {
+    let site = Site::new(SCENARIO);
+    let _daemon = site.start();
+    let create = |name: &str, text: &str| {
+        let file = site.write(&format!("{name}.yaml"), text);
+        let file = file.to_str().unwrap().to_owned();
+        site.done(&["create", &file]);
+        file
+    };
+    let base = create(
+        "base",
+        "name: base\nbase_configuration: {cpu: {min: 1, max: 2}}\n",
+    );
+    let derived = create(
+        "derived",
+        "name: derived\nextends: base\nenvironment_variables: {APP_ROLE: one}\n",
+    );
+    let prod = site.write("prod.yaml", "environment_variables: {APP_ROLE: prod}\n");
+    site.done(&[
+        "map",
+        "prod",
+        "--override",
+        prod.to_str().unwrap(),
+        "--priority",
+        "2",
+    ]);
+    assert!(site.done(&["maps"]).contains("override"));
+    assert_eq!(
+        site.done(&["show", "--override", "prod"]),
+        "environment_variables: {APP_ROLE: prod}\n"
+    );
+    site.done(&["apply", "old", "derived"]);
+    site.done(&["tag", "old", "+prod"]);
+    let status = site.json(&["status", "old"]);
+    assert_eq!(status["persona"]["bases"], serde_json::json!(["base@1"]));
+    assert_eq!(status["persona"]["overrides"], serde_json::json!(["prod"]));
+    let shown = site.done(&["show", "--effective", "old"]);
+    assert!(
+        shown.contains("  APP_ROLE: prod # override:1 (tag prod)\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("    max: 2 # base@1:2\n"), "{shown}");
+    let values = site.json(&["show", "--effective", "old"])["values"].to_string();
+    assert!(values.contains(r#""tag":"prod""#), "{values}");
+
+    // A file is compared with what is stored, on the bases that are stored.
+    assert_eq!(site.done(&["diff", "derived@1", &derived]), "");
+    site.refused(&["diff", "derived", &base], &[]);
+    let larger = site.write(
+        "larger.yaml",
+        "name: base\nbase_configuration: {cpu: {min: 1, max: 4}}\n",
+    );
+    site.done(&["update", "base", larger.to_str().unwrap()]);
+    let compared = site.cli(&["diff", "base@1", "base", "--json"]);
+    assert_eq!(compared.status.code(), Some(1));
+    let compared: Value = serde_json::from_slice(&compared.stdout).unwrap();
+    assert_eq!(
+        compared["differences"],
+        serde_json::json!([{"path": "base_configuration.cpu.max", "before": "2", "after": "4"}])
+    );
+    assert_eq!(
+        site.json(&["status", "old"])["persona"]["bases"][0],
+        "base@2"
+    );
+    site.refused(&["delete", "base"], &["persona derived"]);
+    site.done(&["unmap", "prod"]);
+    let shown = site.done(&["show", "--effective", "old"]);
+    assert!(shown.contains("  APP_ROLE: one # derived@1:3\n"), "{shown}");
+    site.refused(&["show", "--override", "prod"], &["prod"]);
+}
+
+#[test]
 fn a_persona_reaches_the_guest_and_every_command_tells_of_it_in_json() {
     let site = Site::new(SCENARIO);
     let agent = Agent::start(&site.path("guest"));
