@@ -600,6 +600,70 @@ fn every_rule_fires_for_its_cause_and_for_no_other() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// The page's part that is made of the examples.
+const BEGIN: &str = "<!-- generated: personas -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// An example as prose and pieces: its comments, each with the lines that it explains.
+fn explained(text: &str) -> String {
+    let mut found = String::new();
+    let mut piece: Vec<&str> = Vec::new();
+    let close = |piece: &mut Vec<&str>, found: &mut String| {
+        while piece.last().is_some_and(|line| line.is_empty()) {
+            piece.pop();
+        }
+        if !piece.is_empty() {
+            let _ = write!(found, "\n```yaml\n{}\n```\n", piece.join("\n"));
+            piece.clear();
+        }
+    };
+    let mut prose = false;
+    for line in text.lines() {
+        // What a script begins with is no comment of the document.
+        if let Some(comment) = line.trim_start().strip_prefix("# ") {
+            close(&mut piece, &mut found);
+            if !prose {
+                found.push('\n');
+            }
+            let _ = writeln!(found, "{comment}");
+            prose = true;
+        } else {
+            prose = false;
+            if !(line.is_empty() && piece.is_empty()) {
+                piece.push(line);
+            }
+        }
+    }
+    close(&mut piece, &mut found);
+    found
+}
+
+#[test]
+fn the_page_of_the_examples_has_every_line_of_them_with_what_it_means() {
+    let mut made = String::new();
+    for example in &EXAMPLES {
+        let text = text(example.name);
+        let section = explained(&text);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let line = line.trim_start().strip_prefix("# ").unwrap_or(line);
+            assert!(section.contains(line), "{}: {line}", example.name);
+        }
+        let _ = write!(
+            made,
+            "\n## {}\n\n`examples/personas/{0}.yaml`\n{section}",
+            example.name
+        );
+    }
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/personas.md")).unwrap();
+    let (head, rest) = page.split_once(BEGIN).expect("a generated part");
+    let (_, tail) = rest.split_once(END).expect("an end of it");
+    golden(
+        "docs/personas.md",
+        &format!("{head}{BEGIN}{made}\n{END}{tail}"),
+    );
+}
+
 /// Compares with a file of the repository, or writes it with `UPDATE_GOLDEN=1`.
 fn golden(path: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
