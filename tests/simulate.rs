@@ -1,5 +1,5 @@
 //! `virt-persona simulate` as people and programs see it: what it prints, what it refuses, and that the first documents of
-//! the language do what they say. The examples have their own traces in `personas.rs`.
+//! the language do what they say. The examples have their own traces in `personas`.
 
 // A test stops where something is not as it must be, also in the functions that tests share.
 #![allow(clippy::panic, clippy::unwrap_used)]
@@ -249,9 +249,9 @@ fn steady(percent: f64) -> String {
 
 fn last_vcpus(found: &Value) -> u64 {
     let changes = found["happenings"].as_array().unwrap().iter();
-    let vcpus = changes
+    let mut vcpus = changes
         .filter(|happening| happening["kind"] == "change" && happening["resource"] == "vcpus");
-    vcpus.last().map_or_else(
+    vcpus.next_back().map_or_else(
         || found["domain"]["vcpus"].as_u64().unwrap(),
         |change| change["to"].as_u64().unwrap(),
     )
@@ -485,7 +485,7 @@ fn every_rule_of_the_whole_document_fires_and_what_has_an_until_goes_back() {
         assert!(rule["fired"].as_u64().unwrap() > 0, "{rule}");
     }
     let happenings = found["happenings"].as_array().unwrap();
-    let grown = happenings
+    let mut grown = happenings
         .iter()
         .filter(|happening| happening["kind"] == "change" && happening["resource"] == "vcpus");
     let most = grown
@@ -495,7 +495,7 @@ fn every_rule_of_the_whole_document_fires_and_what_has_an_until_goes_back() {
     assert!(most > Some(8), "{most:?}");
     // Back at what was there before the rule.
     assert_eq!(last_vcpus(&found), 8);
-    let back = grown.last().unwrap();
+    let back = grown.next_back().unwrap();
     assert!(
         back["by"]
             .as_str()
