@@ -1,29 +1,23 @@
-//! What hypervisor and agents tell, and what that makes known of each domain. Nothing is decided here: descriptions are
-//! asked for, channels and observations are attached and detached, and the persona path is told of what concerns it.
-
-use std::time::Duration;
+//! What the hypervisor tells, and what that makes known of each domain. Nothing is decided here: descriptions are asked
+//! for, channels and observations are attached and detached, and the persona path is told of what concerns it. What
+//! agents tell is in `agents`.
 
 use agent_protocol::message::HelloReason;
-use persona::Moment;
 use persona::signal::EventKind;
 use planner::snapshot::Run;
 
 use super::event::{Asked, Event};
-use super::tracked::{AgentSide, Looking, Renewed, Tracked};
+use super::tracked::{AgentSide, Looking, Tracked};
 use super::{Daemon, tick};
 use crate::act::sentence_of;
-use crate::agent::{AgentEvent, LostReason, Running};
+use crate::agent::Running;
 use crate::audit::AuditKind;
 use crate::hypervisor::{
     DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent,
     Lifecycle, MetadataElement, PortState,
 };
 use crate::observe::Emulator;
-use crate::view::{AgentState, HypervisorState};
-
-/// An agent whose session the daemon renews is back within this, or lost: long enough for a guest to boot, because a
-/// reboot is an event of its own.
-const BACK: Duration = Duration::from_secs(60);
+use crate::view::HypervisorState;
 
 impl Daemon {
     pub(super) fn hypervisor_tells(&mut self, event: HypervisorEvent) {
@@ -90,18 +84,6 @@ impl Daemon {
         let now = self.clock.now();
         if let Some(tracked) = self.domains.get_mut(&id) {
             tracked.happened.note(kind, now);
-        }
-    }
-
-    /// Agents whose session was renewed and who have not come back are lost.
-    pub(super) fn give_up_agents(&mut self, now: Moment) {
-        for tracked in self.domains.values_mut() {
-            let late = |renewed: &mut Renewed| {
-                now.since(renewed.at) >= BACK && tracked.agent.facts.is_none()
-            };
-            if tracked.agent.renewed.take_if(late).is_some() && tracked.run() == Run::Running {
-                tracked.happened.note(EventKind::AgentLost, now);
-            }
         }
     }
 
@@ -395,99 +377,6 @@ impl Daemon {
                 self.look(id);
             }
         }
-    }
-
-    pub(super) fn agent_tells(&mut self, id: DomainId, event: AgentEvent) {
-        let now = self.clock.now();
-        let telemetry = std::time::Duration::from_millis(self.config.tick.telemetry_ms);
-        let Some(tracked) = self.domains.get_mut(&id) else {
-            return;
-        };
-        let agent = &mut tracked.agent;
-        match event {
-            AgentEvent::Connected { facts } => {
-                let text = format!(
-                    "the agent {} is connected (boot {})",
-                    facts.agent_version.as_str(),
-                    facts.boot_id.as_str()
-                );
-                let same = agent
-                    .renewed
-                    .take()
-                    .is_some_and(|renewed| renewed.boot.as_ref() == Some(&facts.boot_id));
-                agent.heard = Some(now);
-                agent.trouble = None;
-                agent.facts = Some(facts);
-                if !same {
-                    tracked.happened.note(EventKind::AgentConnected, now);
-                }
-                self.record(
-                    AuditKind::Connection,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-                self.agent_came(id);
-            }
-            AgentEvent::Lost { reason } => {
-                let facts = agent.facts.take();
-                agent.report = None;
-                if matches!(reason, LostReason::Renewed | LostReason::Reverted) {
-                    let boot = facts.map(|facts| facts.boot_id);
-                    agent.renewed = Some(Renewed { at: now, boot });
-                } else {
-                    tracked.happened.note(EventKind::AgentLost, now);
-                }
-                // A session that the daemon itself renews is back in a moment.
-                if reason != LostReason::Renewed {
-                    let text = format!("the agent is not connected: {reason}");
-                    self.record(
-                        AuditKind::Connection,
-                        Some(id),
-                        &text,
-                        serde_json::Value::Null,
-                    );
-                }
-                self.agent_left(id);
-            }
-            AgentEvent::Telemetry(latest) => {
-                if let Some(report) = latest.take() {
-                    tracked.take_report(&report, telemetry, now);
-                }
-                // Shown with the next tick.
-                return;
-            }
-            AgentEvent::Unresponsive => {
-                let text = "the agent no longer answers; the guest may hang".to_string();
-                agent.trouble = Some((AgentState::Unresponsive, text.clone()));
-                self.record(
-                    AuditKind::Connection,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-            }
-            AgentEvent::Incompatible { versions } => {
-                let text = format!("the agent cannot be talked to: {versions}");
-                agent.trouble = Some((AgentState::Misbehaving, text.clone()));
-                self.record(
-                    AuditKind::Connection,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-            }
-            AgentEvent::Misbehaved { misconduct } => {
-                if misconduct.offences() > 0 {
-                    let text =
-                        "the guest sent what no agent sends; it was not believed".to_string();
-                    agent.trouble = Some((AgentState::Misbehaving, text.clone()));
-                    let detail = serde_json::json!({ "misconduct": format!("{misconduct:?}") });
-                    self.record(AuditKind::Connection, Some(id), &text, detail);
-                }
-            }
-        }
-        self.publish_soon();
     }
 
     /// Reads the configuration again; what is bound for a running daemon (paths, the hypervisor, the

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! hypervisor events, agents, bus requests, timers, signals -> Event -> this task -> view, audit, plans, requests
-//! follow     what hypervisor and agents tell  -> what is known of each domain
+//! follow     what the hypervisor tells, agents what agents tell -> what is known of each domain, and what happened to it
 //! tick       sample -> snapshot -> plan -> steps begun                         (control path)
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
@@ -13,6 +13,7 @@
 //! A kill at any moment loses nothing: what was asked for is in the store before it is begun, steps name amounts and
 //! not changes, activations carry generations, and everything else is observed anew.
 
+mod agents;
 mod clock;
 mod doctor;
 mod event;

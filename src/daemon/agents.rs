@@ -1,0 +1,126 @@
+//! What the agents tell: that they are there, that they are gone, how their guests are, and what is wrong with them. The
+//! domains themselves are followed in `follow`.
+
+use std::time::Duration;
+
+use persona::Moment;
+use persona::signal::EventKind;
+use planner::snapshot::Run;
+
+use super::Daemon;
+use super::tracked::Renewed;
+use crate::agent::{AgentEvent, LostReason};
+use crate::audit::AuditKind;
+use crate::hypervisor::DomainId;
+use crate::view::AgentState;
+
+/// An agent whose session the daemon renews is back within this, or lost: long enough for a guest to boot, because a
+/// reboot is an event of its own.
+const BACK: Duration = Duration::from_secs(60);
+
+impl Daemon {
+    pub(super) fn agent_tells(&mut self, id: DomainId, event: AgentEvent) {
+        let now = self.clock.now();
+        let telemetry = std::time::Duration::from_millis(self.config.tick.telemetry_ms);
+        let Some(tracked) = self.domains.get_mut(&id) else {
+            return;
+        };
+        let agent = &mut tracked.agent;
+        match event {
+            AgentEvent::Connected { facts } => {
+                let text = format!(
+                    "the agent {} is connected (boot {})",
+                    facts.agent_version.as_str(),
+                    facts.boot_id.as_str()
+                );
+                let same = agent
+                    .renewed
+                    .take()
+                    .is_some_and(|renewed| renewed.boot.as_ref() == Some(&facts.boot_id));
+                agent.heard = Some(now);
+                agent.trouble = None;
+                agent.facts = Some(facts);
+                if !same {
+                    tracked.happened.note(EventKind::AgentConnected, now);
+                }
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+                self.agent_came(id);
+            }
+            AgentEvent::Lost { reason } => {
+                let facts = agent.facts.take();
+                agent.report = None;
+                if matches!(reason, LostReason::Renewed | LostReason::Reverted) {
+                    let boot = facts.map(|facts| facts.boot_id);
+                    agent.renewed = Some(Renewed { at: now, boot });
+                } else {
+                    tracked.happened.note(EventKind::AgentLost, now);
+                }
+                // A session that the daemon itself renews is back in a moment.
+                if reason != LostReason::Renewed {
+                    let text = format!("the agent is not connected: {reason}");
+                    self.record(
+                        AuditKind::Connection,
+                        Some(id),
+                        &text,
+                        serde_json::Value::Null,
+                    );
+                }
+                self.agent_left(id);
+            }
+            AgentEvent::Telemetry(latest) => {
+                if let Some(report) = latest.take() {
+                    tracked.take_report(&report, telemetry, now);
+                }
+                // Shown with the next tick.
+                return;
+            }
+            AgentEvent::Unresponsive => {
+                let text = "the agent no longer answers; the guest may hang".to_string();
+                agent.trouble = Some((AgentState::Unresponsive, text.clone()));
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+            }
+            AgentEvent::Incompatible { versions } => {
+                let text = format!("the agent cannot be talked to: {versions}");
+                agent.trouble = Some((AgentState::Misbehaving, text.clone()));
+                self.record(
+                    AuditKind::Connection,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+            }
+            AgentEvent::Misbehaved { misconduct } => {
+                if misconduct.offences() > 0 {
+                    let text =
+                        "the guest sent what no agent sends; it was not believed".to_string();
+                    agent.trouble = Some((AgentState::Misbehaving, text.clone()));
+                    let detail = serde_json::json!({ "misconduct": format!("{misconduct:?}") });
+                    self.record(AuditKind::Connection, Some(id), &text, detail);
+                }
+            }
+        }
+        self.publish_soon();
+    }
+
+    /// Agents whose session was renewed and who have not come back are lost.
+    pub(super) fn give_up_agents(&mut self, now: Moment) {
+        for tracked in self.domains.values_mut() {
+            let late = |renewed: &mut Renewed| {
+                now.since(renewed.at) >= BACK && tracked.agent.facts.is_none()
+            };
+            if tracked.agent.renewed.take_if(late).is_some() && tracked.run() == Run::Running {
+                tracked.happened.note(EventKind::AgentLost, now);
+            }
+        }
+    }
+}
