@@ -26,8 +26,9 @@ test-all: lint test ## everything that a change must pass
 lint: ## format, clippy, documentation, shell scripts, XML and the house's rules; changes nothing
 	@packaging/lint
 
-bench: setup ## measure the tick, the planner, the agent's round trip, sizes and memory, as ratios of one run
+bench: setup ## measure rules, the tick, the planner, the agent's round trip, sizes and memory, as ratios of one run
 	@tests/guest/build >/dev/null
+	$(CARGO) bench --package persona --bench rules
 	$(CARGO) bench --package virt-persona --bench planner --bench tick --bench live
 
 fuzz: setup ## feed the fuzz targets, SECONDS (30) each, beginning with the corpus of fuzz/corpus

@@ -93,6 +93,8 @@ pub enum Verb {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Print the JSON Schema of persona documents, for editors; needs no daemon
+    Schema,
     /// Replay recorded metrics through a persona's rules and say what would have been done, and why; needs no daemon
     Simulate(Simulate),
     /// Store a persona

@@ -73,6 +73,9 @@ pub(super) fn check(
 }
 
 /// Reads one document.
+///
+/// # Errors
+/// Where the file cannot be read.
 pub(super) fn read(file: &Path, name: Option<&str>) -> Result<Given, CliError> {
     let text = read_bytes(file)?;
     let shown = file.display().to_string();

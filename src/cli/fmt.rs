@@ -1,4 +1,4 @@
-//! `fmt` and `schema`: documents in canonical form, and the language as a JSON Schema. Neither needs the daemon.
+//! `fmt`: documents in canonical form, printed or in the place of the files. It needs no daemon.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -61,18 +61,18 @@ enum CliError {
     /// A document is no text.
     #[error("`{path}` is not UTF-8 text")]
     NotText { path: String },
-    /// What a document builds on is not there.
-    #[error("`{path}` builds on {missing}, which is not given; name its document with --base FILE")]
-    Incomplete { path: String, missing: String },
-    /// What documents build on comes to no order.
-    #[error("`{path}`: {reason}")]
-    Tangled { path: String, reason: String },
     /// A document is no persona; what is wrong with it was printed.
     #[error("`{path}` is no valid persona; `virt-persona check` says the same")]
     Invalid {
         path: String,
         problems: Vec<ProblemView>,
     },
+    /// What a document builds on was not given.
+    #[error("`{path}` builds on `{base}`, which was not given; name its file with --base")]
+    NoBase { path: String, base: String },
+    /// What a document builds on comes to no order.
+    #[error("`{path}`: {reason}")]
+    Tangled { path: String, reason: String },
     /// What was recorded cannot be replayed.
     #[error("cannot replay `{path}`")]
     Trace {
@@ -122,7 +122,7 @@ impl CliError {
             | Self::Write { .. }
             | Self::NotText { .. }
             | Self::Invalid { .. }
-            | Self::Incomplete { .. }
+            | Self::NoBase { .. }
             | Self::Tangled { .. }
             | Self::Incomparable { .. } => "Document",
             Self::Trace { .. } => "Trace",
@@ -234,6 +234,11 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             screen.flush()?;
             Ok(ended)
         }
+        Verb::Simulate(what) => {
+            simulate::simulate(&what, cli.common.json, &mut screen)?;
+            screen.flush()?;
+            Ok(Ended::Well)
+        }
         Verb::Fmt {
             files,
             write,
@@ -256,8 +261,8 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             screen.flush()?;
             Ok(ended)
         }
-        Verb::Simulate(what) => {
-            simulate::simulate(&what, cli.common.json, &mut screen)?;
+        Verb::Schema => {
+            screen.json(&persona::schema())?;
             screen.flush()?;
             Ok(Ended::Well)
         }
@@ -448,8 +453,9 @@ async fn plain(
         }
         // The others have been prepared, or need no daemon.
         Verb::Check { .. }
-        | Verb::Fmt { .. }
         | Verb::Simulate(_)
+        | Verb::Fmt { .. }
+        | Verb::Schema
         | Verb::Create { .. }
         | Verb::Update { .. }
         | Verb::SetCurrent { .. }

@@ -83,36 +83,14 @@ struct PlayedColumn {
     readings: u64,
 }
 
-/// The persona with all that it builds on.
-fn persona(what: &Simulate, json: bool) -> Result<Effective, CliError> {
-    let given = read(&what.persona, what.name.as_deref())?;
-    let mut known = Known::default();
-    for base in &what.bases {
-        known.add(None, read(base, None)?);
-    }
-    match known.read(&given) {
-        Read::Whole(effective) => Ok(*effective),
-        Read::Wrong(problems) => Err(invalid(&what.persona, json, &problems)),
-        Read::Part { missing, .. } => Err(CliError::Incomplete {
-            path: given.shown,
-            missing: missing.to_string(),
-        }),
-        Read::Tangled { reason } => Err(CliError::Tangled {
-            path: given.shown,
-            reason,
-        }),
-    }
-}
-
 /// Carries `simulate` out.
 ///
 /// # Errors
 /// Where the persona is not valid, the trace cannot be played, or the output cannot be written.
 pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Result<(), CliError> {
-    let Effective {
-        persona, warnings, ..
-    } = persona(what, json)?;
-    let sizes = Sizes::of(&persona, &setting(what))?;
+    let effective = load(what, json)?;
+    let persona = &effective.persona;
+    let sizes = Sizes::of(persona, &setting(what))?;
     let path = what.trace.display().to_string();
     let problem = |source| CliError::Trace {
         path: path.clone(),
@@ -137,7 +115,7 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
     };
     let (mut happenings, mut left_out) = (Vec::new(), 0);
     if !json {
-        heading(&persona, &trace, &sizes, screen)?;
+        heading(persona, &trace, &sizes, screen)?;
     }
     let mut tell = |happening: Happening| -> io::Result<()> {
         if !json {
@@ -152,7 +130,7 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
     };
     let again = open(&what.trace).map_err(problem)?;
     let outcome =
-        replay(&persona, sizes, &survey, again, &mut tell).map_err(|error| match error {
+        replay(persona, sizes, &survey, again, &mut tell).map_err(|error| match error {
             ReplayError::Trace(error) => problem(error.into()),
             ReplayError::Told(error) => CliError::Output(error),
         })?;
@@ -162,7 +140,7 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
             digest: persona.digest.to_string(),
             trace,
             domain: sizes,
-            warnings: warnings.iter().map(ProblemView::from).collect(),
+            warnings: effective.warnings.iter().map(ProblemView::from).collect(),
             happenings,
             left_out,
             outcome,
@@ -185,6 +163,25 @@ fn setting(what: &Simulate) -> Setting {
             args::Load::Open => Load::Open,
             args::Load::Closed => Load::Closed,
         },
+    }
+}
+
+/// The persona with all that it builds on.
+fn load(what: &Simulate, json: bool) -> Result<Effective, CliError> {
+    let mut known = Known::default();
+    for base in &what.bases {
+        known.add(None, read(base, None)?);
+    }
+    let document = read(&what.persona, what.name.as_deref())?;
+    let path = what.persona.display().to_string();
+    match known.read(&document) {
+        Read::Whole(effective) => Ok(*effective),
+        Read::Wrong(problems) => Err(invalid(&what.persona, json, &problems)),
+        Read::Part { missing, .. } => Err(CliError::NoBase {
+            path,
+            base: missing.to_string(),
+        }),
+        Read::Tangled { reason } => Err(CliError::Tangled { path, reason }),
     }
 }
 

@@ -243,28 +243,48 @@ fn wish(resource: Resource, wanted: u64, clamps: &[Bound]) -> String {
     text + "; "
 }
 
+/// Who wants something, and what it rests on.
+pub(super) struct Cause {
+    /// The rule, where it is one's doing.
+    pub(super) rule: Option<String>,
+    /// In words.
+    pub(super) by: String,
+    /// What was looked at.
+    pub(super) samples: Vec<Sample>,
+    /// The condition, where it looked at no figure.
+    pub(super) condition: Option<String>,
+}
+
 impl Happening {
     /// Puts the line together.
     pub(super) fn new(
         (at, seconds): (String, f64),
-        (rule, by): (Option<String>, String),
-        samples: Vec<Sample>,
+        cause: Cause,
         what: What,
         action: Option<&Action>,
     ) -> Self {
-        let mut text = by.clone();
-        for (index, sample) in samples.iter().enumerate() {
-            text.push_str(if index == 0 { ": " } else { ", " });
-            text.push_str(&sample.text());
+        let mut looked: Vec<String> = Vec::new();
+        for sample in &cause.samples {
+            let text = sample.text();
+            // A metric that stands in two comparisons is shown once.
+            if !looked.contains(&text) {
+                looked.push(text);
+            }
+        }
+        looked.extend(cause.condition);
+        let mut text = cause.by.clone();
+        if !looked.is_empty() {
+            text.push_str(": ");
+            text.push_str(&looked.join(", "));
         }
         text.push_str("; ");
         text.push_str(&what.text(action));
         Self {
             at,
             seconds,
-            rule,
-            by,
-            samples,
+            rule: cause.rule,
+            by: cause.by,
+            samples: cause.samples,
             what,
             text,
         }

@@ -3,14 +3,14 @@
 
 use std::io::Read;
 
-use persona::rule::Truth;
+use persona::rule::{Condition, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
 use planner::{Ending, Plan, Policy, Snapshot, State};
 use serde::Serialize;
 
-use super::happening::{Bound, Happening, Sample, What};
+use super::happening::{Bound, Cause, Happening, Sample, What};
 use super::machine::{Machine, Sizes};
 use super::survey::{Survey, TICK};
 use super::tally::{
@@ -153,11 +153,10 @@ impl Replay<'_> {
                 edge: call.edge,
                 performed: call.action.performed() == persona::rule::Performed::Here,
             };
-            let samples = self.samples(&plan, &by);
+            let cause = self.cause(&plan, &by);
             tell(Happening::new(
                 self.moment(now),
-                named(&by),
-                samples,
+                cause,
                 what,
                 Some(&call.action),
             ))?;
@@ -174,14 +173,8 @@ impl Replay<'_> {
                 clamps: line.map_or_else(Vec::new, |line| Bound::all(&line.clamps)),
                 to: step.to,
             };
-            let samples = self.samples(&plan, &step.by);
-            tell(Happening::new(
-                self.moment(now),
-                named(&step.by),
-                samples,
-                what,
-                None,
-            ))?;
+            let cause = self.cause(&plan, &step.by);
+            tell(Happening::new(self.moment(now), cause, what, None))?;
             let index = match &step.by {
                 Wish::Rule(rule) => self.index(rule),
                 _ => None,
@@ -211,8 +204,8 @@ impl Replay<'_> {
             clamps: Bound::all(&line.clamps),
             reason: reason.sentence(line.resource),
         };
-        let samples = self.samples(plan, by);
-        Happening::new(self.moment(plan.at), named(by), samples, what, None)
+        let cause = self.cause(plan, by);
+        Happening::new(self.moment(plan.at), cause, what, None)
     }
 
     fn saturation(&self, now: Moment) -> Saturated {
@@ -221,6 +214,28 @@ impl Replay<'_> {
             .reading(Metric::CpuUtilization)
             .is_some_and(|reading| reading.is_fresh(now) && reading.value >= SATURATED);
         if busy { Saturated::Yes } else { Saturated::No }
+    }
+
+    /// Who has a wish, and what it rests on.
+    fn cause(&self, plan: &Plan, by: &Wish) -> Cause {
+        let rule = match by {
+            Wish::Rule(name) | Wish::Undo(name) => self.index(name),
+            Wish::Minimum | Wish::Maximum | Wish::Initial => None,
+        };
+        let rule = rule.map(|index| &self.persona.rules[index]);
+        let condition = rule.and_then(|rule| match by {
+            Wish::Undo(_) => rule.until.as_ref(),
+            _ => Some(&rule.when),
+        });
+        let samples = self.samples(plan, by);
+        Cause {
+            rule: rule.map(|rule| rule.name.clone()),
+            by: by.to_string(),
+            condition: condition
+                .filter(|_| samples.is_empty())
+                .map(Condition::text),
+            samples,
+        }
     }
 
     /// What was looked at for a wish.
@@ -259,13 +274,4 @@ impl Replay<'_> {
             now.since(self.survey.first).as_secs_f64(),
         )
     }
-}
-
-/// The rule of a wish, and who wants it in words.
-fn named(by: &Wish) -> (Option<String>, String) {
-    let rule = match by {
-        Wish::Rule(name) | Wish::Undo(name) => Some(name.clone()),
-        Wish::Minimum | Wish::Maximum | Wish::Initial => None,
-    };
-    (rule, by.to_string())
 }

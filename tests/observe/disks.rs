@@ -88,9 +88,11 @@ fn rates_lie_between_two_answers_and_are_dated_when_the_hypervisor_was_asked() {
 
 #[test]
 fn disks_count_together_whatever_is_plugged_unplugged_or_counted_anew() {
+    /// What it is, two answers, and reads and writes a second.
+    type Case = (&'static str, [Vec<DiskStats>; 2], Result<[f64; 2], Missing>);
     let busy = [50, 5, 0, 0, 0, 0];
     let ten = Ok([10.0, 1.0]);
-    let cases: [(&str, [Vec<DiskStats>; 2], Result<[f64; 2], Missing>); 8] = [
+    let cases: [Case; 8] = [
         (
             "two disks, in another order",
             [

@@ -95,8 +95,9 @@ fn a_macvtap_device_is_the_guests_own_end() {
 
 #[test]
 fn all_interfaces_count_together_and_one_that_nothing_counts_makes_the_sum_unknown() {
+    type Case = (&'static [Option<&'static str>], Result<f64, Missing>);
     let zero = [0; 4];
-    let cases: [(&[Option<&str>], Result<f64, Missing>); 5] = [
+    let cases: [Case; 5] = [
         (&[Some("vnet1"), Some("vnet10")], Ok(88.0)),
         // A name is not taken for another one that it begins.
         (&[Some("vnet1")], Ok(80.0)),

@@ -127,7 +127,9 @@ fn a_pressure_that_cannot_be_is_unknown() {
 
 #[test]
 fn memory_that_came_back_from_a_disk_is_counted_a_second() {
-    let cases: [(&str, fn() -> Tree, String, &str); 3] = [
+    /// What it is, a domain there, the file, and its text with a place for the count.
+    type Case = (&'static str, fn() -> Tree, String, &'static str);
+    let cases: [Case; 3] = [
         (
             "a kernel that counts swap-ins",
             || Tree::v2(1),

@@ -13,7 +13,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use persona::{Format, Loaded, Metric, Problems, SourceText, Style, load};
+use persona::{Format, Loaded, Problems, SourceText, Style, load};
 
 /// Documents of a folder, in order of name.
 fn documents(folder: &str) -> Vec<PathBuf> {
@@ -73,18 +73,6 @@ fn accepted_documents_mean_what_stands_beside_them() {
     }
 }
 
-#[test]
-fn examples_load_without_a_warning() {
-    for path in documents("../../examples/personas") {
-        let loaded = load_file(&path).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
-        assert_eq!(
-            path.file_stem().unwrap().to_str().unwrap(),
-            loaded.persona.name.as_str()
-        );
-    }
-}
-
 fn load_text(text: &[u8], persona_name: Option<&str>) -> Result<Loaded, Problems> {
     load(&SourceText {
         name: "test.yaml",
@@ -118,25 +106,6 @@ fn documents_in_the_documentation_load_as_printed() {
             assert!(loaded.warnings.is_empty(), "{name}:\n{}", loaded.warnings);
         }
     }
-}
-
-#[test]
-fn the_documented_metrics_are_the_ones_of_the_catalogue() {
-    let rows: Vec<_> = page("rules.md")
-        .lines()
-        .skip_while(|line| *line != "## Metrics")
-        .filter(|line| line.starts_with("| `"))
-        .take_while(|line| !line.contains("set vcpus"))
-        .map(str::to_owned)
-        .collect();
-    let expected: Vec<_> = Metric::ALL
-        .iter()
-        .map(|metric| {
-            let (unit, source) = (metric.unit(), metric.best_source());
-            format!("| `{metric}` | {unit} | {source} | {} |", metric.describe())
-        })
-        .collect();
-    assert_eq!(rows, expected);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use persona::rule::{Condition, Rule, Trail, Truth, Windows};
-use persona::{Metric, Moment, Reading, Signals, Source};
+use persona::signal::{Event, EventKind, Named};
+use persona::{Metric, Moment, PriorityMetrics, Reading, Signals, Source, TrustLevels};
 
 /// Readings by metric.
 #[derive(Default)]
@@ -306,6 +307,214 @@ fn a_projection_takes_windows_as_long_enough() {
     assert_eq!(condition.would_hold(&cpu(80.0, 0), Moment(0)), True);
     assert_eq!(condition.would_hold(&cpu(20.0, 0), Moment(0)), False);
     assert_eq!(condition.would_hold(&Fixed::default(), Moment(0)), Unknown);
+}
+
+/// The truth of a rule's condition at each second, with a value each; one that is no number stands for no reading.
+fn each_second(condition: &str, values: &[f64]) -> Vec<Truth> {
+    let moments: Vec<_> = (0_u64..)
+        .step_by(1000)
+        .zip(values.iter().copied())
+        .collect();
+    over_time(condition, &moments)
+}
+
+#[test]
+fn a_function_is_known_once_its_window_is_covered() {
+    // A reading stands for three periods, so two readings cover five seconds.
+    let found = each_second(
+        "avg(cpu.utilization, 5s) > 50%",
+        &[40.0, 40.0, 90.0, 90.0, 90.0, 0.0],
+    );
+    assert_eq!(found, [Unknown, Unknown, True, True, True, True]);
+    let found = each_second(
+        "max(cpu.utilization, 5s) == 90%",
+        &[0.0, 0.0, 90.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    );
+    assert_eq!(
+        found,
+        [Unknown, Unknown, True, True, True, True, True, False]
+    );
+    let found = each_second(
+        "delta(cpu.utilization, 4s) >= 30%",
+        &[0.0, 10.0, 20.0, 30.0, 35.0],
+    );
+    assert_eq!(found, [Unknown, False, False, True, False]);
+    let found = each_second(
+        "rate(cpu.utilization, 4s) > 9.9/s",
+        &[0.0, 10.0, 20.0, 30.0, 30.0],
+    );
+    assert_eq!(found, [Unknown, True, True, True, False]);
+}
+
+#[test]
+fn a_gap_makes_a_function_unknown_until_it_is_covered_again() {
+    let no = f64::NAN;
+    let found = each_second(
+        "min(cpu.utilization, 5s) > 10%",
+        &[20.0, 20.0, 20.0, no, no, no, no, 20.0, 20.0, 20.0],
+    );
+    assert_eq!(
+        found,
+        [
+            Unknown, Unknown, True, True, True, True, Unknown, Unknown, Unknown, True
+        ]
+    );
+}
+
+#[test]
+fn the_windows_of_functions_see_every_reading_that_counts_and_no_other() {
+    let condition = Condition::parse("guest.load > 9 AND avg(cpu.utilization, 5s) > 50%").unwrap();
+    let mut windows = Windows::default();
+    let mut at = |source: Source, load: f64, now: u64| {
+        let signals = Fixed::default()
+            .with(Metric::CpuUtilization, 80.0, source, now)
+            .with(Metric::GuestLoad, load, Source::Host, now);
+        condition.evaluate(
+            &signals,
+            Some(Source::Host),
+            &mut windows,
+            Moment(now),
+            &mut Trail::Off,
+        )
+    };
+    // The first part decides alone, and the window fills all the same.
+    assert_eq!(at(Source::Host, 0.0, 0), False);
+    assert_eq!(at(Source::Host, 0.0, 1000), False);
+    assert_eq!(at(Source::Host, 10.0, 2000), True);
+    // What does not count is no reading, and the last one that does stands for three periods.
+    assert_eq!(at(Source::Agent, 10.0, 5000), True);
+    assert_eq!(at(Source::Agent, 10.0, 5001), Unknown);
+}
+
+#[test]
+fn the_windows_of_functions_are_not_stored_and_can_be_cleared() {
+    let condition = Condition::parse("avg(cpu.utilization, 3s) > 50%").unwrap();
+    let evaluate = |windows: &mut Windows, now: u64| {
+        condition.evaluate(&cpu(80.0, now), None, windows, Moment(now), &mut Trail::Off)
+    };
+    let mut windows = Windows::default();
+    assert_eq!(evaluate(&mut windows, 0), True);
+    assert_eq!(serde_json::to_string(&windows).unwrap(), "[]");
+    let long = Condition::parse("avg(cpu.utilization, 5s) > 50%").unwrap();
+    let evaluate = |windows: &mut Windows, now: u64| {
+        long.evaluate(&cpu(80.0, now), None, windows, Moment(now), &mut Trail::Off)
+    };
+    let mut windows = Windows::default();
+    for (now, expected) in [(0, Unknown), (1000, Unknown), (2000, True)] {
+        assert_eq!(evaluate(&mut windows, now), expected);
+    }
+    windows.clear();
+    assert_eq!(evaluate(&mut windows, 3000), Unknown);
+}
+
+#[test]
+fn in_a_projection_readings_last() {
+    let hot = |text: &str| {
+        let condition = Condition::parse(text).unwrap();
+        condition.would_hold(&cpu(80.0, 0), Moment(0))
+    };
+    for function in ["avg", "min", "max", "p50", "p90", "p95", "p99"] {
+        assert_eq!(
+            hot(&format!("{function}(cpu.utilization, 1h) == 80%")),
+            True,
+            "{function}"
+        );
+    }
+    assert_eq!(hot("delta(cpu.utilization, 1h) == 0%"), True);
+    assert_eq!(hot("rate(cpu.utilization, 1h) == 0/s"), True);
+    assert_eq!(hot("predicted(cpu.utilization, 1h) == 80%"), Unknown);
+    assert_eq!(hot("anomaly(cpu.utilization) < 3"), Unknown);
+    assert_eq!(hot("avg(guest.load, 1h) > 1"), Unknown);
+}
+
+/// Something that happened, and values by name.
+struct Outside {
+    happened: u64,
+    source: Option<&'static str>,
+}
+
+impl Signals for Outside {
+    fn reading(&self, _: Metric) -> Option<Reading> {
+        None
+    }
+
+    fn named(&self, named: &Named) -> Option<Reading> {
+        let known = "external.threatintel.count".parse::<Named>().unwrap();
+        (named.id() == known.id()).then_some(Reading {
+            value: 7.0,
+            source: Source::External,
+            at: Moment(0),
+            period: Duration::from_secs(60),
+        })
+    }
+
+    fn happened(&self, event: &Event) -> Option<Moment> {
+        let same = event
+            .source
+            .as_deref()
+            .is_none_or(|source| Some(source) == self.source);
+        (event.kind == EventKind::FeedChanged && same).then_some(Moment(self.happened))
+    }
+}
+
+#[test]
+fn an_event_counts_for_half_a_minute_and_what_has_no_name_here_is_unknown() {
+    let truth = |text: &str, demanded: Option<Source>, now: u64| {
+        let outside = Outside {
+            happened: 100_000,
+            source: Some("threatintel"),
+        };
+        let condition = Condition::parse(text).unwrap();
+        let mut windows = Windows::default();
+        condition.evaluate(
+            &outside,
+            demanded,
+            &mut windows,
+            Moment(now),
+            &mut Trail::Off,
+        )
+    };
+    assert_eq!(truth("feed.changed", None, 99_999), False);
+    assert_eq!(truth("feed.changed", None, 100_000), True);
+    assert_eq!(
+        truth("EVENT(feed.changed(threatintel))", None, 130_000),
+        True
+    );
+    assert_eq!(truth("feed.changed(threatintel)", None, 130_001), False);
+    assert_eq!(truth("feed.changed(other)", None, 100_000), False);
+    assert_eq!(truth("agent.lost", None, 100_000), False);
+    assert_eq!(truth("external.threatintel.count > 0", None, 1000), True);
+    assert_eq!(
+        truth("external.threatintel.count > 0", Some(Source::Agent), 1000),
+        Unknown
+    );
+    assert_eq!(truth("external.other.count > 0", None, 1000), Unknown);
+    assert_eq!(truth("guest.app.orders > 0", None, 1000), Unknown);
+}
+
+#[test]
+fn what_a_rule_looks_up_is_unknown_until_its_document_is_known() {
+    let text = "IF cpu.utilization > 50% AND trust_levels[notify] == high THEN add 1 vcpus \
+                UNTIL cpu.utilization < 30% OR priority_metrics[cost] > 0.5";
+    let mut rule = Rule::parse("test", text).unwrap();
+    let worth = |rule: &Rule| {
+        let evaluate = |condition: &Condition| {
+            let mut windows = Windows::default();
+            condition.evaluate(
+                &cpu(80.0, 0),
+                None,
+                &mut windows,
+                Moment(0),
+                &mut Trail::Off,
+            )
+        };
+        (evaluate(&rule.when), evaluate(rule.until.as_ref().unwrap()))
+    };
+    assert_eq!(worth(&rule), (Unknown, Unknown));
+    assert_eq!(rule.priorities().collect::<Vec<_>>(), ["cost"]);
+    // Where a document is silent, trust is high and a metric has no weight.
+    rule.resolve(&PriorityMetrics::default(), &TrustLevels::default());
+    assert_eq!(worth(&rule), (True, Unknown));
 }
 
 #[test]

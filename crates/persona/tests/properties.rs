@@ -172,7 +172,7 @@ fn fields() -> impl Strategy<Value = (serde_json::Value, Vec<usize>)> {
     let cpu = (1_u32..8, 8_u32..16, 1_u32..10_000)
         .prop_map(|(min, max, share)| serde_json::json!({"min": min, "max": max, "share": share}));
     let environment = prop::collection::btree_map("[A-Z][A-Z0-9_]{0,8}", "[ -~é😀]{0,20}", 0..5);
-    let order = Just((0..5).collect::<Vec<usize>>()).prop_shuffle();
+    let order = Just((0..6).collect::<Vec<usize>>()).prop_shuffle();
     (
         cpu,
         environment,
@@ -188,6 +188,8 @@ fn fields() -> impl Strategy<Value = (serde_json::Value, Vec<usize>)> {
                 "base_configuration": {"cpu": cpu, "memory": "4 GiB"},
                 "environment_variables": environment,
                 "adaptation_rules": [rule],
+                // What the rule mentions may be there.
+                "extends": ["a.base"],
             });
             (document, order)
         })

@@ -1,40 +1,13 @@
 //! What windows allocate. A program of its own, because it replaces the allocator of the whole process.
 #![allow(clippy::cast_precision_loss, reason = "the values of tests are small")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::time::Duration;
 
+use counting::{allocations, held};
 use persona::Moment;
 use persona::rule::window::{Function, Window};
-
-struct Counting;
-
-// By thread, so that what the test harness does beside a test is not counted.
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    /// Bytes that were allocated and not given back. It wraps when one thread gives back what is another's.
-    static HELD: Cell<usize> = const { Cell::new(0) };
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every request goes to the system's allocator as it came, and its answer back.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        HELD.set(HELD.get().wrapping_add(layout.size()));
-        // SAFETY: the caller keeps what `GlobalAlloc` asks of it, which is what `System` asks.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        HELD.set(HELD.get().wrapping_sub(layout.size()));
-        // SAFETY: as above; the memory is from `System`, as all that `alloc` gives.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
 
 /// Milliseconds by which a reading is late: no order, the same in each run.
 fn late(n: u64, most: u64) -> u64 {
@@ -62,21 +35,21 @@ fn a_warm_window_allocates_nothing_and_a_dense_one_stays_small() {
     // full, with twenty readings in each slice.
     for (length, period) in [(300_000, 1000), (60_000, 5000), (204_800, 10)] {
         for function in Function::ALL {
-            let held_before = HELD.get();
+            let held_before = held();
             let mut window = Window::new(function, Duration::from_millis(length));
             let in_a_length = length / period;
             feed(&mut window, 0, in_a_length, period);
-            let before = ALLOCATIONS.get();
+            let before = allocations();
             assert!(before > 0, "allocations are counted");
             let known = feed(&mut window, in_a_length, 3 * in_a_length, period);
             window.clear();
             feed(&mut window, 5 * in_a_length, in_a_length, period);
-            let allocated = ALLOCATIONS.get() - before;
-            let held = HELD.get().wrapping_sub(held_before);
+            let allocated = allocations() - before;
+            let held_now = held().wrapping_sub(held_before);
             assert_eq!(allocated, 0, "{function} over {length} ms");
             assert!(
-                held <= 64 << 10,
-                "{function} over {length} ms holds {held} bytes"
+                held_now <= 64 << 10,
+                "{function} over {length} ms holds {held_now} bytes"
             );
             assert!(known > 0, "{function} over {length} ms");
         }

@@ -131,6 +131,16 @@ pub(crate) fn evaluate(
             let wishes = persona.actions(rule);
             wanted.extend(wishes.filter_map(|action| rule_wish(domain, rule, action, evidence)));
         }
+        pursue(
+            domain,
+            persona,
+            rule,
+            truth,
+            evidence,
+            slot,
+            now,
+            &mut wanted,
+        );
         call(persona, rule, truth, until, slot, &mut calls);
         undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
         let cooldown_left = state.rules[index]
@@ -162,6 +172,50 @@ pub(crate) fn evaluate(
         rules,
         wanted: best,
         calls,
+    }
+}
+
+/// A rule that called for a fixed amount keeps wanting it until it is there: one call, carried out in steps of which
+/// each is verified. It ends where what the rule is about is over, where its source is no longer good enough, and it
+/// waits where nothing is known.
+#[allow(clippy::too_many_arguments)]
+fn pursue(
+    domain: &Domain<'_>,
+    persona: &Persona,
+    rule: &Rule,
+    truth: Truth,
+    evidence: Source,
+    slot: &mut RuleState,
+    now: Moment,
+    wanted: &mut Vec<Wanted>,
+) {
+    if truth == Truth::True {
+        let fixed = |action: &Action| match action {
+            Action::SetVcpus(count) => Some((Resource::Vcpus, u64::from(*count))),
+            Action::SetMemory(size) => Some((Resource::Memory, size.0)),
+            _ => None,
+        };
+        slot.pursued = persona.actions(rule).filter_map(fixed).collect();
+        return;
+    }
+    slot.pursued
+        .retain(|(resource, to)| domain.present(*resource) != *to);
+    if slot.pursued.is_empty() {
+        return;
+    }
+    match rule.when.would_hold(domain.signals, now) {
+        Truth::False => slot.pursued.clear(),
+        Truth::Unknown => {}
+        Truth::True if rule.source.is_some_and(|least| evidence < least) => {}
+        Truth::True => wanted.extend(slot.pursued.iter().map(|(resource, to)| Wanted {
+            resource: *resource,
+            to: *to,
+            by: Wish::Rule(rule.name.clone()),
+            priority: rule.priority.into(),
+            cooldown: Duration::ZERO,
+            evidence,
+            effect: rule.until.is_some().then(|| rule.name.clone()),
+        })),
     }
 }
 

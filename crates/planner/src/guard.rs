@@ -2,7 +2,7 @@
 //! changes the wish is noted for `explain`. The host's budget is not here (`arbitrate`).
 
 use persona::rule::{Resource, Truth};
-use persona::signal::{Event, Metric, Named, Reading, Signals};
+use persona::signal::{Event, Metric, Named, Reading, Signal, Signals};
 use persona::units::Moment;
 use persona::{Class, Level, Persona};
 
@@ -288,10 +288,41 @@ fn stays_shrunk(
                     rule: rule.name.clone(),
                 });
             }
+            // What rests on nothing that the removal changes wants no more after it than before.
+            Truth::Unknown if !rule.when.signals().any(|signal| feels(signal, resource)) => {}
             Truth::Unknown => return Err(Reason::CannotJudge),
         }
     }
     Ok(())
+}
+
+/// Whether a removal of the resource changes what is measured of a signal.
+fn feels(signal: &Signal, resource: Resource) -> bool {
+    let Signal::Metric(metric) = signal else {
+        return false;
+    };
+    match resource {
+        Resource::Vcpus => matches!(
+            metric,
+            Metric::CpuUtilization
+                | Metric::CpuSteal
+                | Metric::CpuThrottled
+                | Metric::CpuPressure
+                | Metric::VcpuCount
+                | Metric::GuestLoad
+        ),
+        Resource::Memory => matches!(
+            metric,
+            Metric::MemorySize
+                | Metric::MemoryUtilization
+                | Metric::MemoryAvailable
+                | Metric::MemoryHostRss
+                | Metric::MemoryPressure
+                | Metric::MemorySwapIn
+                | Metric::MemoryMajorFaults
+                | Metric::GuestMemoryPressure
+        ),
+    }
 }
 
 /// Whether an action, taken after the removal, would give some of it back.

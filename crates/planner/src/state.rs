@@ -54,6 +54,9 @@ pub struct RuleState {
     pub called: bool,
     /// What it does once is to be taken back when its `until` holds.
     pub undo: bool,
+    /// Fixed amounts that it called for and that take several steps. They are reached without waiting for the
+    /// windows again at each step, as long as what the rule is about goes on.
+    pub pursued: Vec<(Resource, u64)>,
 }
 
 /// A change that will be undone.

@@ -477,6 +477,36 @@ adaptation_rules:
 }
 
 #[test]
+fn a_fixed_amount_is_reached_step_by_step_without_waiting_for_the_window_again() {
+    let text = "
+name: burst
+base_configuration: {cpu: {min: 1, max: 4}}
+adaptation_rules:
+  - IF cpu.utilization > 80% FOR 60s THEN set vcpus to 4
+";
+    let busy = || Machine {
+        load: 4.0,
+        ..Machine::new(1, text)
+    };
+    let mut world = World::new(vec![busy()]);
+    let _ = world.run(75);
+    let steps = world.vcpu_steps();
+    let amounts: Vec<u64> = steps.iter().map(|step| step.1).collect();
+    assert_eq!(amounts, [2, 3, 4], "{steps:?}");
+    assert_eq!(steps[0].0, 61, "the first waits for the window");
+    assert!(steps[2].0 < 70, "{steps:?}");
+
+    // What is over is not gone after: the load ends after the first step.
+    let mut world = World::new(vec![busy()]);
+    let _ = world.run(61);
+    world.machines[0].load = 0.5;
+    let _ = world.run(30);
+    world.machines[0].load = 4.0;
+    let _ = world.run(30);
+    assert_eq!(world.vcpu_steps().len(), 1, "{:?}", world.vcpu_steps());
+}
+
+#[test]
 fn a_change_by_hand_is_seen_and_held() {
     let mut world = World::new(vec![Machine { load: 3.9, ..web() }]);
     let _ = world.run(2);

@@ -5,6 +5,8 @@
 mod canonical;
 mod documentation;
 mod guest;
+#[cfg(test)]
+mod laws;
 mod profile;
 mod resources;
 mod respell;

@@ -110,7 +110,7 @@ impl Parser<'_> {
                         .iter()
                         .any(|own| word.eq_ignore_ascii_case(own))
                         || self.comparison_at(index).is_some()
-                        || word.parse::<EventKind>().is_ok() =>
+                        || EventKind::named(word).is_some() =>
                 {
                     return true;
                 }
@@ -233,9 +233,9 @@ impl Parser<'_> {
             })?;
             return Ok(Some(event));
         }
-        match word.parse() {
-            Ok(kind) => self.event_named(word, Ok(kind)).map(Some),
-            Err(_) => Ok(None),
+        match EventKind::named(word) {
+            Some(kind) => self.event_named(word, Ok(kind)).map(Some),
+            None => Ok(None),
         }
     }
 

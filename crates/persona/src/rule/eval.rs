@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ast::{Arithmetic, Comparison, Condition, Expr, Value};
 use super::window::{Function, Window};
 use crate::model::Level;
-use crate::signal::{EventKind, Reading, Signal, Signals, Source};
+use crate::signal::{EventKind, Reading, Signal, Signals, Source, stands};
 use crate::units::Moment;
 
 /// True, false, or not known. The logic is Kleene's: unknown is whatever the known parts do not decide.
@@ -222,7 +222,7 @@ struct Evaluation<'a> {
     now: Moment,
     windows: Carry<'a>,
     trail: &'a mut Trail,
-    /// Of the readings looked at since this was last cleared.
+    /// Within a `FOR`: the shortest period of the readings that were looked at in it, [`Duration::MAX`] without any.
     shortest_period: Option<Duration>,
 }
 
@@ -266,10 +266,12 @@ impl Evaluation<'_> {
 
     fn held(&mut self, inner: &Expr, window: Duration, slot: usize) -> Truth {
         let first = self.trail.looked().len();
-        let outer = self.shortest_period.take();
+        let outer = self.shortest_period.replace(Duration::MAX);
         let truth = self.truth(inner);
-        let period = self.shortest_period;
-        self.shortest_period = shorter(outer, period);
+        let period = std::mem::replace(&mut self.shortest_period, outer).unwrap_or(Duration::MAX);
+        if let Some(outer) = &mut self.shortest_period {
+            *outer = period.min(*outer);
+        }
         let now = self.now;
         let Carry::Kept(windows) = &mut self.windows else {
             return truth;
@@ -281,24 +283,35 @@ impl Evaluation<'_> {
             return truth;
         }
         // Where nobody looked for as long as it takes a reading to become unknown, nobody knows what was between.
-        let patience = period.map(|period| period * Reading::STALE_AFTER_PERIODS);
-        let unbroken =
-            |hold: &Hold| patience.is_none_or(|patience| now.since(hold.looked) <= patience);
-        let since = hold.filter(unbroken).map_or(now, |hold| hold.since);
+        let since = match hold {
+            Some(hold) if stands(hold.looked, period, now) => hold.since,
+            _ => now,
+        };
         *hold = Some(Hold { since, looked: now });
         let held_for = now.since(since);
         self.annotate(first, held_for, window);
         (held_for >= window).into()
     }
 
-    /// The latest reading, where it counts.
-    fn reading(&mut self, signal: &Signal) -> Option<Reading> {
-        let reading = self.signals.signal(signal)?;
-        self.shortest_period = shorter(self.shortest_period, Some(reading.period));
+    /// The value of the latest reading, its moment and period, where it counts. Not as a [`Reading`]: copying one, with
+    /// the padding behind its source, costs as much as the whole comparison.
+    #[inline(always)]
+    fn reading(&mut self, signal: &Signal) -> Option<(f64, Moment, Duration)> {
+        let reading = match signal {
+            Signal::Metric(metric) => self.signals.reading(*metric)?,
+            Signal::Named(named) => self.signals.named(named)?,
+        };
+        if let Some(shortest) = &mut self.shortest_period {
+            *shortest = reading.period.min(*shortest);
+        }
         let trusted = self
             .demanded
             .is_none_or(|demanded| reading.source >= demanded);
-        (trusted && reading.is_fresh(self.now)).then_some(reading)
+        (trusted && reading.is_fresh(self.now)).then_some((
+            reading.value,
+            reading.at,
+            reading.period,
+        ))
     }
 
     fn function(
@@ -310,22 +323,32 @@ impl Evaluation<'_> {
     ) -> Option<f64> {
         let reading = self.reading(signal);
         let Carry::Kept(windows) = &mut self.windows else {
-            return reading.map(|reading| match function {
+            return reading.map(|(value, _, _)| match function {
                 Function::Rate | Function::Delta => 0.0,
-                _ => reading.value,
+                _ => value,
             });
         };
         let window = windows.function(slot, function, length);
-        if let Some(reading) = reading {
-            window.push(reading.at, reading.value, reading.period);
+        if let Some((value, at, period)) = reading {
+            window.push(at, value, period);
         }
         window.value(self.now)
     }
 
+    /// What a value comes to, without a call for what most sums are made of.
+    #[inline]
     fn value(&mut self, value: &Value) -> Option<f64> {
+        match value {
+            Value::Number { value, .. } => Some(*value),
+            Value::Signal(signal) => self.reading(signal).map(|(value, _, _)| value),
+            other => self.computed(other),
+        }
+    }
+
+    fn computed(&mut self, value: &Value) -> Option<f64> {
         let computed = match value {
             Value::Number { value, .. } => *value,
-            Value::Signal(signal) => self.reading(signal)?.value,
+            Value::Signal(signal) => self.reading(signal)?.0,
             Value::Function {
                 function,
                 signal,
@@ -353,7 +376,15 @@ impl Evaluation<'_> {
         computed.is_finite().then_some(computed)
     }
 
+    #[inline]
     fn record(&mut self, comparison: &Expr, verdict: Truth) {
+        if let Trail::On(_) = self.trail {
+            self.keep(comparison, verdict);
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, comparison: &Expr, verdict: Truth) {
         let Trail::On(looked) = self.trail else {
             return;
         };
@@ -392,14 +423,8 @@ impl Evaluation<'_> {
     }
 }
 
-fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
 impl Comparison {
+    #[inline]
     // Equality of measured values is rarely what one wants, but it is what was asked for.
     #[allow(clippy::float_cmp)]
     fn compare(self, left: f64, right: f64) -> bool {

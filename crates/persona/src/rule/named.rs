@@ -120,7 +120,7 @@ impl Parser<'_> {
             .take(MOST_WORDS)
             .collect::<Vec<_>>();
         for count in (1..=words.len()).rev() {
-            if let Ok(metric) = words[..count].join(" ").parse::<Metric>() {
+            if let Some(metric) = Metric::named(&words[..count].join(" ")) {
                 self.next += count;
                 return Some(metric);
             }
@@ -284,10 +284,8 @@ impl Parser<'_> {
     }
 
     fn weight_of(&mut self, index: &str, index_at: Range<usize>, at: Range<usize>) -> Typed {
-        let name = match index.parse::<Metric>() {
-            Ok(metric) => metric.name().to_owned(),
-            Err(_) => index.to_owned(),
-        };
+        let metric = Metric::named(index).map(|metric| metric.name().to_owned());
+        let name = metric.unwrap_or_else(|| index.to_owned());
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ');
         if name.len() > limits::LONGEST_NAME
             || !name.starts_with(|c: char| c.is_ascii_alphanumeric())

@@ -492,6 +492,25 @@ impl Metric {
         self.entry().name
     }
 
+    /// The metric of that name or spoken spelling, in any case; reading one from text also finds what was probably
+    /// meant.
+    pub fn named(text: &str) -> Option<Self> {
+        let is = |name: &str| {
+            let (mut asked, mut words) = (text.split_whitespace(), name.split(' '));
+            loop {
+                match (asked.next(), words.next()) {
+                    (None, None) => return true,
+                    (Some(asked), Some(word)) if asked.eq_ignore_ascii_case(word) => {}
+                    _ => return false,
+                }
+            }
+        };
+        CATALOGUE
+            .iter()
+            .find(|entry| is(entry.name) || entry.spoken.iter().any(|spoken| is(spoken)))
+            .map(|entry| entry.metric)
+    }
+
     /// The unit of its values.
     pub fn unit(self) -> Unit {
         self.entry().unit
@@ -548,17 +567,14 @@ impl FromStr for Metric {
 
     /// Accepts the name or a spoken spelling, in any case.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(metric) = Self::named(text) {
+            return Ok(metric);
+        }
         let asked = text
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ")
             .to_ascii_lowercase();
-        let hit = CATALOGUE
-            .iter()
-            .find(|entry| entry.name == asked || entry.spoken.contains(&asked.as_str()));
-        if let Some(entry) = hit {
-            return Ok(entry.metric);
-        }
         let nearest = crate::problem::nearest(&asked, CATALOGUE.iter().map(|entry| entry.name));
         let nearest = nearest.and_then(|name| CATALOGUE.iter().find(|entry| entry.name == name));
         Err(MetricError::Unknown {

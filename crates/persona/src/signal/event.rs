@@ -149,6 +149,13 @@ impl EventKind {
         self.row().1
     }
 
+    /// The kind of that name, in any case; reading one from text also finds what was probably meant.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+
     /// What it means, in a few words.
     pub fn describe(self) -> &'static str {
         self.row().2
@@ -164,10 +171,8 @@ impl FromStr for EventKind {
     type Err = EventError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let name = text.to_ascii_lowercase();
-        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        known.ok_or_else(|| EventError::Unknown {
-            nearest: crate::problem::nearest(&name, Self::ALL.map(Self::name)),
+        Self::named(text).ok_or_else(|| EventError::Unknown {
+            nearest: crate::problem::nearest(&text.to_ascii_lowercase(), Self::ALL.map(Self::name)),
             name: text.chars().take(60).collect(),
         })
     }

@@ -95,9 +95,23 @@ impl Reading {
     pub const STALE_AFTER_PERIODS: u32 = 3;
 
     /// Whether the reading still counts at `now`, and is a number at all.
+    #[inline]
     pub fn is_fresh(&self, now: Moment) -> bool {
-        self.value.is_finite() && now.since(self.at) <= self.period * Self::STALE_AFTER_PERIODS
+        self.value.is_finite() && stands(self.at, self.period, now)
     }
+}
+
+/// Whether what was seen at `at` by a source of this period still counts at `now`.
+#[inline]
+pub(crate) fn stands(at: Moment, period: Duration, now: Moment) -> bool {
+    let age = now.0.saturating_sub(at.0);
+    // Whole seconds decide nearly always, and rules ask this for each reading at each tick; arithmetic of durations
+    // costs more than all the rest of a comparison.
+    let surely = period
+        .as_secs()
+        .saturating_mul(1000 * u64::from(Reading::STALE_AFTER_PERIODS));
+    age <= surely
+        || Duration::from_millis(age) <= period.saturating_mul(Reading::STALE_AFTER_PERIODS)
 }
 
 /// What a rule may read.
