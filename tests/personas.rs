@@ -70,7 +70,7 @@ const LEAD: u64 = 1000;
 /// Seconds of calm behind it.
 const AFTER: u64 = 60;
 /// Seconds between two lines.
-const STEP: u64 = 5;
+const STEP: usize = 5;
 
 const EXAMPLES: [Example; 11] = [
     Example {
@@ -464,7 +464,7 @@ fn trace(example: &Example, scene: Option<&Scene>) -> String {
     text.push('\n');
     let (begins, lasts) = scene.map_or((LEAD * 8, 0), |scene| (LEAD, scene.lasts));
     let ends = begins + lasts;
-    for at in (0..ends + AFTER).step_by(STEP as usize) {
+    for at in (0..ends + AFTER).step_by(STEP) {
         let inside = scene.filter(|_| (begins..ends).contains(&at));
         let event = inside
             .filter(|_| at == begins)

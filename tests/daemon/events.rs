@@ -69,7 +69,9 @@ fn an_agent_that_comes_and_goes_is_told_of_once_each() {
     });
     wait_notices(&daemon, &["connected"]);
     // The daemon renews the session then, and the same agent comes back: neither lost nor connected.
-    stage.simulated.emit(HypervisorEvent::Rebooted { domain: web });
+    stage
+        .simulated
+        .emit(HypervisorEvent::Rebooted { domain: web });
     wait_notices(&daemon, &["connected", "rebooted"]);
     drop(agent);
     wait_notices(&daemon, &["connected", "rebooted", "lost"]);
