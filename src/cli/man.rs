@@ -43,7 +43,7 @@ pub(super) fn page(mut command: Command) -> String {
         ".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nNo colour, also on a terminal.\n\
          .TP\n.B DBUS_SYSTEM_BUS_ADDRESS\nAnother bus than the system's.\n\
          .SH EXIT STATUS\n.TP\n.B 0\nDone.\n.TP\n.B 1\nRefused or failed; the reason is on standard error. Also when\n\
-         .B check\nor\n.B doctor\nfound something bad.\n.TP\n.B 2\nWrong usage.\n\
+         .B check\nor\n.B doctor\nfound something bad, or\n.B diff\na difference.\n.TP\n.B 2\nWrong usage, or trouble of\n.B diff\nwith what it is to compare.\n\
          .TP\n.B 3\nThe daemon is not reachable.\n\
          .SH SEE ALSO\n.BR virt\\-personad (8),\n.BR virsh (1)\n",
     );

@@ -15,7 +15,7 @@ use crate::private_bus::{NOBODY, PrivateBus};
 use crate::repository;
 
 /// Every change, with what it needs.
-const CHANGES: [(&[&str], Action); 8] = [
+const CHANGES: [(&[&str], Action); 9] = [
     (
         &["create", "PERSONA", "--name", "x"],
         Action::ManagePersonas,
@@ -23,13 +23,17 @@ const CHANGES: [(&[&str], Action); 8] = [
     (&["update", "web-high", "PERSONA"], Action::ManagePersonas),
     (&["set-current", "web-high@1"], Action::ManagePersonas),
     (&["map", "db", "web-high"], Action::ManagePersonas),
+    (
+        &["map", "prod", "--override", "PERSONA"],
+        Action::ManagePersonas,
+    ),
     (&["unmap", "db"], Action::ManagePersonas),
     (&["apply", "db", "web-high"], Action::Activate),
     (&["deactivate", "db"], Action::Activate),
     (&["tag", "db", "+a", "-b"], Action::Activate),
 ];
 
-const READS: [&[&str]; 11] = [
+const READS: [&[&str]; 14] = [
     &["list"],
     &["show", "web-high"],
     &["history", "web-high"],
@@ -37,6 +41,9 @@ const READS: [&[&str]; 11] = [
     &["status", "web"],
     &["tag", "web"],
     &["maps"],
+    &["show", "--effective", "web"],
+    &["show", "--override", "prod"],
+    &["diff", "web-high", "web-high@1"],
     &["explain", "web"],
     &["audit"],
     &["doctor", "web"],

@@ -185,6 +185,16 @@ fn take(entries: &mut Vec<Entry>, key: &str) -> Option<Entry> {
     Some(entries.remove(at))
 }
 
+/// The name before all else: of the bases it is left out, so it comes behind what they say.
+fn name_first(mut merged: Node) -> Node {
+    if let Value::Map(entries) = &mut merged.value
+        && let Some(name) = take(entries, "name")
+    {
+        entries.insert(0, name);
+    }
+    merged
+}
+
 /// All trees over each other, the lowest first.
 fn lay(trees: Vec<Node>, text: &Text, problems: &mut Vec<Problem>) -> Option<Node> {
     let alone = trees.len() == 1;
@@ -196,7 +206,7 @@ fn lay(trees: Vec<Node>, text: &Text, problems: &mut Vec<Problem>) -> Option<Nod
     });
     match merged {
         // What takes a value away has done so; in a document that stands alone it is a mistake, and is read as one.
-        Ok(merged) if !alone => Some(merge::settle(merged)),
+        Ok(merged) if !alone => Some(name_first(merge::settle(merged))),
         Ok(merged) => Some(merged),
         Err((error, at)) => {
             let problem = Problem::error(Kind::TooLarge, text.span(&at), error.to_string());
