@@ -5,6 +5,7 @@ use crate::document::{self, Format, SourceText, comments, print, print_json};
 use crate::language;
 use crate::problem::Problems;
 use crate::read::load;
+use crate::{Layer, LayerKind, header, part};
 
 /// A document in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct Reformatted {
 /// # Errors
 /// All errors and warnings of the document, where there is at least one error: what is not understood is not rewritten.
 pub fn reformat(source: &SourceText<'_>) -> Result<Reformatted, Problems> {
-    load(source)?;
+    check(source)?;
     let mut problems = Vec::new();
     let (text, root) = document::parse(source, &mut problems);
     // A document that loads has a tree.
@@ -47,4 +48,17 @@ pub fn reformat(source: &SourceText<'_>) -> Result<Reformatted, Problems> {
         lost: lost.collect(),
         text: printed.text,
     })
+}
+
+/// Whether the document is valid; one that builds on others by itself, as far as can be told without them.
+fn check(source: &SourceText<'_>) -> Result<(), Problems> {
+    if header(source).is_ok_and(|header| !header.extends.is_empty()) {
+        let layer = Layer {
+            source: *source,
+            tag: None,
+            kind: LayerKind::Persona,
+        };
+        return part(&layer).map(drop);
+    }
+    load(source).map(drop)
 }

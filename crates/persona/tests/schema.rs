@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use persona::{Format, Kind, SourceText, load, schema};
+use persona::{Format, Kind, Layer, LayerKind, SourceText, header, load, part, schema};
 use serde_json::Value;
 
 static VALIDATOR: LazyLock<jsonschema::Validator> =
@@ -72,8 +72,20 @@ fn documents(folder: &str) -> Vec<(String, Option<Value>, Vec<Kind>)> {
             format,
             persona_name: Some("x"),
         };
-        let kinds = match load(&source) {
-            Ok(_) => Vec::new(),
+        // What builds on others is checked by itself here: it may leave out what they say.
+        let extends = header(&source).is_ok_and(|header| !header.extends.is_empty());
+        let read = if extends {
+            let layer = Layer {
+                source,
+                tag: None,
+                kind: LayerKind::Persona,
+            };
+            part(&layer).map(drop)
+        } else {
+            load(&source).map(drop)
+        };
+        let kinds = match read {
+            Ok(()) => Vec::new(),
             Err(problems) => problems.iter().map(|problem| problem.kind).collect(),
         };
         found.push((name, instance(&text, format), kinds));
@@ -132,7 +144,14 @@ fn what_is_refused_for_its_shape_is_not_valid() {
         ("os_settings: {anything: {a: 1}}", false),
         ("restricted_commands: [/bin/sh]", false),
         ("pre_activation_script: {timeout: 5s}", false),
-        ("description:", false),
+        // What takes away what a persona below says is known where there is one.
+        ("description:", true),
+        ("extends: web\nenvironment_variables: {KEY: null}", true),
+        (
+            "extends: web\nadaptation_rules: [{name: grow, cooldown: 5m}]",
+            true,
+        ),
+        ("extends: web\nadaptation_rules: [{cooldown: 5m}]", false),
     ] {
         let found = complaints(&instance(text.as_bytes(), Format::Yaml).unwrap());
         assert_eq!(found.is_empty(), valid, "{text}: {found:?}");

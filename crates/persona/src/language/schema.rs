@@ -83,7 +83,16 @@ impl Writer {
         if !required.is_empty()
             && let Value::Object(definition) = &mut definition
         {
-            definition.insert("allOf".to_owned(), Value::Array(required));
+            // What has a name may change the one of the same name in a persona below it, and say no more than that.
+            let (word, value) = match table.key("name") {
+                Some(key) => {
+                    let named =
+                        json!({"not": {"propertyNames": {"not": {"pattern": pattern_of(key)}}}});
+                    ("anyOf", vec![named, json!({"allOf": required})])
+                }
+                None => ("allOf", required),
+            };
+            definition.insert(word.to_owned(), Value::Array(value));
         }
         self.definitions.insert(name.to_owned(), definition);
         reference
@@ -91,7 +100,7 @@ impl Writer {
 
     fn key(&mut self, owner: &str, key: &'static Key) -> Value {
         let name = format!("{owner}.{}", key.name);
-        let mut schema = self.shape(&name, &key.shape);
+        let mut schema = or_nothing(self.shape(&name, &key.shape));
         let mut sentences = vec![key.meaning.to_owned()];
         match key.absent {
             Absent::Means(means) => sentences.push(format!("without it: {means}")),
@@ -189,7 +198,7 @@ impl Writer {
                 let number = self.shape(name, &Shape::Number);
                 let most = limits::MOST_WEIGHTS;
                 json!({"anyOf": [
-                    {"type": "object", "additionalProperties": number, "maxProperties": most},
+                    {"type": "object", "additionalProperties": or_nothing(number), "maxProperties": most},
                     {"type": "array", "items": {"anyOf": [{"type": "string"}, weight]}, "maxItems": most},
                 ]})
             }
@@ -217,7 +226,7 @@ impl Writer {
             Shape::Dictionary(names, inner, most) => {
                 let mut schema = json!({
                     "type": "object",
-                    "additionalProperties": self.shape(name, inner),
+                    "additionalProperties": or_nothing(self.shape(name, inner)),
                     "maxProperties": most,
                 });
                 if let (Names::Labels, Value::Object(schema)) = (names, &mut schema) {
@@ -227,6 +236,22 @@ impl Writer {
             }
         }
     }
+}
+
+/// The same, or no value: a document that builds on others takes away what they say so. The readers tell where there is
+/// nothing to take away.
+fn or_nothing(mut schema: Value) -> Value {
+    let nothing = || json!({"type": "null"});
+    if let Some(Value::Array(any)) = schema.get_mut("anyOf") {
+        any.push(nothing());
+        return schema;
+    }
+    match schema.get_mut("type") {
+        Some(Value::Array(types)) => types.push(json!("null")),
+        Some(kind) => *kind = json!([kind.clone(), "null"]),
+        None => return json!({"anyOf": [schema, nothing()]}),
+    }
+    schema
 }
 
 /// A name, which is lowered.
