@@ -18,7 +18,9 @@ use divan::counter::{BytesCount, ItemsCount};
 use persona::rule::{Condition, Trail, Truth, Windows};
 use persona::{Format, Metric, Moment, Reading, Signals, Source, SourceText};
 
-const DOCUMENTS: [(&str, &str); 3] = [
+/// The first has every key of the language.
+const DOCUMENTS: [(&str, &str); 4] = [
+    ("whole", include_str!("../tests/seeds/whole.yaml")),
     (
         "demo-web",
         include_str!("../../../examples/personas/demo-web.yaml"),

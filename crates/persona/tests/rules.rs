@@ -613,6 +613,36 @@ fn size_and_depth_of_a_rule_are_bounded() {
 }
 
 #[test]
+fn the_functions_of_a_whole_document_are_bounded() {
+    let rule = |n: usize| {
+        let functions = (0..13).map(|k| format!("avg(guest.load, {}s) > 1", n * 13 + k + 1));
+        format!(
+            "  - IF {} THEN notify \"x\"\n",
+            functions.collect::<Vec<_>>().join(" OR ")
+        )
+    };
+    let load = |count: usize| {
+        let rules: String = (0..count).map(rule).collect();
+        let text = format!("name: x\nadaptation_rules:\n{rules}");
+        persona::load(&persona::SourceText {
+            name: "test",
+            text: text.as_bytes(),
+            format: persona::Format::Yaml,
+            persona_name: None,
+        })
+    };
+    assert!(load(4).is_ok());
+    let problems = load(5).unwrap_err();
+    let found: Vec<_> = errors(&problems)
+        .map(|problem| problem.message.as_str())
+        .collect();
+    assert_eq!(
+        found,
+        ["the rules of a persona have at most 64 functions over windows"]
+    );
+}
+
+#[test]
 fn actions_say_what_they_change_and_which_way() {
     let rule = Rule::parse(
         "test",

@@ -244,9 +244,15 @@ fn events() -> String {
 fn actions() -> String {
     let mut said: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for phrase in phrases().filter(|phrase| phrase.pattern != phrase.means) {
-        said.entry(phrase.means)
+        // A phrase may say a number without naming it: `increase cores` is one more.
+        let (means, note) = match phrase.means {
+            "add 1 vcpus" => ("add N vcpus", " (one)"),
+            "remove 1 vcpus" => ("remove N vcpus", " (one)"),
+            means => (means, ""),
+        };
+        said.entry(means)
             .or_default()
-            .push(code(phrase.pattern));
+            .push(format!("{}{note}", code(phrase.pattern)));
     }
     let row = |pattern: &'static str| {
         let action = example(pattern);
@@ -318,6 +324,15 @@ fn comparisons() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_spoken_phrase_stands_beside_the_action_that_it_means() {
+        let table = actions();
+        for phrase in phrases() {
+            let shown = code(phrase.pattern).replace('|', "\\|");
+            assert!(table.contains(&shown), "{}", phrase.pattern);
+        }
+    }
 
     #[test]
     fn every_written_action_is_told_with_an_example() {

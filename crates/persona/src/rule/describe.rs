@@ -60,7 +60,7 @@ impl Function {
     /// What it is worth, in a few words.
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Avg => "the mean over the window, each value for as long as it held",
+            Self::Avg => "the arithmetic mean of the readings in the window",
             Self::Min => "the least value",
             Self::Max => "the greatest value",
             Self::P50 => "the median",

@@ -14,6 +14,7 @@ mod phrase;
 mod print;
 mod spoken;
 mod value;
+mod visit;
 pub mod window;
 
 use crate::document::{self, Text};

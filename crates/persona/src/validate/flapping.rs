@@ -137,8 +137,9 @@ fn overlap(one: &Condition, other: &Condition) -> Option<(String, String)> {
         return None;
     }
     let (range, other_range) = (one.range_of(signal)?, other.range_of(signal)?);
-    let meet = !range.is_apart_from(&other_range);
-    meet.then(|| (one.text_of(signal), other.text_of(signal)))
+    range
+        .meets(&other_range)
+        .then(|| (one.text_of(signal), other.text_of(signal)))
 }
 
 fn facts(condition: &Condition) -> Facts<'_> {

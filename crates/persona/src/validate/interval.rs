@@ -77,10 +77,12 @@ impl Interval {
         self.low > self.high || (self.touches_one() && (self.low_open || self.high_open))
     }
 
-    /// Whether nothing is in both and nothing lies between them.
-    pub(super) fn is_apart_from(&self, other: &Self) -> bool {
+    /// Whether something is in both, or one begins where the other ends, so that the least change leads from one to the
+    /// other. A single value is left and entered by a step, so one beside it does not count.
+    pub(super) fn meets(&self, other: &Self) -> bool {
         let both = self.and(*other);
-        both.low > both.high
+        let single = self.touches_one() || other.touches_one();
+        !both.is_empty() || (both.touches_one() && !single)
     }
 
     /// Whether all of `other` is in it.
