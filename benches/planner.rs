@@ -11,7 +11,7 @@ use persona::domain::DomainId;
 use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
 use planner::{Policy, Snapshot, State};
 
 const DOMAINS: u32 = 1_000;
@@ -103,7 +103,12 @@ fn plans(bencher: Bencher<'_, '_>, cpu: f64, memory: f64, steps: usize) {
         let domains = (0..DOMAINS)
             .map(|number| domain(number, &persona, &figures))
             .collect();
-        planner::plan(&Snapshot { host, domains }, &mut state, &policy, now)
+        let snapshot = Snapshot {
+            host,
+            strain: Strain::default(),
+            domains,
+        };
+        planner::plan(&snapshot, &mut state, &policy, now)
     };
     // The windows of the rules fill first.
     let settled = (0..10).map(|_| plan().steps.len()).last();

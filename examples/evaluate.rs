@@ -20,7 +20,7 @@ use persona::rule::Resource;
 use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{CpuBounds, Format, Persona, SourceText};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
 use planner::{Ending, Policy, Snapshot, State};
 
 /// What is replayed where no persona is named: one that is quick and one that is slow.
@@ -274,6 +274,7 @@ fn replay(persona: &Persona, samples: &[f64]) -> Outcome {
                     vcpus: largest,
                     memory,
                 },
+                strain: Strain::default(),
                 domains: vec![domain(id, persona, &machine, largest, memory)],
             };
             let plan = planner::plan(&snapshot, &mut state, &policy, machine.now);

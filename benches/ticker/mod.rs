@@ -6,7 +6,7 @@ use std::time::Duration;
 use persona::domain::DomainId;
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
 use planner::{Policy, Snapshot, State};
 use virt_persona::hypervisor::Interface;
 use virt_persona::observe::{Emulator, Observer, Readings, Roots};
@@ -91,7 +91,11 @@ impl Ticker {
             vcpus: 4096,
             memory: Bytes::from_mib(4 << 20),
         };
-        let snapshot = Snapshot { host, domains };
+        let snapshot = Snapshot {
+            host,
+            strain: Strain::default(),
+            domains,
+        };
         let plan = planner::plan(&snapshot, &mut self.state, &self.policy, now);
         assert!(
             plan.steps.is_empty(),

@@ -432,7 +432,8 @@ impl Manager {
     }
 
     /// What all domains may have together and what of it is granted: `cores`, `vcpus_budget`, `vcpus_granted`,
-    /// `memory`, `memory_budget`, `memory_granted`.
+    /// `memory`, `memory_budget`, `memory_granted`. How short the host is of each: `vcpus_state`, `memory_state`
+    /// (`plenty`, `tight`, `scarce`, `critical`; take another word for worse than those).
     #[zbus(property)]
     async fn host(&self) -> Dict {
         to_dict(&self.0.view().manager.host)

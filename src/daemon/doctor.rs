@@ -2,6 +2,7 @@
 //! already; changes nothing.
 
 use planner::snapshot::Run;
+use planner::stage::Stage;
 
 use super::Daemon;
 use super::tracked::Tracked;
@@ -69,6 +70,15 @@ impl Daemon {
                 if over { CheckState::Warn } else { CheckState::Ok },
                 format!("{} vCPUs and {} for all domains; {} of the memory is held", budget.vcpus, budget.memory, super::tick::memory_text(Some(held))),
                 over.then_some("domains hold more memory than the budget; none can grow until some is given back"),
+            );
+        }
+        if let Some(ledger) = &self.ledger {
+            let short = ledger.vcpus_stage.max(ledger.memory_stage) >= Stage::Scarce;
+            add(
+                "need",
+                if short { CheckState::Warn } else { CheckState::Ok },
+                format!("the host's state is {} for vCPUs and {} for memory", ledger.vcpus_stage, ledger.memory_stage),
+                short.then_some("the host itself is short, so domains grow up to their share or their reservation only; stop or move some, or see what else takes its memory and CPUs"),
             );
         }
         if self.overruns > 0 {

@@ -8,6 +8,7 @@ use persona::rule::Resource;
 use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use planner::snapshot::{Ability, Run};
+use planner::stage::Stage;
 
 use super::Daemon;
 use super::tracked::Tracked;
@@ -65,6 +66,8 @@ impl Daemon {
                 memory: self.host.as_ref().map(|host| host.memory),
                 memory_budget: budget.map(|budget| budget.memory),
                 memory_granted: self.ledger.map(|ledger| Bytes(ledger.memory_granted)),
+                vcpus_state: self.ledger.map(|ledger| host_state(ledger.vcpus_stage)),
+                memory_state: self.ledger.map(|ledger| host_state(ledger.memory_stage)),
             },
             ticks: self.ticks,
             overruns: self.overruns,
@@ -425,6 +428,15 @@ pub(super) fn version_view(summary: &catalog::VersionSummary, current: bool) -> 
 /// How a document is written, in the words of the view.
 pub(super) fn format(format: persona::Format) -> DocumentFormat {
     format.into()
+}
+
+fn host_state(stage: Stage) -> view::HostState {
+    match stage {
+        Stage::Plenty => view::HostState::Plenty,
+        Stage::Tight => view::HostState::Tight,
+        Stage::Scarce => view::HostState::Scarce,
+        Stage::Critical => view::HostState::Critical,
+    }
 }
 
 /// A resource, in the words of the view.

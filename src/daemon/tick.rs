@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use persona::rule::{Action, Performed, Resource};
+use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use planner::report::amount_text;
-use planner::snapshot::{Ability, Host, Run};
+use planner::snapshot::{Ability, Host, HostMemory, Run, Strain};
 use planner::state::DomainState;
 use planner::{Ending, Plan, Policy, Snapshot, State, Step};
 use serde::{Deserialize, Serialize};
@@ -179,12 +180,33 @@ impl Daemon {
         planner::plan(
             &Snapshot {
                 host: budget,
+                strain: self.strain(now),
                 domains,
             },
             &mut self.state,
             &self.policy,
             now,
         )
+    }
+
+    /// What the host shows of its own need.
+    fn strain(&self, now: Moment) -> Strain {
+        let Some(host) = &self.host_readings else {
+            return Strain::default();
+        };
+        let value = |metric| {
+            let reading = host.readings.reading(metric)?;
+            reading.is_fresh(now).then_some(reading.value)
+        };
+        // Both are of one file; an amount of bytes is a whole number that is not negative.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let available = value(Metric::HostMemoryAvailable).map(|bytes| Bytes(bytes as u64));
+        let memory = host.memory_total.ok().zip(available);
+        Strain {
+            memory: memory.map(|(total, available)| HostMemory { total, available }),
+            memory_pressure: value(Metric::HostMemoryPressure),
+            cpu_pressure: value(Metric::HostCpuPressure),
+        }
     }
 
     fn begin_plan(&mut self, plan: Plan, now: Moment) {
@@ -199,6 +221,16 @@ impl Daemon {
             );
             entries.push(self.entry(AuditKind::Drift, Some(drift.domain), &text, json(drift)));
             touched.push(drift.domain);
+        }
+        for stall in &plan.stalls {
+            let text = format!(
+                "{} was asked for and {} is there, and nothing has moved for long; it is left alone for {} s",
+                amount_text(stall.resource, stall.asked),
+                amount_text(stall.resource, stall.shown),
+                stall.until.since(now).as_secs()
+            );
+            entries.push(self.entry(AuditKind::Decision, Some(stall.domain), &text, json(stall)));
+            touched.push(stall.domain);
         }
         for call in &plan.calls {
             let text = call_text(call);

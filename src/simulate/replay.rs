@@ -7,6 +7,7 @@ use persona::rule::{Condition, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
+use planner::snapshot::Strain;
 use planner::{Ending, Plan, Policy, Snapshot, State};
 use serde::Serialize;
 
@@ -109,6 +110,7 @@ impl Replay<'_> {
         let plan = {
             let snapshot = Snapshot {
                 host: self.machine.sizes.host,
+                strain: self.strain(now),
                 domains: vec![self.machine.domain(DOMAIN, self.persona)],
             };
             planner::plan(&snapshot, &mut self.state, &self.policy, now)
@@ -216,11 +218,24 @@ impl Replay<'_> {
         if busy { Saturated::Yes } else { Saturated::No }
     }
 
+    /// What the trace says of the host's own need. How much memory the host has in all it does not say.
+    fn strain(&self, now: Moment) -> Strain {
+        let value = |metric| {
+            let reading = self.machine.reading(metric)?;
+            reading.is_fresh(now).then_some(reading.value)
+        };
+        Strain {
+            memory: None,
+            memory_pressure: value(Metric::HostMemoryPressure),
+            cpu_pressure: value(Metric::HostCpuPressure),
+        }
+    }
+
     /// Who has a wish, and what it rests on.
     fn cause(&self, plan: &Plan, by: &Wish) -> Cause {
         let rule = match by {
             Wish::Rule(name) | Wish::Undo(name) => self.index(name),
-            Wish::Minimum | Wish::Maximum | Wish::Initial => None,
+            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Donation(_) => None,
         };
         let rule = rule.map(|index| &self.persona.rules[index]);
         let condition = rule.and_then(|rule| match by {
@@ -256,7 +271,7 @@ impl Replay<'_> {
                 .map_or_else(Vec::new, |until| {
                     Sample::read(until, &self.machine, plan.at)
                 }),
-            Wish::Minimum | Wish::Maximum | Wish::Initial => Vec::new(),
+            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Donation(_) => Vec::new(),
         }
     }
 

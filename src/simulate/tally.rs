@@ -228,7 +228,10 @@ pub(super) enum Refused {
 /// Whether a reason is a limit, as against something that passes by itself.
 pub(super) fn is_limit(reason: &Reason) -> Refused {
     match reason {
-        Reason::Cooldown(_) | Reason::InFlight { .. } | Reason::Waiting { .. } => Refused::No,
+        Reason::Cooldown(_)
+        | Reason::InFlight { .. }
+        | Reason::Waiting { .. }
+        | Reason::Awaiting { .. } => Refused::No,
         Reason::AtLimit(_)
         | Reason::Held { .. }
         | Reason::Quarantined { .. }
@@ -236,6 +239,9 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         | Reason::WouldGrowAgain { .. }
         | Reason::CannotJudge
         | Reason::Budget { .. }
+        | Reason::GuestAlone { .. }
+        | Reason::HostShort(_)
+        | Reason::HostMemory { .. }
         | Reason::TooSmall { .. }
         | Reason::NotTrusted(_)
         | Reason::GuestClaim => Refused::Yes,

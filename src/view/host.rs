@@ -74,6 +74,26 @@ pub struct HostView {
     /// Memory granted, with what is in flight.
     #[serde(default)]
     pub memory_granted: Option<Bytes>,
+    /// How short the host is of CPUs.
+    #[serde(default)]
+    pub vcpus_state: Option<HostState>,
+    /// How short the host is of memory.
+    #[serde(default)]
+    pub memory_state: Option<HostState>,
+}
+
+/// How short the host is of a resource. The later ones are the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// There is enough.
+    Plenty,
+    /// Domains give way to those that hold less for their share.
+    Tight,
+    /// And nobody grows above its share of the host.
+    Scarce,
+    /// And memory grows up to reservations only.
+    Critical,
 }
 
 /// What works for live scaling and what does not.

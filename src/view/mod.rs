@@ -25,7 +25,8 @@ pub use self::explain::{
     RuleState, RuleView, TruthWord,
 };
 pub use self::host::{
-    CheckState, CheckView, DoctorView, HostView, HypervisorState, HypervisorView, ManagerView,
+    CheckState, CheckView, DoctorView, HostState, HostView, HypervisorState, HypervisorView,
+    ManagerView,
 };
 pub use self::record::{AuditRecordView, AuditView};
 

@@ -15,10 +15,10 @@ use virt_persona::view::{
     ActivationState, ActivationView, AgentState, AgentView, AppliedView, AuditRecordView,
     AuditView, BoundPersona, Change, CheckState, CheckView, ClampView, DecisionView, DoctorView,
     DocumentFormat, DocumentView, DomainView, EffectiveValueView, EffectiveView, ExplainView,
-    FragmentView, HostView, HypervisorState, HypervisorView, LookedView, ManagerView, MappedView,
-    MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord, PersonaView,
-    PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView, RuleState, RuleView,
-    Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    FragmentView, HostState, HostView, HypervisorState, HypervisorView, LookedView, ManagerView,
+    MappedView, MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord,
+    PersonaView, PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView, RuleState,
+    RuleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -625,6 +625,8 @@ fn view() -> View {
                 memory: Some(Bytes::from_mib(8192)),
                 memory_budget: Some(Bytes::from_mib(7168)),
                 memory_granted: None,
+                vcpus_state: Some(HostState::Plenty),
+                memory_state: Some(HostState::Tight),
             },
             ticks: 60,
             overruns: 0,

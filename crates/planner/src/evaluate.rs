@@ -43,6 +43,17 @@ pub(crate) struct SinceChange<'a> {
     pub(crate) memory: Option<Moment>,
 }
 
+impl<'a> SinceChange<'a> {
+    /// The readings of a domain, by what is carried for it.
+    pub(crate) fn of(domain: &Domain<'a>, carried: &DomainState) -> Self {
+        Self {
+            signals: domain.signals,
+            vcpus: carried.vcpus.changed_at,
+            memory: carried.memory.changed_at,
+        }
+    }
+}
+
 impl Signals for SinceChange<'_> {
     fn reading(&self, metric: Metric) -> Option<Reading> {
         let changed = match metric {

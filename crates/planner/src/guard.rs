@@ -219,16 +219,13 @@ fn shrink_memory(
     let memory = &domain.memory;
     let present = memory.requested.0;
     let available = available(domain, now).ok_or(Reason::CannotJudge)?;
-    let total = total(domain, now);
     let step = (present / 100 * u64::from(policy.memory_shrink_percent))
         .max(policy.memory_shrink_minimum.0)
         .min(policy.memory_shrink_maximum.0);
     clamps.at_least(Limit::ShrinkStep, present.saturating_sub(step));
-    let used = total.saturating_sub(available);
-    // What the guest's kernel keeps for itself it does not count as its total; a size that leaves live use its margin
-    // has to hold that as well.
-    let hidden = memory.plugged.0.saturating_sub(total);
-    let floor = (used / 100 * u64::from(policy.memory_floor_percent)).saturating_add(hidden);
+    let used = total(domain, now).saturating_sub(available);
+    let floor =
+        (used / 100 * u64::from(policy.memory_floor_percent)).saturating_add(hidden(domain, now));
     clamps.at_least(Limit::LiveUse, floor.min(present));
     keep_reservation(clamps, bounds, present)?;
     let block = memory.block.0.max(1);
@@ -248,20 +245,26 @@ fn shrink_memory(
 }
 
 /// What the guest says it could still use.
-fn available(domain: &Domain<'_>, now: Moment) -> Option<u64> {
+pub(crate) fn available(domain: &Domain<'_>, now: Moment) -> Option<u64> {
     domain.value(Metric::MemoryAvailable, now).map(amount)
 }
 
 /// What the guest says it has, or else what is plugged: the larger figure makes the floor higher, which is the safe side.
-fn total(domain: &Domain<'_>, now: Moment) -> u64 {
+pub(crate) fn total(domain: &Domain<'_>, now: Moment) -> u64 {
     domain
         .value(Metric::MemorySize, now)
         .map_or(domain.memory.plugged.0, amount)
 }
 
+/// What the guest's kernel keeps for itself, which it does not count as its total; a size that leaves live use its
+/// margin has to hold that as well.
+pub(crate) fn hidden(domain: &Domain<'_>, now: Moment) -> u64 {
+    domain.memory.plugged.0.saturating_sub(total(domain, now))
+}
+
 /// A reading as an amount; readings are finite, and a negative one counts as nothing.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn amount(value: f64) -> u64 {
+pub(crate) fn amount(value: f64) -> u64 {
     value.max(0.0) as u64
 }
 

@@ -3,30 +3,45 @@
 //! the step ended. Read the modules in this order:
 //!
 //! ```text
-//! snapshot   what was seen: the host, and each domain with its persona and readings
-//! state      what is carried from tick to tick: FOR windows, cooldowns, what is in flight, holds, quarantine
-//! evaluate   rules over readings -> one Decision a resource
-//! guard      Decision -> Decision within bounds, or a refusal with its reason
-//! arbitrate  all growth of all domains -> what each is granted of the host's budget
-//! plan       the whole pass, and the steps to take: decreases first
-//! report     why: what every rule saw and what bound every decision
+//! snapshot    what was seen: the host, and each domain with its persona and readings
+//! state       what is carried from tick to tick: FOR windows, cooldowns, what is in flight, holds, quarantine, use
+//! stage       how short the host itself is: plenty, tight, scarce, critical
+//! notice      what changed without the daemon's doing: a restart, a hand, a guest that does not follow
+//! evaluate    rules over readings -> one Decision a resource
+//! guard       Decision -> Decision within bounds, or a refusal with its reason
+//! peak        the most that was in use lately
+//! donate      what a domain could do without
+//! preference  which resource a persona fights for first
+//! arbitrate   all claims on the host's budget -> what each is granted, and what each gives up
+//! ledger      what every domain holds, wants and is promised -> its claim
+//! settle      claims -> what is granted and given, as steps, with every limit noted
+//! plan        the whole pass, and the steps to take: decreases first
+//! report      why: what every rule saw and what bound every decision
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod snapshot;
+pub mod stage;
 pub mod state;
 
 mod evaluate;
 mod guard;
+pub mod notice;
+pub mod peak;
 
 pub mod arbitrate;
+mod donate;
+mod ledger;
 pub mod plan;
 pub mod policy;
+mod preference;
 pub mod report;
+mod settle;
 
 #[cfg(test)]
 mod testing;
 
+pub use notice::{Drift, Stall};
 pub use plan::{Call, Edge, Plan, Step, plan};
 pub use policy::Policy;
 pub use snapshot::Snapshot;

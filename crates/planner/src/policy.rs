@@ -5,6 +5,8 @@ use std::time::Duration;
 use persona::units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::stage::Stage;
+
 /// Limits that hold for every domain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
@@ -30,6 +32,96 @@ pub struct Policy {
     pub failures_before_quarantine: u32,
     /// How long a stuck mechanism is left alone.
     pub quarantine: Duration,
+    /// Memory that was asked for and neither plugged nor unplugged counts as stuck when nothing has moved for so long.
+    /// A step is given up much earlier; this is for what a person, or a daemon that died, asked for.
+    pub stall: Duration,
+
+    /// The host's available memory, in percent of all. Two marks a stage, as others have (10 and 15 percent), because
+    /// one alone makes a host that is near it take and give back by turns. Below the first the kernel begins to drop
+    /// caches that the emulators read their disks through; at 6 and 3 percent, two thirds and one third of it, it
+    /// reclaims in earnest and swaps. What is above the first mark's `enter` is what growth may use: a plan does not
+    /// bring about the need that it would have to mend.
+    pub memory_available: Marks,
+    /// The host's memory pressure (some avg10), in percent of the time in which something waited for memory. A host
+    /// that only drops caches shows a few percent; at a quarter of the time machines are felt to be slow, at half of
+    /// it most of the work is waiting.
+    pub memory_pressure: Marks,
+    /// The host's CPU pressure (some avg10), in percent. Some thread waits now and then on every host that is used
+    /// well, so the marks lie high, and far apart because the figure sways.
+    pub cpu_pressure: Marks,
+    /// What a domain holds above its reservation and does not use counts dearer, 1 / (1 - tax) times: at 50 percent
+    /// twice, at 75 four times. Three quarters is what ESXi takes by default; a host that is merely tight asks for
+    /// less, and one that is near its end for more. What is used is never taxed, so even the highest tax does not
+    /// touch live use.
+    pub idle_tax: Tax,
+    /// Only what was not used for so long, and for up to twice as long, counts as idle: a machine that rests for a
+    /// moment between two requests is not idle.
+    pub idle_window: Duration,
+    /// A domain gives way at most this often, like a rule without a cooldown of its own.
+    pub donation_cooldown: Duration,
+    /// vCPUs are given away down to the ones in use times this many percent, as memory is: the rest is for the peak
+    /// that the window did not see.
+    pub vcpu_floor_percent: u32,
+    /// What a domain's persona begins with is kept for it for so long after it is first seen to run: as long as a
+    /// guest may take to boot and to bring its agent up. Later it has to want it like everybody else.
+    pub starting: Duration,
+}
+
+/// Where one stage begins and where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Beyond this value the stage begins.
+    pub enter: f64,
+    /// At this value, on the better side, it ends.
+    pub leave: f64,
+}
+
+/// The marks of one figure, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Marks {
+    /// Of the stage tight.
+    pub tight: Mark,
+    /// Of the stage scarce.
+    pub scarce: Mark,
+    /// Of the stage critical.
+    pub critical: Mark,
+}
+
+impl Marks {
+    /// From `(enter, leave)` of each stage.
+    const fn new(tight: (f64, f64), scarce: (f64, f64), critical: (f64, f64)) -> Self {
+        const fn mark((enter, leave): (f64, f64)) -> Mark {
+            Mark { enter, leave }
+        }
+        Self {
+            tight: mark(tight),
+            scarce: mark(scarce),
+            critical: mark(critical),
+        }
+    }
+}
+
+/// The tax on what is idle, by stage, in percent below 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tax {
+    /// When the host is tight.
+    pub tight: u32,
+    /// When it is scarce.
+    pub scarce: u32,
+    /// When it is critical.
+    pub critical: u32,
+}
+
+impl Tax {
+    /// The tax in one stage. Nobody pays while there is plenty.
+    pub fn at(&self, stage: Stage) -> u32 {
+        match stage {
+            Stage::Plenty => 0,
+            Stage::Tight => self.tight,
+            Stage::Scarce => self.scarce,
+            Stage::Critical => self.critical,
+        }
+    }
 }
 
 impl Default for Policy {
@@ -45,6 +137,19 @@ impl Default for Policy {
             retry_after: Duration::from_secs(5),
             failures_before_quarantine: 3,
             quarantine: Duration::from_secs(10 * 60),
+            stall: Duration::from_secs(60),
+            memory_available: Marks::new((10.0, 15.0), (6.0, 9.0), (3.0, 5.0)),
+            memory_pressure: Marks::new((10.0, 5.0), (25.0, 15.0), (50.0, 30.0)),
+            cpu_pressure: Marks::new((40.0, 25.0), (65.0, 50.0), (90.0, 75.0)),
+            idle_tax: Tax {
+                tight: 50,
+                scarce: 75,
+                critical: 90,
+            },
+            idle_window: Duration::from_secs(60),
+            donation_cooldown: Duration::from_secs(60),
+            vcpu_floor_percent: 130,
+            starting: Duration::from_secs(5 * 60),
         }
     }
 }

@@ -10,6 +10,7 @@ use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{Ability, Host};
+use crate::stage::Stage;
 
 /// What one pass found for one domain.
 #[must_use = "an unread report explains nothing"]
@@ -99,6 +100,8 @@ pub enum Wish {
     Maximum,
     /// The base configuration's `initial`.
     Initial,
+    /// The host, for the domain of this name: what this one does not use is of more use there.
+    Donation(String),
 }
 
 impl fmt::Display for Wish {
@@ -109,6 +112,12 @@ impl fmt::Display for Wish {
             Self::Minimum => f.write_str("the base configuration's min"),
             Self::Maximum => f.write_str("the base configuration's max"),
             Self::Initial => f.write_str("the base configuration's initial"),
+            Self::Donation(domain) => {
+                write!(
+                    f,
+                    "the need of domain {domain}, which holds less for its share"
+                )
+            }
         }
     }
 }
@@ -148,8 +157,16 @@ pub enum Limit {
     Reservation,
     /// The mechanism's granularity.
     Block,
+    /// The domain's part of the host by its share, above which nobody grows on a host that is scarce.
+    HostShare,
+    /// The reservation, above which no memory grows on a host that is critical.
+    HostReservation,
+    /// What the host itself can spare.
+    HostMemory,
     /// The host's budget, fairly shared.
     Budget,
+    /// The weight that `priority_metrics` puts on the other resource.
+    Priorities,
 }
 
 impl fmt::Display for Limit {
@@ -165,7 +182,11 @@ impl fmt::Display for Limit {
             Self::LiveUse => "the guest's live use with its margin",
             Self::Reservation => "the persona's reservation",
             Self::Block => "the memory device's block size",
+            Self::HostShare => "the domain's share of a host that is scarce",
+            Self::HostReservation => "the reservation, on a host that is critical",
+            Self::HostMemory => "the memory that the host itself can spare",
             Self::Budget => "the domain's fair share of the host's budget",
+            Self::Priorities => "the priority_metrics, which put the other resource first",
         })
     }
 }
@@ -228,6 +249,27 @@ pub enum Reason {
         /// What others hold of it, what is reserved for them included.
         others: u64,
     },
+    /// Others give way for it, and have not done so yet.
+    Awaiting {
+        /// So much is on its way to it.
+        amount: u64,
+    },
+    /// The host's budget is spent, and only a guest says that more is needed.
+    GuestAlone {
+        /// The host's budget.
+        budget: u64,
+        /// What others hold of it, what is reserved for them included.
+        others: u64,
+    },
+    /// The host is so short that nobody grows beyond a limit.
+    HostShort(Stage),
+    /// The budget has room, but the host itself has no memory to spare.
+    HostMemory {
+        /// What the host has available.
+        available: u64,
+        /// What growth leaves it.
+        kept: u64,
+    },
     /// The change would be too small to be worth it.
     TooSmall {
         /// The least change.
@@ -279,6 +321,24 @@ impl Reason {
                 show(*budget),
                 show(*others)
             ),
+            Self::Awaiting { amount } => format!(
+                "{} is on its way from other domains, and is granted when host and guests show that it is free",
+                show(*amount)
+            ),
+            Self::GuestAlone { budget, others } => format!(
+                "the host's budget is {} and other domains hold {} of it, reservations included; only the guest itself claims the need, and a claim takes nothing from others",
+                show(*budget),
+                show(*others)
+            ),
+            Self::HostShort(Stage::Critical) if resource == Resource::Memory => {
+                "the host is critical: memory grows up to reservations only".into()
+            }
+            Self::HostShort(stage) => format!("the host is {stage}: nobody grows above its share of the host"),
+            Self::HostMemory { available, kept } => format!(
+                "the host itself has {} available and keeps {} of it",
+                show(*available),
+                show(*kept)
+            ),
             Self::TooSmall { least } => format!("the change would be smaller than {}", show(*least)),
             Self::NotTrusted(persona::Level::None) => {
                 "the persona's trust level for resource_scaling is none, which forbids it".into()
@@ -311,4 +371,8 @@ pub struct HostReport {
     pub vcpus_granted: u64,
     /// Bytes held or on their way after this plan.
     pub memory_granted: u64,
+    /// How short the host is of CPUs. Wishes beyond the budget make it tight at least.
+    pub vcpus_stage: Stage,
+    /// How short the host is of memory.
+    pub memory_stage: Stage,
 }

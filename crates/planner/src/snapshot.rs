@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Snapshot<'a> {
     /// What all domains may have together.
     pub host: Host,
+    /// What the host itself shows of its need.
+    pub strain: Strain,
     /// Every domain, managed or not: what an unmanaged one has is not there for others.
     pub domains: Vec<Domain<'a>>,
 }
@@ -32,6 +34,34 @@ impl Host {
             Resource::Vcpus => u64::from(self.vcpus),
             Resource::Memory => self.memory.0,
         }
+    }
+}
+
+/// What the host itself shows of its need; a figure that is absent or too old is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Strain {
+    /// Its memory.
+    pub memory: Option<HostMemory>,
+    /// `host.memory.pressure`, in percent.
+    pub memory_pressure: Option<f64>,
+    /// `host.cpu.pressure`, in percent.
+    pub cpu_pressure: Option<f64>,
+}
+
+/// The host's memory, what is kept for the host included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostMemory {
+    /// All that it has.
+    pub total: Bytes,
+    /// What it could use without swapping.
+    pub available: Bytes,
+}
+
+impl HostMemory {
+    /// What is available, in percent of all.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn available_percent(&self) -> f64 {
+        self.available.0 as f64 * 100.0 / self.total.0.max(1) as f64
     }
 }
 
@@ -64,6 +94,8 @@ pub enum Run {
     Running,
     /// It holds its resources but cannot answer.
     Paused,
+    /// It holds nothing yet, and will soon hold what its definition and its persona begin with.
+    Starting,
     /// It holds nothing.
     Off,
 }
@@ -132,8 +164,11 @@ impl Domain<'_> {
 
     /// What it has, as an upper bound, in its own units; steps in flight come on top.
     pub fn held(&self, resource: Resource) -> u64 {
-        if self.run == Run::Off {
-            return 0;
+        match (self.run, resource) {
+            (Run::Off, _) => return 0,
+            // Nothing is online before the guest runs; all that the definition begins with will be.
+            (Run::Starting, Resource::Vcpus) => return u64::from(self.vcpus.plugged),
+            (Run::Starting | Run::Running | Run::Paused, _) => {}
         }
         match resource {
             // A CPU that the guest has taken offline runs nothing: it is given back even while its device stays.

@@ -1,6 +1,7 @@
 //! What is carried from tick to tick for each domain: `FOR` windows, effects that wait for their `until`, and for
-//! each resource its last change, what is in flight, failures, holds and quarantine. The daemon stores it, so that
-//! cooldowns and holds survive a restart; windows start over, because nothing was observed meanwhile.
+//! each resource its last change, what is in flight, failures, holds, quarantine and what was in use; and how short the
+//! host is. The daemon stores what belongs to domains, so that cooldowns and holds survive a restart; windows start over,
+//! because nothing was observed meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,10 @@ use persona::rule::{Resource, Windows};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
+use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
+use crate::stage::HostState;
 
 /// The wait after a failure doubles so often at most.
 const MOST_DOUBLINGS: u32 = 10;
@@ -21,6 +24,9 @@ const MOST_DOUBLINGS: u32 = 10;
 pub struct State {
     /// By domain.
     pub domains: BTreeMap<DomainId, DomainState>,
+    /// How short the host is.
+    #[serde(default)]
+    pub host: HostState,
 }
 
 /// The carried state of one domain.
@@ -30,6 +36,9 @@ pub struct DomainState {
     pub persona: Option<Digest>,
     /// The running instance that the rest belongs to.
     pub instance: Option<u32>,
+    /// When this instance was first seen to run.
+    #[serde(default)]
+    pub seen: Option<Moment>,
     /// `initial` of the base configuration was asked for.
     pub started: bool,
     /// One for each rule, in the order of the document.
@@ -93,6 +102,23 @@ pub struct ResourceState {
     pub retry_at: Option<Moment>,
     /// Left alone until then, because it is stuck.
     pub quarantined_until: Option<Moment>,
+    /// The most that was in use lately, in thousandths of a vCPU or in bytes.
+    #[serde(skip)]
+    pub peak: Peak,
+    /// What was asked for and is not there.
+    #[serde(skip)]
+    pub lag: Option<Lag>,
+}
+
+/// A guest that does not follow what was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Nothing has moved since.
+    pub since: Moment,
+    /// What was asked for.
+    pub asked: u64,
+    /// What is there.
+    pub shown: u64,
 }
 
 /// A step that is being carried out.
@@ -148,6 +174,7 @@ impl State {
     /// and no date lies further ahead than it can, because the wall clock may have been set back since.
     pub fn resume(&mut self, policy: &Policy, now: Moment) {
         for state in self.domains.values_mut() {
+            state.seen = state.seen.map(|at| at.min(now));
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let slot = state.resource_mut(resource);
                 slot.changed_at = slot.changed_at.map(|at| at.min(now));

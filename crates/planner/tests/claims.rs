@@ -11,7 +11,7 @@ use persona::signal::{Event, EventKind, Metric, Named, Reading, Signals, Source}
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{Idle, Reason, Verdict};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
 use planner::{Edge, Ending, Plan, Policy, Snapshot, State, plan};
 
 const ID: DomainId = DomainId([1; 16]);
@@ -102,6 +102,7 @@ fn run(machine: &mut Machine, persona: &Persona, state: &mut State, seconds: u32
             };
             let snapshot = Snapshot {
                 host,
+                strain: Strain::default(),
                 domains: vec![domain],
             };
             plan(&snapshot, state, &policy, machine.now)

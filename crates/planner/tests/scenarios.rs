@@ -12,7 +12,7 @@ use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{Limit, Reason, Verdict, Wish};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
 use planner::{Ending, Plan, Policy, Snapshot, State, plan};
 
 const WEB: &str = "
@@ -194,6 +194,7 @@ impl World {
         }
         let snapshot = Snapshot {
             host: self.host,
+            strain: Strain::default(),
             domains: self.machines.iter().map(Machine::domain).collect(),
         };
         let plan = plan(&snapshot, &mut self.state, &self.policy, self.now);

@@ -70,8 +70,7 @@ pub(crate) static ROOT: Table = Table::new(
             ),
             "what a name in `priority_metrics` that is no metric stands for",
         )
-        .absent("`performance`, `security`, `cost` and `availability` are built in")
-        .inactive("a group can be given a weight, and nothing weighs the metrics in it"),
+        .absent("`performance`, `security`, `cost` and `availability` are built in"),
         Key::new(
             "learning_domains",
             Shape::Many(&Shape::Choice(LEARNING), LEARNING.len()),

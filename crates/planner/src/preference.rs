@@ -1,0 +1,142 @@
+//! Which resource a persona fights for first, by its `priority_metrics`. It only moves a domain's weight from one
+//! resource to the other, so that no document gains by what it says about itself: the two weights keep their sum where
+//! the shares are alike. Called by `ledger` where both resources are short and a domain wants both.
+
+use std::collections::BTreeMap;
+
+use persona::rule::Resource;
+use persona::signal::Metric;
+use persona::{Persona, PriorityMetrics};
+
+/// What a persona's priorities put on each resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Preference {
+    vcpus: f64,
+    memory: f64,
+}
+
+impl Preference {
+    pub(crate) fn of(persona: &Persona) -> Self {
+        Self::weigh(persona.priorities.iter(), &persona.metric_groups)
+    }
+
+    /// A group's weight is split evenly among its metrics, so that a group of one metric of each resource prefers
+    /// neither.
+    fn weigh<'a>(
+        priorities: impl Iterator<Item = (&'a str, f64)>,
+        groups: &BTreeMap<String, Vec<String>>,
+    ) -> Self {
+        let mut sum = Self::default();
+        for (name, weight) in priorities {
+            let members = members(name, groups);
+            #[allow(clippy::cast_precision_loss)]
+            let each = weight / members.len().max(1) as f64;
+            for member in members {
+                // What applications measure speaks for no resource, and counts among the others all the same.
+                match member.parse().ok().and_then(served_by) {
+                    Some(Resource::Vcpus) => sum.vcpus += each,
+                    Some(Resource::Memory) => sum.memory += each,
+                    None => {}
+                }
+            }
+        }
+        sum
+    }
+
+    /// The weight with which a domain of this share claims a resource when it cannot have both: between nothing and
+    /// twice the share. A persona that is silent, or that weighs both alike, keeps its share.
+    pub(crate) fn share(&self, resource: Resource, share: u32) -> u32 {
+        let mine = match resource {
+            Resource::Vcpus => self.vcpus,
+            Resource::Memory => self.memory,
+        };
+        let all = self.vcpus + self.memory;
+        if all <= 0.0 || !all.is_finite() {
+            return share;
+        }
+        // The cast saturates, and a share of nothing counts as 1.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let moved = (f64::from(share) * 2.0 * mine / all).round() as u32;
+        moved.max(1)
+    }
+}
+
+/// What a name of `priority_metrics` stands for: a group of the document, a built-in one, or a metric.
+fn members<'a>(name: &'a str, groups: &'a BTreeMap<String, Vec<String>>) -> Vec<&'a str> {
+    if let Some(group) = groups.get(name) {
+        return group.iter().map(String::as_str).collect();
+    }
+    let built_in = PriorityMetrics::BUILT_IN
+        .iter()
+        .find(|(group, _)| *group == name);
+    built_in.map_or_else(|| vec![name], |(_, members)| members.to_vec())
+}
+
+/// The resource that more of would better a metric. `vcpu.count` and `memory.size` are what a machine costs: who cares
+/// for them does not fight for more.
+fn served_by(metric: Metric) -> Option<Resource> {
+    match metric {
+        Metric::CpuUtilization
+        | Metric::CpuSteal
+        | Metric::CpuThrottled
+        | Metric::CpuPressure
+        | Metric::GuestLoad => Some(Resource::Vcpus),
+        Metric::MemoryUtilization
+        | Metric::MemoryAvailable
+        | Metric::MemoryPressure
+        | Metric::MemorySwapIn
+        | Metric::MemoryMajorFaults
+        | Metric::GuestMemoryPressure => Some(Resource::Memory),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_move_weight_from_one_resource_to_the_other() {
+        let groups = BTreeMap::from([
+            (
+                "speed".to_owned(),
+                vec!["cpu.steal".to_owned(), "cpu.utilization".to_owned()],
+            ),
+            ("cost".to_owned(), vec!["memory.pressure".to_owned()]),
+        ]);
+        let none = BTreeMap::new();
+        let cases: [(&[(&str, f64)], _, _); 8] = [
+            (&[], &none, (1000, 1000)),
+            (&[("cpu.utilization", 1.0)], &none, (2000, 1)),
+            (
+                &[("cpu.utilization", 0.75), ("memory.utilization", 0.25)],
+                &none,
+                (1500, 500),
+            ),
+            // The built-in group has one metric of each.
+            (&[("performance", 1.0)], &none, (1000, 1000)),
+            (
+                &[("performance", 0.5), ("memory.pressure", 0.25)],
+                &none,
+                (500, 1500),
+            ),
+            // Neither says which of the two matters.
+            (&[("security", 0.2), ("cost", 0.8)], &none, (1000, 1000)),
+            (
+                &[("speed", 0.5), ("memory.pressure", 0.5)],
+                &groups,
+                (1000, 1000),
+            ),
+            // The document's own group goes before the built-in one of its name.
+            (&[("cost", 1.0)], &groups, (1, 2000)),
+        ];
+        for (priorities, groups, expected) in cases {
+            let preference = Preference::weigh(priorities.iter().copied(), groups);
+            let shares = (
+                preference.share(Resource::Vcpus, 1000),
+                preference.share(Resource::Memory, 1000),
+            );
+            assert_eq!(shares, expected, "{priorities:?}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! From claims to steps: all growth and all donations are arbitrated, each resource by itself, and every report gets its
+//! verdict with the limits that bound it. Decreases come before increases, and what others still have to give is not
+//! granted yet. Called by `plan` once a pass.
+
+use persona::rule::Resource;
+use persona::signal::Source;
+use persona::units::Moment;
+use persona::{Class, Level, Persona};
+
+use crate::arbitrate::{Grant, arbitrate};
+use crate::donate::{Offer, offer};
+use crate::evaluate::{SinceChange, Wanted};
+use crate::ledger::{Account, Books, Wishes, is};
+use crate::plan::Step;
+use crate::policy::Policy;
+use crate::report::{
+    Clamp, DomainReport, HostReport, Limit, Reason, ResourceReport, Verdict, Wish,
+};
+use crate::snapshot::{Domain, Snapshot};
+use crate::stage::Stage;
+use crate::state::State;
+
+/// What everything came to.
+pub(crate) struct Settled {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) host: HostReport,
+}
+
+/// Arbitrates all wishes. The reports get their verdicts; the steps are decreases first.
+pub(crate) fn settle(
+    snapshot: &Snapshot<'_>,
+    state: &State,
+    policy: &Policy,
+    now: Moment,
+    wishes: Wishes,
+    reports: &mut [DomainReport],
+) -> Settled {
+    let books = Books {
+        snapshot,
+        state,
+        policy,
+        now,
+    };
+    let Wishes {
+        growth,
+        mut decreases,
+    } = wishes;
+    let mut accounts = [Resource::Vcpus, Resource::Memory]
+        .map(|resource| books.account(resource, &growth, &decreases));
+    // What each would get if nobody preferred one resource to the other; only needed where somebody may.
+    let short_of_both = accounts.iter().all(Account::contested);
+    let mut plain = [None, None];
+    if short_of_both {
+        plain = [0, 1].map(|slot| Some(arbitrate(&accounts[slot].terms, &accounts[slot].claims)));
+        books.prefer(&mut accounts);
+    }
+    let mut increases = Vec::new();
+    let mut granted = [0, 0];
+    for (slot, account) in accounts.iter_mut().enumerate() {
+        let offers = books.offers(account, &decreases);
+        let grants = arbitrate(&account.terms, &account.claims);
+        granted[slot] = grants
+            .iter()
+            .map(|grant| grant.granted)
+            .fold(0, u64::saturating_add);
+        books.take(account, &grants, offers, reports, &mut decreases);
+        books.give(
+            account,
+            &grants,
+            plain[slot].as_deref(),
+            reports,
+            &mut increases,
+        );
+    }
+    decreases.extend(increases);
+    Settled {
+        steps: decreases,
+        host: HostReport {
+            budget: snapshot.host,
+            vcpus_granted: granted[0],
+            memory_granted: granted[1],
+            vcpus_stage: accounts[0].stage,
+            memory_stage: accounts[1].stage,
+        },
+    }
+}
+
+impl Books<'_> {
+    /// Asks every domain what it could do without, when somebody is short of what others may give.
+    fn offers(&self, account: &mut Account<'_>, decreases: &[Step]) -> Vec<Option<Offer>> {
+        let mut offers: Vec<Option<Offer>> = Vec::new();
+        offers.resize_with(account.claims.len(), || None);
+        let short = account.stage >= Stage::Tight
+            && arbitrate(&account.terms, &account.claims)
+                .iter()
+                .zip(&account.claims)
+                .any(|(grant, claim)| grant.expects < claim.funded.min(claim.wanted));
+        if !short {
+            return offers;
+        }
+        let resource = account.resource;
+        for (index, domain) in self.snapshot.domains.iter().enumerate() {
+            let claim = &mut account.claims[index];
+            let weight = domain.weight(resource);
+            let (Some(persona), Some(carried)) = (domain.persona, self.carried(domain)) else {
+                continue;
+            };
+            let shrinks = decreases.iter().any(|step| is(step, domain.id, resource));
+            let settled = claim.held == domain.present(resource).saturating_mul(weight);
+            // One that is starting has not shown yet what it uses.
+            let starts = claim.expected > 0;
+            if shrinks || !settled || starts || claim.wanted > claim.held {
+                continue;
+            }
+            let signals = SinceChange::of(domain, carried);
+            let domain = Domain {
+                signals: &signals,
+                ..*domain
+            };
+            let made = offer(&domain, persona, carried, resource, self.policy, self.now);
+            if let Some(made) = &made {
+                claim.spare = claim.held.saturating_sub(made.to.saturating_mul(weight));
+            }
+            offers[index] = made;
+        }
+        offers
+    }
+
+    /// The steps of those that give way.
+    fn take(
+        &self,
+        account: &Account<'_>,
+        grants: &[Grant],
+        offers: Vec<Option<Offer>>,
+        reports: &mut [DomainReport],
+        steps: &mut Vec<Step>,
+    ) {
+        let resource = account.resource;
+        for (index, offer) in offers.into_iter().enumerate() {
+            let (domain, grant) = (&self.snapshot.domains[index], &grants[index]);
+            let Some(offer) = offer.filter(|_| grant.gives > 0) else {
+                continue;
+            };
+            let present = domain.present(resource);
+            let to = present.saturating_sub(grant.gives / domain.weight(resource));
+            let receiver = self
+                .snapshot
+                .domains
+                .iter()
+                .find(|domain| Some(domain.id) == grant.gives_to);
+            let by = Wish::Donation(receiver.map_or_else(String::new, |domain| domain.name.into()));
+            if let Some(line) = line(reports, index, resource) {
+                line.wanted = Some(to);
+                line.by = Some(by.clone());
+                // What bound the offer bound the gift only when all of it was taken.
+                line.clamps = if to == offer.to {
+                    offer.clamps
+                } else {
+                    Vec::new()
+                };
+                line.verdict = Verdict::Step(to);
+            }
+            steps.push(Step {
+                domain: domain.id,
+                instance: domain.instance,
+                resource,
+                from: present,
+                to,
+                by,
+                effect: None,
+            });
+        }
+    }
+
+    /// The steps of those that grow, and why the others do not.
+    fn give(
+        &self,
+        account: &Account<'_>,
+        grants: &[Grant],
+        plain: Option<&[Grant]>,
+        reports: &mut [DomainReport],
+        steps: &mut Vec<Step>,
+    ) {
+        let resource = account.resource;
+        let contested = account
+            .claims
+            .iter()
+            .zip(grants)
+            .any(|(claim, grant)| grant.granted < claim.wanted);
+        for (index, wish) in account.wishes.iter().enumerate() {
+            let Some(wish) = wish else { continue };
+            let domain = &self.snapshot.domains[index];
+            let (claim, grant) = (&account.claims[index], &grants[index]);
+            let weight = domain.weight(resource);
+            let present = domain.present(resource);
+            let capped = (claim.wanted / weight).min(wish.to);
+            let granted = (grant.granted / weight).min(wish.to);
+            let unmoved = plain.map_or(granted, |plain| {
+                (plain[index].granted / weight).min(wish.to)
+            });
+            // Every growth came out of a line of this very report.
+            let Some(line) = line(reports, index, resource) else {
+                continue;
+            };
+            let least = (claim.granule / weight).min(wish.to - present);
+            let enough = present.saturating_add(least);
+            let room = account.terms.budget.saturating_sub(grant.others);
+            let host_is_short = room / weight >= enough && grant.granted < claim.wanted;
+            let mut note = |limit, from, to| {
+                if to < from {
+                    line.clamps.push(Clamp { limit, from, to });
+                }
+            };
+            let cap = match (resource, account.stage) {
+                (Resource::Memory, Stage::Critical) => Limit::HostReservation,
+                _ => Limit::HostShare,
+            };
+            note(cap, wish.to, capped);
+            let by_budget = capped.min(unmoved.max(granted));
+            let shared = if host_is_short {
+                Limit::HostMemory
+            } else {
+                Limit::Budget
+            };
+            note(shared, capped, by_budget);
+            note(Limit::Priorities, by_budget, granted);
+            line.verdict = if granted < enough {
+                Verdict::No(if capped < enough {
+                    Reason::HostShort(account.stage)
+                } else if grant.expects > grant.granted {
+                    Reason::Awaiting {
+                        amount: (grant.expects - grant.granted) / weight,
+                    }
+                } else if host_is_short {
+                    self.no_memory()
+                } else if wish.wanted.evidence == Source::Host {
+                    Reason::Budget {
+                        budget: account.terms.budget,
+                        others: grant.others,
+                    }
+                } else {
+                    Reason::GuestAlone {
+                        budget: account.terms.budget,
+                        others: grant.others,
+                    }
+                })
+            } else if contested && needs_the_hosts_word(domain.persona, &wish.wanted) {
+                Verdict::No(Reason::GuestClaim)
+            } else {
+                steps.push(Step {
+                    domain: domain.id,
+                    instance: domain.instance,
+                    resource,
+                    from: present,
+                    to: granted,
+                    by: wish.wanted.by.clone(),
+                    effect: wish.wanted.effect.clone(),
+                });
+                Verdict::Step(granted)
+            };
+        }
+    }
+
+    fn no_memory(&self) -> Reason {
+        let available = self.snapshot.strain.memory.map(|memory| memory.available.0);
+        Reason::HostMemory {
+            available: available.unwrap_or(0),
+            kept: self.kept_for_host().unwrap_or(0),
+        }
+    }
+}
+
+fn line(
+    reports: &mut [DomainReport],
+    index: usize,
+    resource: Resource,
+) -> Option<&mut ResourceReport> {
+    reports[index]
+        .resources
+        .iter_mut()
+        .find(|line| line.resource == resource)
+}
+
+/// Trusted so far only that what others want too takes more than a guest's word.
+fn needs_the_hosts_word(persona: Option<&Persona>, wanted: &Wanted) -> bool {
+    let level = persona.map_or(Level::None, |persona| {
+        persona.trust.level(Class::ResourceScaling)
+    });
+    level == Level::Medium && wanted.evidence != Source::Host
+}
