@@ -40,7 +40,11 @@ impl Daemon {
                     }
                     Lifecycle::Suspended => self.note(domain, EventKind::DomainPaused),
                     Lifecycle::Resumed => self.note(domain, EventKind::DomainResumed),
-                    Lifecycle::Defined | Lifecycle::Undefined | Lifecycle::Stopped => {}
+                    // A start that came to nothing is none, and nothing is kept for it.
+                    Lifecycle::Stopped => {
+                        self.starting.remove(&domain);
+                    }
+                    Lifecycle::Defined | Lifecycle::Undefined => {}
                 }
                 self.look(domain);
             }

@@ -166,9 +166,13 @@ impl Daemon {
         let connected = self.connection.state == HypervisorState::Connected;
         let domains = self
             .domains
-            .values()
-            .map(|domain| {
+            .iter()
+            .map(|(id, domain)| {
                 let mut seen = domain.snapshot(now, pinned);
+                if seen.run == Run::Off && self.starting.contains(id) {
+                    // Its start was told and its description is on its way.
+                    seen.run = Run::Starting;
+                }
                 if !connected {
                     // Windows go on, but no step would be more than a failure that counts against the mechanism.
                     seen.vcpus.ability = Ability::NoHypervisor;

@@ -5,7 +5,6 @@
 //! share; from *scarce* on, nobody grows above its share of the host; when memory is *critical*, it grows up to
 //! reservations only. A reservation is served in every stage. Wishes beyond the budget make the host tight.
 
-use persona::domain::DomainId;
 use persona::rule::Resource;
 use persona::signal::{Metric, Source};
 use persona::units::Moment;
@@ -36,7 +35,13 @@ pub(crate) struct Growth {
 pub(crate) struct Wishes {
     pub(crate) growth: Vec<Growth>,
     /// What domains give back of their own accord.
-    pub(crate) decreases: Vec<Step>,
+    pub(crate) decreases: Vec<Decrease>,
+}
+
+/// A step down, and whose it is.
+pub(crate) struct Decrease {
+    pub(crate) domain: usize,
+    pub(crate) step: Step,
 }
 
 /// What the ledger is made from.
@@ -55,6 +60,8 @@ pub(crate) struct Account<'a> {
     pub(crate) claims: Vec<Claim>,
     /// The wish of each domain, if it has one.
     pub(crate) wishes: Vec<Option<&'a Growth>>,
+    /// What each domain is on its way down to, or goes down to by this very pass.
+    pub(crate) falling: Vec<Option<u64>>,
 }
 
 impl Account<'_> {
@@ -84,7 +91,7 @@ impl Books<'_> {
         &self,
         resource: Resource,
         growth: &'g [Growth],
-        decreases: &[Step],
+        decreases: &[Decrease],
     ) -> Account<'g> {
         let domains = &self.snapshot.domains;
         let mut wishes = vec![None; domains.len()];
@@ -102,17 +109,19 @@ impl Books<'_> {
             .map(|(domain, wish)| self.claim(domain, resource, *wish))
             .collect();
         cap(&mut claims, domains, resource, stage, budget);
+        let falling = self.falling(resource, decreases);
         let mut account = Account {
             resource,
             stage,
             terms: Terms {
                 budget,
                 headroom: self.headroom(resource),
-                coming: self.coming(resource, &claims, decreases),
+                coming: self.coming(resource, &claims, &falling),
                 tax: 0,
             },
             claims,
             wishes,
+            falling,
         };
         if account.contested() {
             account.stage = account.stage.max(Stage::Tight);
@@ -225,19 +234,38 @@ impl Books<'_> {
         Some((total as f64 * self.policy.memory_available.tight.enter / 100.0) as u64)
     }
 
-    /// What is on its way back: decreases in flight, and those of this very pass.
-    fn coming(&self, resource: Resource, claims: &[Claim], decreases: &[Step]) -> u64 {
-        let of = |domain: DomainId| decreases.iter().find(|step| is(step, domain, resource));
+    /// What each domain is on its way down to, in its own units.
+    fn falling(&self, resource: Resource, decreases: &[Decrease]) -> Vec<Option<u64>> {
+        let mut falling: Vec<Option<u64>> = self
+            .snapshot
+            .domains
+            .iter()
+            .map(|domain| {
+                let flight = self
+                    .carried(domain)?
+                    .resource(resource)
+                    .in_flight
+                    .as_ref()?;
+                (flight.to < flight.from).then_some(flight.to)
+            })
+            .collect();
+        for Decrease { domain, step } in decreases {
+            if step.resource == resource {
+                falling[*domain] = Some(step.to);
+            }
+        }
+        falling
+    }
+
+    /// What is on its way back.
+    fn coming(&self, resource: Resource, claims: &[Claim], falling: &[Option<u64>]) -> u64 {
         self.snapshot
             .domains
             .iter()
             .zip(claims)
-            .filter_map(|(domain, claim)| {
-                let flight = self.carried(domain)?.resource(resource).in_flight.as_ref();
-                let to = of(domain.id)
-                    .map(|step| step.to)
-                    .or(flight.map(|flight| flight.to))?;
-                let to = to.saturating_mul(domain.weight(resource));
+            .zip(falling)
+            .filter_map(|((domain, claim), to)| {
+                let to = (*to)?.saturating_mul(domain.weight(resource));
                 Some(claim.held.saturating_sub(to))
             })
             .fold(0, u64::saturating_add)
@@ -289,10 +317,6 @@ fn cap(
         claim.wanted = claim.wanted.min(most);
         claim.funded = claim.funded.min(most);
     }
-}
-
-pub(crate) fn is(step: &Step, domain: DomainId, resource: Resource) -> bool {
-    step.domain == domain && step.resource == resource
 }
 
 /// What a step that has ended granted, while the guest's last report is from before it: the old report shows less than

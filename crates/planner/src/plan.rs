@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::donate::watch;
 use crate::evaluate::{SinceChange, Wanted, evaluate};
 use crate::guard::guard;
-use crate::ledger::{Growth, Wishes};
+use crate::ledger::{Decrease, Growth, Wishes};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::policy::Policy;
 use crate::report::{DomainReport, HostReport, Idle, ResourceReport, Verdict, Wish};
@@ -151,7 +151,10 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
                         Err(reason) => line.verdict = Verdict::No(reason),
                         Ok(to) if to < present => {
                             line.verdict = Verdict::Step(to);
-                            wishes.decreases.push(step(domain, &wanted, to));
+                            wishes.decreases.push(Decrease {
+                                domain: index,
+                                step: step(domain, &wanted, to),
+                            });
                         }
                         Ok(to) => wishes.growth.push(Growth {
                             domain: index,

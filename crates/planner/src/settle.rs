@@ -10,7 +10,7 @@ use persona::{Class, Level, Persona};
 use crate::arbitrate::{Grant, arbitrate};
 use crate::donate::{Offer, offer};
 use crate::evaluate::{SinceChange, Wanted};
-use crate::ledger::{Account, Books, Wishes, is};
+use crate::ledger::{Account, Books, Wishes};
 use crate::plan::Step;
 use crate::policy::Policy;
 use crate::report::{
@@ -41,10 +41,7 @@ pub(crate) fn settle(
         policy,
         now,
     };
-    let Wishes {
-        growth,
-        mut decreases,
-    } = wishes;
+    let Wishes { growth, decreases } = wishes;
     let mut accounts = [Resource::Vcpus, Resource::Memory]
         .map(|resource| books.account(resource, &growth, &decreases));
     // What each would get if nobody preferred one resource to the other; only needed where somebody may.
@@ -54,16 +51,20 @@ pub(crate) fn settle(
         plain = [0, 1].map(|slot| Some(arbitrate(&accounts[slot].terms, &accounts[slot].claims)));
         books.prefer(&mut accounts);
     }
+    let mut steps: Vec<Step> = decreases
+        .into_iter()
+        .map(|decrease| decrease.step)
+        .collect();
     let mut increases = Vec::new();
     let mut granted = [0, 0];
     for (slot, account) in accounts.iter_mut().enumerate() {
-        let offers = books.offers(account, &decreases);
+        let offers = books.offers(account);
         let grants = arbitrate(&account.terms, &account.claims);
         granted[slot] = grants
             .iter()
             .map(|grant| grant.granted)
             .fold(0, u64::saturating_add);
-        books.take(account, &grants, offers, reports, &mut decreases);
+        books.take(account, &grants, offers, reports, &mut steps);
         books.give(
             account,
             &grants,
@@ -72,9 +73,9 @@ pub(crate) fn settle(
             &mut increases,
         );
     }
-    decreases.extend(increases);
+    steps.extend(increases);
     Settled {
-        steps: decreases,
+        steps,
         host: HostReport {
             budget: snapshot.host,
             vcpus_granted: granted[0],
@@ -87,7 +88,7 @@ pub(crate) fn settle(
 
 impl Books<'_> {
     /// Asks every domain what it could do without, when somebody is short of what others may give.
-    fn offers(&self, account: &mut Account<'_>, decreases: &[Step]) -> Vec<Option<Offer>> {
+    fn offers(&self, account: &mut Account<'_>) -> Vec<Option<Offer>> {
         let mut offers: Vec<Option<Offer>> = Vec::new();
         offers.resize_with(account.claims.len(), || None);
         let short = account.stage >= Stage::Tight
@@ -105,11 +106,11 @@ impl Books<'_> {
             let (Some(persona), Some(carried)) = (domain.persona, self.carried(domain)) else {
                 continue;
             };
-            let shrinks = decreases.iter().any(|step| is(step, domain.id, resource));
+            let falls = account.falling[index].is_some();
             let settled = claim.held == domain.present(resource).saturating_mul(weight);
             // One that is starting has not shown yet what it uses.
             let starts = claim.expected > 0;
-            if shrinks || !settled || starts || claim.wanted > claim.held {
+            if falls || !settled || starts || claim.wanted > claim.held {
                 continue;
             }
             let signals = SinceChange::of(domain, carried);

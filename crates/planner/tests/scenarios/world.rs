@@ -1,0 +1,291 @@
+//! Machines under a given load, and the daemon's part of the loop. A machine follows every step at once unless a test says
+//! otherwise; what real machines do is for the live tests.
+
+use std::time::Duration;
+
+use persona::domain::DomainId;
+use persona::rule::Resource;
+use persona::signal::{Metric, Reading, Signals, Source};
+use persona::units::{Bytes, Moment};
+use persona::{Format, Persona, SourceText};
+use planner::report::{ResourceReport, Verdict};
+use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::{Ending, Plan, Policy, Snapshot, State, Step, plan};
+
+pub(crate) const WEB: &str = "
+name: web
+base_configuration:
+  cpu: {min: 1, max: 4}
+  memory: {min: 512 MiB, max: 1536 MiB, reservation: 512 MiB}
+adaptation_rules:
+  - IF cpu.utilization > 80% FOR 3s THEN add 1 vcpus COOLDOWN 4s
+  - IF cpu.utilization < 30% FOR 5s THEN remove 1 vcpus COOLDOWN 4s
+  - IF memory.utilization > 85% FOR 2s THEN add 256 MiB memory COOLDOWN 2s
+  - IF memory.utilization < 40% FOR 5s THEN remove 128 MiB memory COOLDOWN 2s
+";
+
+pub(crate) fn persona(text: &str) -> Persona {
+    let source = SourceText {
+        name: "test.yaml",
+        text: text.as_bytes(),
+        format: Format::Yaml,
+        persona_name: None,
+    };
+    persona::load(&source)
+        .unwrap_or_else(|problems| panic!("{problems}"))
+        .persona
+}
+
+/// A machine under a given load, in vCPUs and bytes that its work needs.
+pub(crate) struct Machine {
+    pub(crate) id: DomainId,
+    pub(crate) name: String,
+    pub(crate) persona: Persona,
+    pub(crate) run: Run,
+    pub(crate) instance: Option<u32>,
+    pub(crate) vcpus: u32,
+    /// What the guest told last, where that is not what it has.
+    pub(crate) shown: Option<u32>,
+    pub(crate) maximum: u32,
+    pub(crate) memory: u64,
+    pub(crate) load: f64,
+    pub(crate) used: u64,
+    /// What the kernel keeps for itself and does not count as its total.
+    pub(crate) hidden: u64,
+    /// What it was asked to have, where it does not follow.
+    pub(crate) requested: Option<u64>,
+    /// The pressure on its memory as the host measures it.
+    pub(crate) pressure: f64,
+    /// Metrics that nobody measures.
+    pub(crate) silent: Vec<Metric>,
+    pub(crate) readings: Vec<Reading>,
+}
+
+pub(crate) const METRICS: [Metric; 5] = [
+    Metric::CpuUtilization,
+    Metric::MemoryUtilization,
+    Metric::MemoryAvailable,
+    Metric::MemorySize,
+    Metric::MemoryPressure,
+];
+
+impl Machine {
+    pub(crate) fn new(number: u8, text: &str) -> Self {
+        Self {
+            id: DomainId([number; 16]),
+            name: format!("machine-{number}"),
+            persona: persona(text),
+            run: Run::Running,
+            instance: Some(1),
+            vcpus: 1,
+            shown: None,
+            maximum: 4,
+            memory: 512 * Bytes::MIB,
+            load: 0.5,
+            used: 300 * Bytes::MIB,
+            hidden: 0,
+            requested: None,
+            pressure: 0.0,
+            silent: Vec::new(),
+            readings: Vec::new(),
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn measure(&mut self, now: Moment) {
+        let total = self.memory - self.hidden;
+        let available = total.saturating_sub(self.used) as f64;
+        let values = [
+            (self.load / f64::from(self.vcpus) * 100.0).min(100.0),
+            (1.0 - available / total as f64) * 100.0,
+            available,
+            total as f64,
+            self.pressure,
+        ];
+        let sources = [
+            Source::Host,
+            Source::Balloon,
+            Source::Balloon,
+            Source::Agent,
+            Source::Host,
+        ];
+        self.readings = values
+            .into_iter()
+            .zip(sources)
+            .map(|(value, source)| Reading {
+                value,
+                source,
+                at: now,
+                period: Duration::from_secs(1),
+            })
+            .collect();
+    }
+
+    pub(crate) fn domain(&self) -> Domain<'_> {
+        Domain {
+            id: self.id,
+            name: &self.name,
+            persona: Some(&self.persona),
+            run: self.run,
+            instance: self.instance,
+            vcpus: Vcpus {
+                maximum: self.maximum,
+                fixed: 1,
+                plugged: self.vcpus,
+                online: Some(self.shown.unwrap_or(self.vcpus)),
+                weight: 1,
+                ability: Ability::Both,
+            },
+            memory: Memory {
+                boot: Bytes::from_mib(512),
+                requested: Bytes(self.requested.unwrap_or(self.memory)),
+                plugged: Bytes(self.memory),
+                maximum: Bytes::from_mib(2048),
+                minimum: Bytes::from_mib(512),
+                block: Bytes::from_mib(2),
+                ability: Ability::Both,
+            },
+            signals: self,
+        }
+    }
+}
+
+impl Signals for Machine {
+    fn reading(&self, metric: Metric) -> Option<Reading> {
+        if self.silent.contains(&metric) {
+            return None;
+        }
+        let index = METRICS.iter().position(|known| *known == metric)?;
+        self.readings.get(index).copied()
+    }
+}
+
+/// A host with its machines, and the daemon's part of the loop.
+pub(crate) struct World {
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) host: Host,
+    pub(crate) strain: Strain,
+    pub(crate) state: State,
+    pub(crate) policy: Policy,
+    pub(crate) now: Moment,
+    /// What every step comes to.
+    pub(crate) ending: Ending,
+    /// Seconds until a step has ended.
+    pub(crate) delay: u64,
+    /// Steps under way, with the second at which each ends.
+    pub(crate) under_way: Vec<(u64, Step)>,
+    /// Every step that was taken, with its second.
+    pub(crate) steps: Vec<(u64, Resource, u64, u64)>,
+    /// The same, whole.
+    pub(crate) taken: Vec<(u64, Step)>,
+}
+
+pub(crate) const START: u64 = 1_000_000;
+
+impl World {
+    pub(crate) fn new(machines: Vec<Machine>) -> Self {
+        Self {
+            machines,
+            host: Host {
+                vcpus: 64,
+                memory: Bytes(64 * Bytes::GIB),
+            },
+            strain: Strain::default(),
+            state: State::default(),
+            policy: Policy::default(),
+            now: Moment(START),
+            ending: Ending::Applied,
+            delay: 0,
+            under_way: Vec::new(),
+            steps: Vec::new(),
+            taken: Vec::new(),
+        }
+    }
+
+    pub(crate) fn second(&self) -> u64 {
+        (self.now.0 - START) / 1000
+    }
+
+    pub(crate) fn tick(&mut self) -> Plan {
+        self.now = self.now.after(Duration::from_secs(1));
+        self.end_steps();
+        for machine in &mut self.machines {
+            machine.measure(self.now);
+        }
+        let snapshot = Snapshot {
+            host: self.host,
+            strain: self.strain,
+            domains: self.machines.iter().map(Machine::domain).collect(),
+        };
+        let plan = plan(&snapshot, &mut self.state, &self.policy, self.now);
+        for step in &plan.steps {
+            self.state.begin(step, self.now);
+            self.steps
+                .push((self.second(), step.resource, step.from, step.to));
+            self.taken.push((self.second(), step.clone()));
+            self.under_way
+                .push((self.second() + self.delay, step.clone()));
+        }
+        if self.delay == 0 {
+            self.end_steps();
+        }
+        plan
+    }
+
+    fn end_steps(&mut self) {
+        let second = self.second();
+        let (due, later) = std::mem::take(&mut self.under_way)
+            .into_iter()
+            .partition(|(at, _)| *at <= second);
+        self.under_way = later;
+        let due: Vec<(u64, Step)> = due;
+        for (_, step) in due {
+            let machine = self
+                .machines
+                .iter_mut()
+                .find(|machine| machine.id == step.domain)
+                .expect("known");
+            if self.ending == Ending::Applied {
+                match step.resource {
+                    Resource::Vcpus => machine.vcpus = u32::try_from(step.to).expect("few"),
+                    Resource::Memory => machine.memory = step.to,
+                }
+            }
+            let asked = match step.resource {
+                Resource::Vcpus => u64::from(machine.vcpus),
+                Resource::Memory => machine.memory,
+            };
+            self.state
+                .finish(&step, self.ending, Some(asked), &self.policy, self.now);
+        }
+    }
+
+    pub(crate) fn run(&mut self, seconds: u64) -> Plan {
+        let mut last = self.tick();
+        for _ in 1..seconds {
+            last = self.tick();
+        }
+        last
+    }
+
+    pub(crate) fn verdict(plan: &Plan, resource: Resource) -> &Verdict {
+        &Self::line(plan, 0, resource).verdict
+    }
+
+    /// What the plan says of one resource of one machine.
+    pub(crate) fn line(plan: &Plan, machine: usize, resource: Resource) -> &ResourceReport {
+        plan.reports[machine]
+            .resources
+            .iter()
+            .find(|line| line.resource == resource)
+            .expect("the persona manages both")
+    }
+
+    pub(crate) fn vcpu_steps(&self) -> Vec<(u64, u64)> {
+        self.steps
+            .iter()
+            .filter(|step| step.1 == Resource::Vcpus)
+            .map(|step| (step.0, step.3))
+            .collect()
+    }
+}
