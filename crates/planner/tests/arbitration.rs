@@ -24,7 +24,7 @@ prop_compose! {
         more in prop_oneof![Just(0u64), 1u64..64],
         reservation in 0u64..48,
         expected in prop_oneof![3 => Just(0u64), 1 => 0u64..48],
-        share in 0u32..4000,
+        share in prop_oneof![Just(1000u32), 0u32..4000],
         granule in 1u64..8,
         idle in 0u64..64,
         spare in 0u64..64,
@@ -336,6 +336,16 @@ fn shares_divide_what_is_contested() {
 }
 
 #[test]
+fn among_equals_the_domain_decides_and_not_its_place_in_the_list() {
+    let mut claims = [plain(1, 1, 9, 1000), plain(2, 1, 9, 1000)];
+    let first = arbitrate(&only(7), &claims);
+    claims.reverse();
+    let second = arbitrate(&only(7), &claims);
+    assert_eq!((first[0].granted, first[1].granted), (4, 3));
+    assert_eq!((second[1].granted, second[0].granted), (4, 3));
+}
+
+#[test]
 fn the_answer_names_what_others_hold() {
     let claim = |number, held, reservation| Claim {
         reservation,
@@ -407,14 +417,20 @@ fn what_a_starting_domain_will_need_is_kept_but_nobody_gives_way_for_it_beyond_i
 
 #[test]
 fn a_reservation_is_not_taxed() {
-    let reserved = Claim {
-        reservation: 10,
-        ..idle(1, 10)
-    };
     let terms = Terms {
-        tax: 90,
-        ..only(20)
+        tax: 50,
+        ..only(24)
     };
-    let grants = arbitrate(&terms, &[reserved, plain(2, 10, 12, 1000)]);
-    assert_eq!(grants[0].gives, 0);
+    // Six of twelve are idle. Of those above ten only two count twice, so that twelve cost as much as fourteen.
+    for (reservation, gives) in [(0, 2), (10, 0)] {
+        let rich = Claim {
+            reservation,
+            ..idle(1, 12)
+        };
+        let grants = arbitrate(&terms, &[rich, plain(2, 12, 14, 1000)]);
+        assert_eq!(
+            grants[0].gives, gives,
+            "with a reservation of {reservation}"
+        );
+    }
 }

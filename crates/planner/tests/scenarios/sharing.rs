@@ -1,5 +1,7 @@
 //! Machines that want what others hold: who gives way, on whose word, when the one in need gets it, and what each is told.
 
+use std::time::Duration;
+
 use persona::rule::Resource;
 use persona::units::Bytes;
 use planner::Plan;
@@ -85,12 +87,10 @@ fn nothing_is_taken_before_it_is_known_to_be_idle_for_a_while() {
 fn growth_waits_until_what_it_is_paid_with_is_free_and_is_told_so() {
     let mut world = full_host(4.0);
     world.delay = 5;
-    let plan = loop {
-        let plan = world.tick();
-        if !plan.steps.is_empty() {
-            break plan;
-        }
-    };
+    let plan = (0..200)
+        .map(|_| world.tick())
+        .find(|plan| !plan.steps.is_empty())
+        .expect("one gives way");
     assert_eq!(plan.steps.len(), 1, "the decrease alone: {:?}", plan.steps);
     assert_eq!((plan.steps[0].from, plan.steps[0].to), (6, 5));
     let donor = World::line(&plan, 0, Resource::Vcpus);
@@ -161,7 +161,7 @@ fn who_may_not_be_changed_or_cannot_be_judged_gives_nothing() {
             world.state.hold(
                 world.machines[0].id,
                 Resource::Vcpus,
-                world.now.after(std::time::Duration::from_secs(9000)),
+                world.now.after(Duration::from_secs(9000)),
             );
         }),
         ("paused", |world| world.machines[0].run = Run::Paused),
@@ -192,6 +192,26 @@ fn nothing_is_taken_that_a_growth_rule_of_the_donor_would_bring_back() {
     assert_eq!(sizes(&world), [5, 2]);
 }
 
+#[test]
+fn one_that_gives_something_back_by_itself_is_not_asked_in_the_same_second() {
+    let text = format!("{GREEDY}  - IF cpu.utilization < 30% FOR 70s THEN remove 1 vcpus\n");
+    for onset in 60..80 {
+        let mut world = full_host(0.5);
+        let mut donor = Machine::new(1, &text);
+        (donor.maximum, donor.vcpus, donor.load) = (8, 6, 1.0);
+        world.machines[0] = donor;
+        for second in 0..90 {
+            if second == onset {
+                world.machines[1].load = 4.0;
+            }
+            let plan = world.tick();
+            let of_donor = plan.steps.iter().filter(|step| step.to < step.from);
+            assert!(of_donor.count() <= 1, "{:?}", plan.steps);
+        }
+        assert!(world.machines[0].vcpus < 6);
+    }
+}
+
 /// Two machines of 512 MiB and 1.5 GiB, of which the larger uses 300 MiB, on a host of 2 GiB.
 fn full_of_memory() -> World {
     let mut world = World::new(vec![machine(1, 1, 0.1), machine(2, 1, 0.1)]);
@@ -216,6 +236,28 @@ fn a_guests_claim_takes_no_memory_from_another_and_the_hosts_word_does() {
     assert!(world.machines[0].memory < 1536 * MIB);
     assert!(world.machines[1].memory > 512 * MIB);
     assert!(world.machines[0].memory + world.machines[1].memory <= 2048 * MIB);
+}
+
+#[test]
+fn a_gift_is_one_shrink_step_a_minute_however_large_the_need() {
+    let text = GREEDY.replacen("add 128 MiB", "add 1 GiB", 1);
+    let mut world = full_of_memory();
+    let mut needy = Machine::new(2, &text);
+    (needy.pressure, needy.used) = (50.0, 200 * MIB);
+    world.machines[1] = needy;
+    let _ = world.run(400);
+    let gifts: Vec<(u64, u64)> = world
+        .taken
+        .iter()
+        .filter(|(_, step)| step.to < step.from)
+        .map(|(second, step)| (*second, (step.from - step.to) / MIB))
+        .collect();
+    assert!(gifts.len() > 3, "{gifts:?}");
+    // 5 % of 1.5 GiB, in blocks of 2 MiB.
+    assert!(gifts.iter().all(|(_, size)| *size <= 76), "{gifts:?}");
+    for pair in gifts.windows(2) {
+        assert!(pair[1].0 - pair[0].0 >= 60, "{gifts:?}");
+    }
 }
 
 #[test]
@@ -325,12 +367,33 @@ fn what_a_starting_machine_begins_with_is_kept_for_it() {
     world.state.hold(
         world.machines[1].id,
         Resource::Vcpus,
-        world.now.after(std::time::Duration::from_secs(9000)),
+        world.now.after(Duration::from_secs(9000)),
     );
     let _ = world.run(200);
     assert_eq!(sizes(&world), [4, 1]);
     let _ = world.run(200);
     assert_eq!(sizes(&world), [7, 1]);
+}
+
+#[test]
+fn one_that_is_starting_gives_nothing() {
+    let text = GREEDY.replacen("{min: 1, max: 8", "{min: 1, initial: 4, max: 8", 1);
+    let mut world = full_of_memory();
+    world.machines[0].persona = Machine::new(1, &text).persona;
+    (world.machines[1].pressure, world.machines[1].used) = (50.0, 200 * MIB);
+    // It has the memory that it begins with, and waits for its vCPUs.
+    world.machines[0].run = Run::Paused;
+    let _ = world.tick();
+    world.machines[0].run = Run::Running;
+    world.state.hold(
+        world.machines[0].id,
+        Resource::Vcpus,
+        world.now.after(Duration::from_secs(9000)),
+    );
+    let _ = world.run(250);
+    assert_eq!(world.machines[0].memory, 1536 * MIB);
+    let _ = world.run(100);
+    assert!(world.machines[0].memory < 1536 * MIB);
 }
 
 #[test]

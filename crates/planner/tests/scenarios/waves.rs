@@ -188,6 +188,10 @@ proptest! {
             prop_assert!(plan.host.vcpus_granted <= budget);
             let down = plan.steps.iter().take_while(|step| step.to < step.from).count();
             prop_assert!(plan.steps[down..].iter().all(|step| step.to > step.from), "decreases first");
+            let mut changed: Vec<_> = plan.steps.iter().map(|step| (step.domain, step.resource)).collect();
+            changed.sort_unstable();
+            changed.dedup();
+            prop_assert_eq!(changed.len(), plan.steps.len(), "one step a resource");
             for step in plan.steps.iter().filter(|step| matches!(step.by, Wish::Donation(_))) {
                 let index = world.machines.iter().position(|machine| machine.id == step.domain).expect("known");
                 // What happens within the step's delay nobody can know before.
