@@ -35,7 +35,7 @@ pub use model::{
     ApplicationSettings, BaseConfiguration, BehavioralSettings, Class, Constraint, CostTolerance,
     CpuBounds, DecayRate, DiskLimits, Endpoint, EnvironmentValue, ExternalSource, FeedFormat,
     Frequency, LearningDomain, Level, LifecycleExpectations, LoggingLevel, MemoryBounds, Need,
-    OnFailure, OsSettings, PerformancePoint, Persona, PersonaName, PersonaNameError,
+    OnFailure, OsSettings, PerformancePoint, Persona, PersonaName, PersonaNameError, Preference,
     PriorityMetrics, Protocol, Reference, ReferenceError, Relation, Scaling, Script, Secret,
     SecurityProfile, Setting, Software, TrustLevels,
 };

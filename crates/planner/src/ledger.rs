@@ -5,6 +5,7 @@
 //! share; from *scarce* on, nobody grows above its share of the host; when memory is *critical*, it grows up to
 //! reservations only. A reservation is served in every stage. Wishes beyond the budget make the host tight.
 
+use persona::Preference;
 use persona::rule::Resource;
 use persona::signal::{Metric, Source};
 use persona::units::Moment;
@@ -14,7 +15,6 @@ use crate::donate::idle;
 use crate::evaluate::{Bounds, SinceChange, Wanted, bounds};
 use crate::plan::Step;
 use crate::policy::Policy;
-use crate::preference::Preference;
 use crate::snapshot::{Domain, Run, Snapshot};
 use crate::stage::Stage;
 use crate::state::{DomainState, State};

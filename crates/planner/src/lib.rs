@@ -11,7 +11,6 @@
 //! guard       Decision -> Decision within bounds, or a refusal with its reason
 //! peak        the most that was in use lately
 //! donate      what a domain could do without
-//! preference  which resource a persona fights for first
 //! arbitrate   all claims on the host's budget -> what each is granted, and what each gives up
 //! ledger      what every domain holds, wants and is promised -> its claim
 //! settle      claims -> what is granted and given, as steps, with every limit noted
@@ -34,7 +33,6 @@ mod donate;
 mod ledger;
 pub mod plan;
 pub mod policy;
-mod preference;
 pub mod report;
 mod settle;
 

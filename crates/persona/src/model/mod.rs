@@ -5,6 +5,7 @@ mod base;
 mod feed;
 mod guest;
 mod name;
+mod preference;
 mod priority;
 mod profile;
 mod script;
@@ -25,6 +26,7 @@ pub use guest::{
     OsSettings, Relation, Secret, Setting, Software,
 };
 pub use name::{PersonaName, PersonaNameError, Reference, ReferenceError};
+pub use preference::Preference;
 pub use priority::{DecayRate, LearningDomain, PriorityMetrics};
 pub use profile::{
     CostTolerance, Endpoint, LifecycleExpectations, Need, PerformancePoint, Protocol, Scaling,

@@ -4,7 +4,7 @@
 use super::Reader;
 use super::value::Fields;
 use crate::document::Node;
-use crate::model::Persona;
+use crate::model::{Persona, Preference};
 use crate::problem::{self, Kind, Problem, Severity, Span};
 use crate::rule::{Action, Condition, Value};
 use crate::signal::Signal;
@@ -185,7 +185,7 @@ impl Reader<'_> {
 }
 
 impl Reader<'_> {
-    /// Weights are there for rules alone in this version.
+    /// Weights are there for rules, and say which resource comes first where both are short.
     fn unused_weights(&mut self, persona: &Persona, rules: &[Placed], fields: &Fields<'_>) {
         let used = || {
             rules
@@ -193,11 +193,12 @@ impl Reader<'_> {
                 .any(|placed| placed.rule.priorities().next().is_some())
         };
         // The rules of what the persona builds on may use them.
-        if !persona.extends.is_empty() || persona.priorities.is_empty() || used() {
+        let weighs = || !Preference::of(persona).is_even();
+        if !persona.extends.is_empty() || persona.priorities.is_empty() || used() || weighs() {
             return;
         }
         if let Some(at) = fields.key_at("priority_metrics") {
-            let message = "`priority_metrics` changes nothing: no rule looks a weight up, and this version weighs nothing else by it";
+            let message = "`priority_metrics` changes nothing: no rule looks a weight up, and it puts neither vCPUs nor memory first";
             let problem = Problem::warning(Kind::NotYetSupported, self.text.span(at), message);
             self.problems
                 .push(problem.help("a rule can compare `priority_metrics[NAME]`"));

@@ -1,22 +1,23 @@
 //! Which resource a persona fights for first, by its `priority_metrics`. It only moves a domain's weight from one
 //! resource to the other, so that no document gains by what it says about itself: the two weights keep their sum where
-//! the shares are alike. Called by `ledger` where both resources are short and a domain wants both.
+//! the shares are alike. The planner asks where both resources are short and a domain wants both.
 
 use std::collections::BTreeMap;
 
-use persona::rule::Resource;
-use persona::signal::Metric;
-use persona::{Persona, PriorityMetrics};
+use super::{Persona, PriorityMetrics};
+use crate::rule::Resource;
+use crate::signal::Metric;
 
-/// What a persona's priorities put on each resource.
+/// What a persona's priorities put on vCPUs and on memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Preference {
+pub struct Preference {
     vcpus: f64,
     memory: f64,
 }
 
 impl Preference {
-    pub(crate) fn of(persona: &Persona) -> Self {
+    /// What the weights of a persona come to.
+    pub fn of(persona: &Persona) -> Self {
         Self::weigh(persona.priorities.iter(), &persona.metric_groups)
     }
 
@@ -45,7 +46,7 @@ impl Preference {
 
     /// The weight with which a domain of this share claims a resource when it cannot have both: between nothing and
     /// twice the share. A persona that is silent, or that weighs both alike, keeps its share.
-    pub(crate) fn share(&self, resource: Resource, share: u32) -> u32 {
+    pub fn share(&self, resource: Resource, share: u32) -> u32 {
         let mine = match resource {
             Resource::Vcpus => self.vcpus,
             Resource::Memory => self.memory,
@@ -58,6 +59,11 @@ impl Preference {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let moved = (f64::from(share) * 2.0 * mine / all).round() as u32;
         moved.max(1)
+    }
+
+    /// Whether it leaves every share as it is.
+    pub fn is_even(&self) -> bool {
+        self.share(Resource::Vcpus, 1000) == 1000
     }
 }
 
@@ -137,6 +143,7 @@ mod tests {
                 preference.share(Resource::Memory, 1000),
             );
             assert_eq!(shares, expected, "{priorities:?}");
+            assert_eq!(preference.is_even(), expected == (1000, 1000));
         }
     }
 }
