@@ -50,6 +50,8 @@ pub(crate) struct Books<'a> {
     pub(crate) state: &'a State,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Moment,
+    /// The carried state of each domain, of the instance that runs now.
+    carried: Vec<Option<&'a DomainState>>,
 }
 
 /// One resource of the host.
@@ -85,7 +87,33 @@ impl Account<'_> {
     }
 }
 
-impl Books<'_> {
+impl<'a> Books<'a> {
+    pub(crate) fn new(
+        snapshot: &'a Snapshot<'a>,
+        state: &'a State,
+        policy: &'a Policy,
+        now: Moment,
+    ) -> Self {
+        let carried = snapshot.domains.iter().map(|domain| {
+            let running = matches!(domain.run, Run::Running | Run::Paused);
+            state
+                .domain(domain.id)
+                .filter(|state| running && state.instance == domain.instance)
+        });
+        Self {
+            snapshot,
+            state,
+            policy,
+            now,
+            carried: carried.collect(),
+        }
+    }
+
+    /// The carried state of the instance of a domain that runs now.
+    pub(crate) fn carried(&self, index: usize) -> Option<&'a DomainState> {
+        self.carried[index]
+    }
+
     /// What everybody holds, wants and is promised of one resource.
     pub(crate) fn account<'g>(
         &self,
@@ -106,7 +134,8 @@ impl Books<'_> {
         let mut claims: Vec<Claim> = domains
             .iter()
             .zip(&wishes)
-            .map(|(domain, wish)| self.claim(domain, resource, *wish))
+            .enumerate()
+            .map(|(index, (domain, wish))| self.claim(index, domain, resource, *wish))
             .collect();
         cap(&mut claims, domains, resource, stage, budget);
         let falling = self.falling(resource, decreases);
@@ -127,13 +156,22 @@ impl Books<'_> {
             account.stage = account.stage.max(Stage::Tight);
         }
         account.terms.tax = self.policy.idle_tax.at(account.stage);
+        if account.terms.tax > 0 {
+            self.find_idle(&mut account);
+        }
         account
     }
 
     /// The ledger counts in the budget's units, the domain in its own.
-    fn claim(&self, domain: &Domain<'_>, resource: Resource, wish: Option<&Growth>) -> Claim {
+    fn claim(
+        &self,
+        index: usize,
+        domain: &Domain<'_>,
+        resource: Resource,
+        wish: Option<&Growth>,
+    ) -> Claim {
         let bounds = domain.persona.and_then(|persona| bounds(persona, resource));
-        let carried = self.carried(domain);
+        let carried = self.carried(index);
         let flight = carried.and_then(|state| state.resource(resource).in_flight.as_ref());
         let held = domain
             .held(resource)
@@ -143,7 +181,7 @@ impl Books<'_> {
         let reservation = bounds
             .filter(|_| domain.run != Run::Off)
             .map_or(0, |bounds| bounds.reservation);
-        let expected = bounds.map_or(0, |bounds| self.expected(domain, resource, &bounds));
+        let expected = bounds.map_or(0, |bounds| self.expected(index, domain, resource, &bounds));
         let measured = wish.is_some_and(|wish| wish.wanted.evidence == Source::Host);
         let granule = match resource {
             Resource::Vcpus => 1,
@@ -168,37 +206,39 @@ impl Books<'_> {
             expected: expected.saturating_mul(weight),
             share: bounds.map_or(SILENT_SHARE, |bounds| bounds.share),
             granule: granule.saturating_mul(weight),
-            idle: carried
-                .map_or(0, |state| self.idle(domain, state, resource))
-                .saturating_mul(weight),
+            idle: 0,
             spare: 0,
             portion: granule.saturating_mul(weight),
         }
     }
 
-    /// The carried state of the instance that runs now.
-    pub(crate) fn carried(&self, domain: &Domain<'_>) -> Option<&DomainState> {
-        let running = matches!(domain.run, Run::Running | Run::Paused);
-        self.state
-            .domain(domain.id)
-            .filter(|state| running && state.instance == domain.instance)
-    }
-
-    fn idle(&self, domain: &Domain<'_>, carried: &DomainState, resource: Resource) -> u64 {
-        let signals = SinceChange::of(domain, carried);
-        let domain = Domain {
-            signals: &signals,
-            ..*domain
-        };
-        idle(&domain, carried, resource, self.now)
+    /// What of each claim was not in use; nobody asks while nothing is taxed.
+    fn find_idle(&self, account: &mut Account<'_>) {
+        let domains = self.snapshot.domains.iter().zip(&self.carried);
+        for (claim, (domain, carried)) in account.claims.iter_mut().zip(domains) {
+            let Some(carried) = carried else { continue };
+            let signals = SinceChange::of(domain, carried);
+            let domain = Domain {
+                signals: &signals,
+                ..*domain
+            };
+            let idle = idle(&domain, carried, account.resource, self.now);
+            claim.idle = idle.saturating_mul(domain.weight(account.resource));
+        }
     }
 
     /// What a domain is going to begin with, as long as it is starting.
-    fn expected(&self, domain: &Domain<'_>, resource: Resource, bounds: &Bounds) -> u64 {
+    fn expected(
+        &self,
+        index: usize,
+        domain: &Domain<'_>,
+        resource: Resource,
+        bounds: &Bounds,
+    ) -> u64 {
         let starting = match domain.run {
             Run::Off | Run::Paused => false,
             Run::Starting => true,
-            Run::Running => self.carried(domain).is_none_or(|state| {
+            Run::Running => self.carried(index).is_none_or(|state| {
                 let seen = state.seen.unwrap_or(self.now);
                 !state.started && self.now.since(seen) < self.policy.starting
             }),
@@ -236,19 +276,11 @@ impl Books<'_> {
 
     /// What each domain is on its way down to, in its own units.
     fn falling(&self, resource: Resource, decreases: &[Decrease]) -> Vec<Option<u64>> {
-        let mut falling: Vec<Option<u64>> = self
-            .snapshot
-            .domains
-            .iter()
-            .map(|domain| {
-                let flight = self
-                    .carried(domain)?
-                    .resource(resource)
-                    .in_flight
-                    .as_ref()?;
-                (flight.to < flight.from).then_some(flight.to)
-            })
-            .collect();
+        let carried = self.carried.iter().map(|carried| {
+            let flight = (*carried)?.resource(resource).in_flight.as_ref()?;
+            (flight.to < flight.from).then_some(flight.to)
+        });
+        let mut falling: Vec<Option<u64>> = carried.collect();
         for Decrease { domain, step } in decreases {
             if step.resource == resource {
                 falling[*domain] = Some(step.to);

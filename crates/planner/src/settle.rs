@@ -35,12 +35,7 @@ pub(crate) fn settle(
     wishes: Wishes,
     reports: &mut [DomainReport],
 ) -> Settled {
-    let books = Books {
-        snapshot,
-        state,
-        policy,
-        now,
-    };
+    let books = Books::new(snapshot, state, policy, now);
     let Wishes { growth, decreases } = wishes;
     let mut accounts = [Resource::Vcpus, Resource::Memory]
         .map(|resource| books.account(resource, &growth, &decreases));
@@ -103,7 +98,7 @@ impl Books<'_> {
         for (index, domain) in self.snapshot.domains.iter().enumerate() {
             let claim = &mut account.claims[index];
             let weight = domain.weight(resource);
-            let (Some(persona), Some(carried)) = (domain.persona, self.carried(domain)) else {
+            let (Some(persona), Some(carried)) = (domain.persona, self.carried(index)) else {
                 continue;
             };
             let falls = account.falling[index].is_some();
