@@ -12,7 +12,7 @@ use persona::units::Moment;
 use crate::plan::Edge;
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
-use crate::state::{DomainState, RuleState};
+use crate::state::{DomainState, Pursuit, RuleState};
 
 /// What somebody wants of one resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +115,7 @@ pub(crate) fn evaluate(
     base_wishes(domain, persona, state, &mut wanted);
     for (index, rule) in persona.rules.iter().enumerate() {
         let mut trail = Trail::recording();
+        let changed = (state.vcpus.changed_at, state.memory.changed_at);
         let slot = &mut state.rules[index];
         let truth = rule.when.evaluate(
             domain.signals,
@@ -140,7 +141,8 @@ pub(crate) fn evaluate(
             .unwrap_or(Source::Agent);
         if truth == Truth::True {
             let wishes = persona.actions(rule);
-            wanted.extend(wishes.filter_map(|action| rule_wish(domain, rule, action, evidence)));
+            let wishes = wishes.filter_map(|action| rule_wish(domain, rule, action, evidence));
+            wanted.extend(wishes.map(|wish| continued(wish, slot, changed)));
         }
         pursue(
             domain,
@@ -206,11 +208,27 @@ fn pursue(
             Action::SetMemory(size) => Some((Resource::Memory, size.0)),
             _ => None,
         };
-        slot.pursued = persona.actions(rule).filter_map(fixed).collect();
+        let earlier = std::mem::take(&mut slot.pursued);
+        let fixed = persona.actions(rule).filter_map(fixed);
+        slot.pursued = fixed
+            .filter(|(resource, to)| domain.present(*resource) != *to)
+            .map(|(resource, to)| {
+                let same = |pursuit: &&Pursuit| pursuit.resource == resource && pursuit.to == to;
+                let since = earlier
+                    .iter()
+                    .find(same)
+                    .map_or(now, |pursuit| pursuit.since);
+                Pursuit {
+                    resource,
+                    to,
+                    since,
+                }
+            })
+            .collect();
         return;
     }
     slot.pursued
-        .retain(|(resource, to)| domain.present(*resource) != *to);
+        .retain(|pursuit| domain.present(pursuit.resource) != pursuit.to);
     if slot.pursued.is_empty() {
         return;
     }
@@ -218,15 +236,41 @@ fn pursue(
         Truth::False => slot.pursued.clear(),
         Truth::Unknown => {}
         Truth::True if rule.source.is_some_and(|least| evidence < least) => {}
-        Truth::True => wanted.extend(slot.pursued.iter().map(|(resource, to)| Wanted {
-            resource: *resource,
-            to: *to,
+        Truth::True => wanted.extend(slot.pursued.iter().map(|pursuit| Wanted {
+            resource: pursuit.resource,
+            to: pursuit.to,
             by: Wish::Rule(rule.name.clone()),
             priority: rule.priority.into(),
             cooldown: Duration::ZERO,
             evidence,
             effect: rule.until.is_some().then(|| rule.name.clone()),
         })),
+    }
+}
+
+/// A wish for a fixed amount towards which a step was taken already: the further ones belong to the same call and wait
+/// for no cooldown.
+fn continued(
+    wish: Wanted,
+    slot: &RuleState,
+    (vcpus, memory): (Option<Moment>, Option<Moment>),
+) -> Wanted {
+    let changed = match wish.resource {
+        Resource::Vcpus => vcpus,
+        Resource::Memory => memory,
+    };
+    let under_way = slot.pursued.iter().any(|pursuit| {
+        pursuit.resource == wish.resource
+            && pursuit.to == wish.to
+            && changed.is_some_and(|changed| changed >= pursuit.since)
+    });
+    Wanted {
+        cooldown: if under_way {
+            Duration::ZERO
+        } else {
+            wish.cooldown
+        },
+        ..wish
     }
 }
 

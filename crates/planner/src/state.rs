@@ -65,7 +65,18 @@ pub struct RuleState {
     pub undo: bool,
     /// Fixed amounts that it called for and that take several steps. They are reached without waiting for the
     /// windows again at each step, as long as what the rule is about goes on.
-    pub pursued: Vec<(Resource, u64)>,
+    pub pursued: Vec<Pursuit>,
+}
+
+/// A fixed amount that a rule called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pursuit {
+    /// Of what.
+    pub resource: Resource,
+    /// How much, in vCPUs or bytes.
+    pub to: u64,
+    /// Since when. Once something has changed since, further steps belong to the same call and wait for no cooldown.
+    pub since: Moment,
 }
 
 /// A change that will be undone.

@@ -257,6 +257,15 @@ adaptation_rules:
     assert_eq!(steps[0].0, 61, "the first waits for the window");
     assert!(steps[2].0 < 70, "{steps:?}");
 
+    // Without a window the steps wait for no cooldown either: they are one call.
+    let mut world = World::new(vec![Machine {
+        load: 4.0,
+        ..Machine::new(1, &text.replace(" FOR 60s", ""))
+    }]);
+    let _ = world.run(12);
+    let amounts: Vec<u64> = world.vcpu_steps().iter().map(|step| step.1).collect();
+    assert_eq!(amounts, [2, 3, 4], "{:?}", world.vcpu_steps());
+
     // What is over is not gone after: the load ends after the first step.
     let mut world = World::new(vec![busy()]);
     let _ = world.run(61);
