@@ -22,7 +22,7 @@ mod versions;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use persona::{Digest, Moment, Persona, PersonaName, Problems};
+use persona::{Digest, Moment, Persona, PersonaName, Problems, SourceText};
 
 pub use activation::{
     Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Shown,
@@ -103,8 +103,14 @@ impl Catalogue {
                     catalogue.default = Some(name);
                 }
                 Ok(_) => {}
-                // It harms this persona alone; whoever asks for it is told.
-                Err(error) => tracing::error!(persona = %name, "{error}"),
+                // It harms this persona alone; whoever asks for it is told. It stays the default all the same: domains
+                // that have it keep what is in force.
+                Err(error) => {
+                    tracing::error!(persona = %name, "{error}");
+                    if catalogue.default.is_none() && catalogue.says_default(&name) {
+                        catalogue.default = Some(name);
+                    }
+                }
             }
         }
         Ok(catalogue)
@@ -172,6 +178,23 @@ impl Catalogue {
 
     fn compositions(&self) -> impl Iterator<Item = &Composition> {
         self.activations.values().flat_map(Activation::compositions)
+    }
+
+    /// Whether the current document of a persona says that it is the default, whatever else is wrong with it.
+    fn says_default(&self, name: &PersonaName) -> bool {
+        let current = PersonaRef {
+            name: name.clone(),
+            pin: None,
+        };
+        self.version(&current).is_ok_and(|version| {
+            persona::header(&SourceText {
+                name: name.as_str(),
+                text: version.text.as_bytes(),
+                format: version.summary.format,
+                persona_name: Some(name.as_str()),
+            })
+            .is_ok_and(|header| header.default_persona)
+        })
     }
 
     /// The names that stand for a persona.

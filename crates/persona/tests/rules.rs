@@ -687,3 +687,24 @@ fn a_condition_lists_each_metric_once() {
             .collect::<Vec<_>>()
     );
 }
+
+#[test]
+fn a_name_that_ends_with_a_point_and_an_event_under_for_read_back() {
+    for text in [
+        "IF cpu.utilization > 80% THEN install package \"foo.\" COOLDOWN 5m",
+        "IF cpu.utilization > 80% THEN enable feature \"x.\"",
+        "IF domain.started FOR 1s THEN notify \"up\"",
+    ] {
+        let rule = Rule::parse("one", text).unwrap();
+        let again = Rule::parse("one", &rule.text).unwrap();
+        assert_eq!(again, rule, "{}", rule.text);
+    }
+    let printed = Rule::parse("one", "domain.started FOR 1s THEN isolate").unwrap();
+    assert!(
+        printed
+            .text
+            .starts_with("IF EVENT(domain.started) FOR 1s THEN"),
+        "{}",
+        printed.text
+    );
+}

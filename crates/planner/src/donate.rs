@@ -74,7 +74,8 @@ fn needed(domain: &Domain<'_>, peak: u64, resource: Resource, policy: &Policy, n
         Resource::Vcpus => peak
             .saturating_mul(policy.vcpu_floor_percent.into())
             .div_ceil(THOUSANDTHS * 100),
-        Resource::Memory => (peak / 100 * u64::from(policy.memory_floor_percent))
+        Resource::Memory => (peak / 100)
+            .saturating_mul(policy.memory_floor_percent.into())
             .saturating_add(hidden(domain, now)),
     }
 }

@@ -224,8 +224,9 @@ fn shrink_memory(
         .min(policy.memory_shrink_maximum.0);
     clamps.at_least(Limit::ShrinkStep, present.saturating_sub(step));
     let used = total(domain, now).saturating_sub(available);
-    let floor =
-        (used / 100 * u64::from(policy.memory_floor_percent)).saturating_add(hidden(domain, now));
+    let floor = (used / 100)
+        .saturating_mul(policy.memory_floor_percent.into())
+        .saturating_add(hidden(domain, now));
     clamps.at_least(Limit::LiveUse, floor.min(present));
     keep_reservation(clamps, bounds, present)?;
     let block = memory.block.0.max(1);

@@ -10,6 +10,7 @@ use persona::units::Moment;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peak {
     began: Option<Moment>,
+    watched: Option<Moment>,
     current: u64,
     before: Option<u64>,
 }
@@ -21,11 +22,15 @@ impl Peak {
             *self = Self::default();
             return;
         };
-        match self.began {
+        // Where nobody looked for a good part of the window, nobody knows what was between.
+        let gap = self.watched.is_some_and(|at| now.since(at) > window / 4);
+        self.watched = Some(now);
+        match self.began.filter(|_| !gap) {
             Some(began) if now.since(began) < window => self.current = self.current.max(used),
             Some(_) => {
                 *self = Self {
                     began: Some(now),
+                    watched: Some(now),
                     current: used,
                     before: Some(self.current),
                 };
@@ -33,6 +38,7 @@ impl Peak {
             None => {
                 *self = Self {
                     began: Some(now),
+                    watched: Some(now),
                     current: used,
                     before: None,
                 };

@@ -105,7 +105,9 @@ impl Books<'_> {
             let settled = claim.held == domain.present(resource).saturating_mul(weight);
             // One that is starting has not shown yet what it uses.
             let starts = claim.expected > 0;
-            if falls || !settled || starts || claim.wanted > claim.held {
+            // A wish that the state of the host has capped is still one: who wants more gives nothing.
+            let wants = claim.wanted > claim.held || account.wishes[index].is_some();
+            if falls || !settled || starts || wants {
                 continue;
             }
             let signals = SinceChange::of(domain, carried);

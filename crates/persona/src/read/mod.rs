@@ -230,12 +230,14 @@ impl Reader<'_> {
         &mut self,
         root: &Node,
         given_name: Option<&str>,
-    ) -> Option<(PersonaName, Vec<Reference>)> {
+    ) -> Option<(PersonaName, Vec<Reference>, bool)> {
         let fields = self.fields(root, &language::ROOT)?;
         let name = self.own_name(root, &fields, given_name);
         let extends = fields.get("extends");
         let extends = extends.map_or_else(Vec::new, |node| self.extends(node, &name));
-        Some((name?, extends))
+        let default = fields.get("default_persona");
+        let default = default.and_then(|node| self.boolean(node, "default_persona"));
+        Some((name?, extends, default.unwrap_or_default()))
     }
 
     pub(crate) fn extends(&mut self, node: &Node, own: &Option<PersonaName>) -> Vec<Reference> {

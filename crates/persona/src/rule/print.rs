@@ -48,7 +48,7 @@ impl fmt::Display for Expr {
             Self::Between { value, low, high } => write!(f, "{value} BETWEEN {low} AND {high}"),
             Self::Event(event) => event.fmt(f),
             Self::Held { inner, window, .. } => match **inner {
-                Self::Compare { .. } | Self::Between { .. } => {
+                Self::Compare { .. } | Self::Between { .. } | Self::Event(_) => {
                     write!(f, "{inner} FOR {}", exact_duration(*window))
                 }
                 _ => write!(f, "({inner}) FOR {}", exact_duration(*window)),
@@ -202,7 +202,8 @@ struct Name<'a>(&'a str);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_keyword(self.0) {
+        // A point at the end of a rule is that of the sentence.
+        if is_keyword(self.0) || self.0.ends_with('.') {
             quoted(f, self.0)
         } else {
             f.write_str(self.0)

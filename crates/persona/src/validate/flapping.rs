@@ -104,12 +104,12 @@ pub(super) fn between(
 }
 
 /// Whether a rule moves a resource that way. One that sets it grows it where it fires for a high utilisation, and shrinks
-/// it where it fires for a low one.
+/// it where it fires for a low one; in a band between the two one fixed size undoes nothing.
 fn moves(rule: &Rule, resource: Resource, way: Direction) -> bool {
     let range = facts(&rule.when).range_of(&utilization(resource));
     let sets = range.is_some_and(|range| match way {
-        Direction::Grow => range.low > 0.0,
-        Direction::Shrink => range.high < 100.0,
+        Direction::Grow => range.low > 0.0 && range.high >= 100.0,
+        Direction::Shrink => range.high < 100.0 && range.low <= 0.0,
         Direction::To => false,
     });
     rule.then
