@@ -223,6 +223,26 @@ fn a_base_is_deleted_only_by_force_and_what_is_in_force_can_be_made_again() {
 }
 
 #[test]
+fn a_default_persona_that_cannot_be_made_is_still_the_default_after_a_restart() {
+    let mut bench = Bench::new();
+    stored(bench.add(BASE, Expect::New));
+    let text = "name: usual\nextends: base\ndefault_persona: true\n";
+    stored(bench.add(text, Expect::New));
+    bench
+        .commit(|c, batch| c.delete(batch, &name("base"), Deletion::Forced))
+        .unwrap();
+    bench = bench.reopen();
+    assert_eq!(bench.catalogue.default_persona(), Some(&name("usual")));
+    let Resolution::Bound(binding) = bench.catalogue.resolve(VM, &[]) else {
+        panic!("unbound, so what is in force would be taken away")
+    };
+    assert!(matches!(
+        bench.catalogue.desired(&binding),
+        Err(CatalogueError::NoBase { .. })
+    ));
+}
+
+#[test]
 fn overrides_of_a_domains_tags_lie_over_its_persona_by_priority() {
     let mut bench = Bench::new();
     stored(bench.add(BASE, Expect::New));
