@@ -345,7 +345,9 @@ impl<'a> Sharing<'a> {
                 room.gain(amount);
                 given.push((donor, amount));
             }
-            if !room.fits(portion, own) {
+            let fits = room.fits(portion, own);
+            let none_fits = goal == Goal::Reservation && level.holds == claim.held;
+            if !fits && !none_fits {
                 // It would have been for nothing.
                 for (donor, amount) in given {
                     room.lose(amount);
@@ -355,10 +357,15 @@ impl<'a> Sharing<'a> {
                 }
                 continue;
             }
+            gained |= fits || !given.is_empty();
             for (donor, _) in given {
                 self.gives_to[donor].get_or_insert(claim.domain);
             }
-            gained = true;
+            if !fits {
+                // Each gives one step a pass, which may be less than what is missing. What is promised to a reservation
+                // nobody else may grow into, so what was given stays free until enough has come together.
+                continue;
+            }
             room.spend(portion, own);
             let holds = level.holds + portion;
             self.holds[level.index] = holds;

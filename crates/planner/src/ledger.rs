@@ -258,9 +258,27 @@ impl<'a> Books<'a> {
             Resource::Vcpus => None,
             Resource::Memory => {
                 let available = self.snapshot.strain.memory?.available.0;
-                Some(available.saturating_sub(self.kept_for_host()?))
+                let free = available.saturating_sub(self.kept_for_host()?);
+                Some(free.saturating_sub(self.on_its_way(resource)))
             }
         }
+    }
+
+    /// What was granted above reservations and is still on its way: the host does not show yet that it is spent.
+    fn on_its_way(&self, resource: Resource) -> u64 {
+        self.snapshot
+            .domains
+            .iter()
+            .zip(&self.carried)
+            .filter_map(|(domain, carried)| {
+                let flight = (*carried)?.resource(resource).in_flight.as_ref()?;
+                let bounds = domain.persona.and_then(|persona| bounds(persona, resource));
+                let reservation = bounds.map_or(0, |bounds| bounds.reservation);
+                let above = |amount: u64| amount.max(reservation);
+                let grown = above(flight.to).saturating_sub(above(flight.from));
+                Some(grown.saturating_mul(domain.weight(resource)))
+            })
+            .fold(0, u64::saturating_add)
     }
 
     /// What growth leaves the host: as much as makes it tight.

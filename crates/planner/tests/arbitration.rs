@@ -195,6 +195,31 @@ proptest! {
     }
 
     #[test]
+    fn a_reservation_larger_than_one_pass_can_give_is_reached_in_several(
+        step in 1u64..16,
+        missing in 2u64..64,
+        donors in 1u8..4,
+        granule in 1u64..64,
+    ) {
+        // The donors hold as much above their reservations as is missing, and give one small step a pass each.
+        let mut claims = vec![Claim { reservation: missing, granule: granule.min(missing), ..plain(0, 0, missing, 1000) }];
+        claims.extend((1..=donors).map(|number| Claim { portion: step, ..idle(number, 2 * missing) }));
+        let terms = only(sum(claims.iter().map(|claim| claim.held)));
+        for _ in 0..=missing.div_ceil(step) * 2 {
+            for claim in &mut claims[1..] {
+                claim.spare = step.min(claim.held.saturating_sub(missing));
+            }
+            let grants = arbitrate(&terms, &claims);
+            for (claim, grant) in claims.iter_mut().zip(&grants) {
+                claim.held = grant.granted - grant.gives;
+                claim.wanted = claim.wanted.max(claim.held).min(if claim.reservation > 0 { missing } else { claim.held });
+            }
+            prop_assert!(sum(claims.iter().map(|claim| claim.held)) <= terms.budget);
+        }
+        prop_assert_eq!(claims[0].held, missing);
+    }
+
+    #[test]
     fn the_order_of_the_domains_does_not_matter((terms, claims) in host(), seed in any::<u64>()) {
         let grants = arbitrate(&terms, &claims);
         let mut shuffled = claims.clone();

@@ -344,6 +344,30 @@ fn growth_leaves_the_host_a_tenth_of_its_memory_but_reservations_are_served() {
 }
 
 #[test]
+fn what_the_host_can_spare_is_not_spent_again_while_a_step_is_under_way() {
+    let mut world = World::new(vec![machine(1, 1, 0.1), machine(2, 1, 0.1)]);
+    for machine in &mut world.machines {
+        machine.used = 100 * MIB;
+    }
+    world.machines[0].pressure = 50.0;
+    // Room for one step of 128 MiB above what the host keeps; the host does not see what is on its way.
+    world.strain.memory = Some(HostMemory {
+        total: Bytes(10_000 * MIB),
+        available: Bytes(1_150 * MIB),
+    });
+    world.delay = 30;
+    let _ = world.run(5);
+    world.machines[1].pressure = 50.0;
+    let _ = world.run(20);
+    let grown: Vec<u64> = world
+        .steps
+        .iter()
+        .map(|step| (step.3 - step.2) / MIB)
+        .collect();
+    assert_eq!(grown.iter().sum::<u64>(), 128, "{grown:?}");
+}
+
+#[test]
 fn what_a_starting_machine_begins_with_is_kept_for_it() {
     let text = GREEDY.replacen("{min: 1, max: 8", "{min: 1, initial: 4, max: 8", 1);
     let mut starting = Machine::new(2, &text);

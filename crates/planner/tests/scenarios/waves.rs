@@ -214,6 +214,43 @@ proptest! {
     }
 
     #[test]
+    fn memory_under_waves_does_not_flap_and_is_never_shrunk_below_use(
+        wave in wave(),
+        grow in 70u32..90,
+        shrink in 30u32..60,
+        delay in 0u64..4,
+    ) {
+        let text = format!(
+            "
+name: wave
+base_configuration:
+  memory: {{min: 512 MiB, max: 2 GiB}}
+adaptation_rules:
+  - IF memory.utilization > {grow}% FOR 3s THEN add 128 MiB memory COOLDOWN {COOLDOWN}s
+  - IF memory.utilization < {shrink}% FOR 3s THEN remove 128 MiB memory COOLDOWN {COOLDOWN}s
+"
+        );
+        let mut world = World::new(vec![Machine::new(1, &text)]);
+        world.delay = delay;
+        for _ in 0..300 {
+            // A vCPU of the wave is as good as 256 MiB; no guest uses more than it has.
+            let load = wave.at(world.second() + 1) * 256.0;
+            let machine = &mut world.machines[0];
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let used = load as u64 * Bytes::MIB;
+            machine.used = used.min(machine.memory * 95 / 100);
+            let used = machine.used;
+            for step in world.tick().steps {
+                prop_assert!(step.to >= step.from || step.to >= used * 13 / 10, "{step:?} with {used} in use");
+            }
+        }
+        let changes: Vec<u64> = world.taken.iter().map(|(second, _)| *second).collect();
+        for three in changes.windows(3) {
+            prop_assert!(three[2] - three[0] >= COOLDOWN, "{changes:?}");
+        }
+    }
+
+    #[test]
     fn under_steady_loads_a_host_comes_to_rest_and_nobody_starves_below_its_reservation(
         specs in proptest::collection::vec(spec((0.0..6.0).prop_map(Wave::Still)), 1..5),
     ) {
