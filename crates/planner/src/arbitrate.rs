@@ -11,9 +11,10 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use persona::domain::DomainId;
+use serde::{Deserialize, Serialize};
 
 /// What one domain holds, what it wants, and what it could do without. All amounts are in vCPUs or bytes of the budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Which domain.
     pub domain: DomainId,

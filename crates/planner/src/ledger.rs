@@ -13,6 +13,7 @@ use persona::units::Moment;
 use crate::arbitrate::{Claim, Terms};
 use crate::donate::idle;
 use crate::evaluate::{Bounds, SinceChange, Wanted, bounds};
+use crate::others::{self, Other};
 use crate::plan::Step;
 use crate::policy::Policy;
 use crate::snapshot::{Domain, Run, Snapshot};
@@ -47,6 +48,8 @@ pub(crate) struct Decrease {
 /// What the ledger is made from.
 pub(crate) struct Books<'a> {
     pub(crate) snapshot: &'a Snapshot<'a>,
+    /// Domains that are not in the snapshot; their claims stand behind those that are.
+    pub(crate) others: &'a [Other],
     pub(crate) state: &'a State,
     pub(crate) policy: &'a Policy,
     pub(crate) now: Moment,
@@ -64,6 +67,10 @@ pub(crate) struct Account<'a> {
     pub(crate) wishes: Vec<Option<&'a Growth>>,
     /// What each domain is on its way down to, or goes down to by this very pass.
     pub(crate) falling: Vec<Option<u64>>,
+    /// What of each domain is on its way back.
+    pub(crate) coming: Vec<u64>,
+    /// What of each domain was granted above its reservation and does not show on the host yet.
+    pub(crate) on_its_way: Vec<u64>,
 }
 
 impl Account<'_> {
@@ -90,6 +97,7 @@ impl Account<'_> {
 impl<'a> Books<'a> {
     pub(crate) fn new(
         snapshot: &'a Snapshot<'a>,
+        others: &'a [Other],
         state: &'a State,
         policy: &'a Policy,
         now: Moment,
@@ -102,6 +110,7 @@ impl<'a> Books<'a> {
         });
         Self {
             snapshot,
+            others,
             state,
             policy,
             now,
@@ -122,7 +131,7 @@ impl<'a> Books<'a> {
         decreases: &[Decrease],
     ) -> Account<'g> {
         let domains = &self.snapshot.domains;
-        let mut wishes = vec![None; domains.len()];
+        let mut wishes = vec![None; domains.len() + self.others.len()];
         for wish in growth
             .iter()
             .filter(|wish| wish.wanted.resource == resource)
@@ -136,21 +145,27 @@ impl<'a> Books<'a> {
             .zip(&wishes)
             .enumerate()
             .map(|(index, (domain, wish))| self.claim(index, domain, resource, *wish))
+            .chain(others::claims(self.others, slot(resource)))
             .collect();
-        cap(&mut claims, domains, resource, stage, budget);
+        let runs: Vec<bool> = self.runs(resource).collect();
+        cap(&mut claims, &runs, resource, stage, budget);
         let falling = self.falling(resource, decreases);
+        let coming = self.coming(resource, &claims, &falling);
+        let on_its_way = self.on_its_way(resource);
         let mut account = Account {
             resource,
             stage,
             terms: Terms {
                 budget,
-                headroom: self.headroom(resource),
-                coming: self.coming(resource, &claims, &falling),
+                headroom: self.headroom(resource, &on_its_way),
+                coming: coming.iter().copied().fold(0, u64::saturating_add),
                 tax: 0,
             },
             claims,
             wishes,
             falling,
+            coming,
+            on_its_way,
         };
         if account.contested() {
             account.stage = account.stage.max(Stage::Tight);
@@ -253,32 +268,37 @@ impl<'a> Books<'a> {
 
     /// What the host can spare above what it needs itself. Idle vCPUs cost a host nothing, so only the budget bounds
     /// them.
-    fn headroom(&self, resource: Resource) -> Option<u64> {
+    fn headroom(&self, resource: Resource, on_its_way: &[u64]) -> Option<u64> {
         match resource {
             Resource::Vcpus => None,
             Resource::Memory => {
                 let available = self.snapshot.strain.memory?.available.0;
                 let free = available.saturating_sub(self.kept_for_host()?);
-                Some(free.saturating_sub(self.on_its_way(resource)))
+                let spent = on_its_way.iter().copied().fold(0, u64::saturating_add);
+                Some(free.saturating_sub(spent))
             }
         }
     }
 
     /// What was granted above reservations and is still on its way: the host does not show yet that it is spent.
-    fn on_its_way(&self, resource: Resource) -> u64 {
-        self.snapshot
-            .domains
+    fn on_its_way(&self, resource: Resource) -> Vec<u64> {
+        let grows = |(domain, carried): (&Domain<'_>, &Option<&DomainState>)| {
+            let flight = (*carried)?.resource(resource).in_flight.as_ref()?;
+            let bounds = domain.persona.and_then(|persona| bounds(persona, resource));
+            let reservation = bounds.map_or(0, |bounds| bounds.reservation);
+            let above = |amount: u64| amount.max(reservation);
+            let grown = above(flight.to).saturating_sub(above(flight.from));
+            Some(grown.saturating_mul(domain.weight(resource)))
+        };
+        let others = self
+            .others
             .iter()
-            .zip(&self.carried)
-            .filter_map(|(domain, carried)| {
-                let flight = (*carried)?.resource(resource).in_flight.as_ref()?;
-                let bounds = domain.persona.and_then(|persona| bounds(persona, resource));
-                let reservation = bounds.map_or(0, |bounds| bounds.reservation);
-                let above = |amount: u64| amount.max(reservation);
-                let grown = above(flight.to).saturating_sub(above(flight.from));
-                Some(grown.saturating_mul(domain.weight(resource)))
-            })
-            .fold(0, u64::saturating_add)
+            .map(|other| &other.stakes[slot(resource)]);
+        let domains = self.snapshot.domains.iter().zip(&self.carried);
+        domains
+            .map(|domain| grows(domain).unwrap_or(0))
+            .chain(others.map(|stake| stake.on_its_way))
+            .collect()
     }
 
     /// What growth leaves the host: as much as makes it tight.
@@ -304,21 +324,34 @@ impl<'a> Books<'a> {
                 falling[*domain] = Some(step.to);
             }
         }
+        falling.resize(falling.len() + self.others.len(), None);
         falling
     }
 
-    /// What is on its way back.
-    fn coming(&self, resource: Resource, claims: &[Claim], falling: &[Option<u64>]) -> u64 {
-        self.snapshot
-            .domains
+    /// Whether each domain counts where the host is shared out.
+    pub(crate) fn runs(&self, resource: Resource) -> impl Iterator<Item = bool> {
+        let others = self
+            .others
             .iter()
-            .zip(claims)
-            .zip(falling)
-            .filter_map(|((domain, claim), to)| {
-                let to = (*to)?.saturating_mul(domain.weight(resource));
-                Some(claim.held.saturating_sub(to))
+            .map(move |other| other.stakes[slot(resource)].shares);
+        let domains = self.snapshot.domains.iter();
+        domains.map(|domain| domain.run != Run::Off).chain(others)
+    }
+
+    /// What is on its way back.
+    fn coming(&self, resource: Resource, claims: &[Claim], falling: &[Option<u64>]) -> Vec<u64> {
+        let domains = self.snapshot.domains.iter().zip(claims).zip(falling);
+        let others = self
+            .others
+            .iter()
+            .map(|other| &other.stakes[slot(resource)]);
+        domains
+            .map(|((domain, claim), to)| {
+                let to = to.map(|to| to.saturating_mul(domain.weight(resource)));
+                to.map_or(0, |to| claim.held.saturating_sub(to))
             })
-            .fold(0, u64::saturating_add)
+            .chain(others.map(|stake| stake.coming))
+            .collect()
     }
 
     /// Moves weight to the resource that each domain fights for first, where it cannot have both.
@@ -336,24 +369,23 @@ impl<'a> Books<'a> {
                 claim.share = preference.share(account.resource, claim.share);
             }
         }
+        for (index, other) in self.others.iter().enumerate() {
+            for (account, stake) in accounts.iter_mut().zip(&other.stakes) {
+                account.claims[self.snapshot.domains.len() + index].share = stake.claim.share;
+            }
+        }
     }
 }
 
 /// On a host that is scarce nobody grows above its share of it; what it holds already and its reservation it may have.
-fn cap(
-    claims: &mut [Claim],
-    domains: &[Domain<'_>],
-    resource: Resource,
-    stage: Stage,
-    budget: u64,
-) {
+fn cap(claims: &mut [Claim], runs: &[bool], resource: Resource, stage: Stage, budget: u64) {
     if stage < Stage::Scarce {
         return;
     }
     let shares: u128 = claims
         .iter()
-        .zip(domains)
-        .filter(|(_, domain)| domain.run != Run::Off)
+        .zip(runs)
+        .filter(|(_, runs)| **runs)
         .map(|(claim, _)| u128::from(claim.share.max(1)))
         .sum();
     for claim in claims {
@@ -386,4 +418,12 @@ fn unreported(domain: &Domain<'_>, state: &DomainState, resource: Resource) -> u
     slot.target
         .unwrap_or(0)
         .min(u64::from(domain.vcpus.maximum))
+}
+
+/// Where the stake in a resource is kept.
+pub(crate) fn slot(resource: Resource) -> usize {
+    match resource {
+        Resource::Vcpus => 0,
+        Resource::Memory => 1,
+    }
 }

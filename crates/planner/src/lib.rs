@@ -13,6 +13,7 @@
 //! donate      what a domain could do without
 //! arbitrate   all claims on the host's budget -> what each is granted, and what each gives up
 //! ledger      what every domain holds, wants and is promised -> its claim
+//! others      what a domain claims, kept as a value: the plan of one domain among the claims of others
 //! settle      claims -> what is granted and given, as steps, with every limit noted
 //! plan        the whole pass, and the steps to take: decreases first
 //! report      why: what every rule saw and what bound every decision
@@ -31,6 +32,7 @@ pub mod peak;
 pub mod arbitrate;
 mod donate;
 mod ledger;
+pub mod others;
 pub mod plan;
 pub mod policy;
 pub mod report;
@@ -40,7 +42,8 @@ mod settle;
 mod testing;
 
 pub use notice::{Drift, Stall};
-pub use plan::{Call, Edge, Plan, Step, plan};
+pub use others::{Other, Stake};
+pub use plan::{Call, Edge, Plan, Step, plan, plan_among};
 pub use policy::Policy;
 pub use snapshot::Snapshot;
 pub use state::{Ending, State};

@@ -11,6 +11,7 @@ use crate::evaluate::{SinceChange, Wanted, evaluate};
 use crate::guard::guard;
 use crate::ledger::{Decrease, Growth, Wishes};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
+use crate::others::{Other, Stake};
 use crate::policy::Policy;
 use crate::report::{DomainReport, HostReport, Idle, ResourceReport, Verdict, Wish};
 use crate::settle::{Settled, settle};
@@ -35,6 +36,8 @@ pub struct Plan {
     pub calls: Vec<Call>,
     /// The host's ledger after this plan.
     pub host: HostReport,
+    /// What each domain had at stake, in vCPUs and in memory, in the order of the snapshot.
+    pub stakes: [Vec<Stake>; 2],
 }
 
 /// One change of one resource of one domain.
@@ -82,6 +85,17 @@ pub enum Edge {
 /// Makes the plan for one moment. Windows, drift and effects in `state` advance; steps are in flight only once
 /// [`State::begin`] says so.
 pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Moment) -> Plan {
+    plan_among(snapshot, &[], state, policy, now)
+}
+
+/// As [`plan`], with the claims of domains that are not in the snapshot: how a single domain's recording is played.
+pub fn plan_among(
+    snapshot: &Snapshot<'_>,
+    others: &[Other],
+    state: &mut State,
+    policy: &Policy,
+    now: Moment,
+) -> Plan {
     let mut reports = Vec::with_capacity(snapshot.domains.len());
     let (mut drifts, mut stalls, mut calls) = (Vec::new(), Vec::new(), Vec::new());
     let mut wishes = Wishes {
@@ -168,7 +182,11 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
         }
         reports.push(report);
     }
-    let Settled { steps, host } = settle(snapshot, state, policy, now, wishes, &mut reports);
+    let Settled {
+        steps,
+        host,
+        stakes,
+    } = settle(snapshot, others, state, policy, now, wishes, &mut reports);
     Plan {
         at: now,
         steps,
@@ -177,6 +195,7 @@ pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Mo
         stalls,
         calls,
         host,
+        stakes,
     }
 }
 

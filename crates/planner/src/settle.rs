@@ -2,6 +2,7 @@
 //! verdict with the limits that bound it. Decreases come before increases, and what others still have to give is not
 //! granted yet. Called by `plan` once a pass.
 
+use persona::domain::DomainId;
 use persona::rule::Resource;
 use persona::signal::Source;
 use persona::units::Moment;
@@ -10,7 +11,8 @@ use persona::{Class, Level, Persona};
 use crate::arbitrate::{Grant, arbitrate};
 use crate::donate::{Offer, offer};
 use crate::evaluate::{SinceChange, Wanted};
-use crate::ledger::{Account, Books, Wishes};
+use crate::ledger::{Account, Books, Wishes, slot};
+use crate::others::{self, Other, Stake};
 use crate::plan::Step;
 use crate::policy::Policy;
 use crate::report::{
@@ -24,22 +26,29 @@ use crate::state::State;
 pub(crate) struct Settled {
     pub(crate) steps: Vec<Step>,
     pub(crate) host: HostReport,
+    /// What each domain of the snapshot had at stake, in vCPUs and in memory.
+    pub(crate) stakes: [Vec<Stake>; 2],
 }
 
 /// Arbitrates all wishes. The reports get their verdicts; the steps are decreases first.
 pub(crate) fn settle(
     snapshot: &Snapshot<'_>,
+    others: &[Other],
     state: &State,
     policy: &Policy,
     now: Moment,
     wishes: Wishes,
     reports: &mut [DomainReport],
 ) -> Settled {
-    let books = Books::new(snapshot, state, policy, now);
+    let books = Books::new(snapshot, others, state, policy, now);
     let Wishes { growth, decreases } = wishes;
     let mut accounts = [Resource::Vcpus, Resource::Memory]
         .map(|resource| books.account(resource, &growth, &decreases));
     // What each would get if nobody preferred one resource to the other; only needed where somebody may.
+    let shares = [0, 1].map(|slot| -> Vec<u32> {
+        let claims = accounts[slot].claims[..snapshot.domains.len()].iter();
+        claims.map(|claim| claim.share).collect()
+    });
     let short_of_both = accounts.iter().all(Account::contested);
     let mut plain = [None, None];
     if short_of_both {
@@ -52,6 +61,7 @@ pub(crate) fn settle(
         .collect();
     let mut increases = Vec::new();
     let mut granted = [0, 0];
+    let mut stakes = [Vec::new(), Vec::new()];
     for (slot, account) in accounts.iter_mut().enumerate() {
         let offers = books.offers(account);
         let grants = arbitrate(&account.terms, &account.claims);
@@ -67,6 +77,8 @@ pub(crate) fn settle(
             reports,
             &mut increases,
         );
+        let runs: Vec<bool> = books.runs(account.resource).collect();
+        stakes[slot] = others::stakes(account, &shares[slot], &runs);
     }
     steps.extend(increases);
     Settled {
@@ -78,6 +90,7 @@ pub(crate) fn settle(
             vcpus_stage: accounts[0].stage,
             memory_stage: accounts[1].stage,
         },
+        stakes,
     }
 }
 
@@ -121,6 +134,10 @@ impl Books<'_> {
             }
             offers[index] = made;
         }
+        for (index, other) in self.others.iter().enumerate() {
+            let claim = &mut account.claims[self.snapshot.domains.len() + index];
+            claim.spare = other.stakes[slot(resource)].claim.spare;
+        }
         offers
     }
 
@@ -135,18 +152,16 @@ impl Books<'_> {
     ) {
         let resource = account.resource;
         for (index, offer) in offers.into_iter().enumerate() {
-            let (domain, grant) = (&self.snapshot.domains[index], &grants[index]);
+            let grant = &grants[index];
             let Some(offer) = offer.filter(|_| grant.gives > 0) else {
                 continue;
             };
+            // Only domains of the snapshot make offers.
+            let domain = &self.snapshot.domains[index];
             let present = domain.present(resource);
             let to = present.saturating_sub(grant.gives / domain.weight(resource));
-            let receiver = self
-                .snapshot
-                .domains
-                .iter()
-                .find(|domain| Some(domain.id) == grant.gives_to);
-            let by = Wish::Donation(receiver.map_or_else(String::new, |domain| domain.name.into()));
+            let receiver = grant.gives_to.and_then(|id| self.name(id));
+            let by = Wish::Donation(receiver.unwrap_or_default().to_owned());
             if let Some(line) = line(reports, index, resource) {
                 line.wanted = Some(to);
                 line.by = Some(by.clone());
@@ -257,6 +272,17 @@ impl Books<'_> {
                 Verdict::Step(granted)
             };
         }
+    }
+
+    /// The name of a domain, whether in the snapshot or not.
+    fn name(&self, id: DomainId) -> Option<&str> {
+        let domains = self.snapshot.domains.iter();
+        let mut known = domains.map(|domain| (domain.id, domain.name));
+        let others = self.others.iter();
+        let mut others = others.map(|other| (other.stakes[0].claim.domain, other.name.as_str()));
+        let found = known.find(|(known, _)| *known == id);
+        let found = found.or_else(|| others.find(|(known, _)| *known == id));
+        found.map(|(_, name)| name)
     }
 
     fn no_memory(&self) -> Reason {

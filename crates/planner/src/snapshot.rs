@@ -38,7 +38,7 @@ impl Host {
 }
 
 /// What the host itself shows of its need; a figure that is absent or too old is `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Strain {
     /// Its memory.
     pub memory: Option<HostMemory>,
@@ -49,7 +49,7 @@ pub struct Strain {
 }
 
 /// The host's memory, what is kept for the host included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostMemory {
     /// All that it has.
     pub total: Bytes,

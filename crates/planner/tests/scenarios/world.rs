@@ -10,7 +10,7 @@ use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{ResourceReport, Verdict};
 use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
-use planner::{Ending, Plan, Policy, Snapshot, State, Step, plan};
+use planner::{Ending, Other, Plan, Policy, Snapshot, State, Step, plan, plan_among};
 
 pub(crate) const WEB: &str = "
 name: web
@@ -217,7 +217,9 @@ impl World {
             strain: self.strain,
             domains: self.machines.iter().map(Machine::domain).collect(),
         };
+        let before = self.state.clone();
         let plan = plan(&snapshot, &mut self.state, &self.policy, self.now);
+        self.is_made_alone_too(&plan, &before);
         for step in &plan.steps {
             self.state.begin(step, self.now);
             self.steps
@@ -230,6 +232,33 @@ impl World {
             self.end_steps();
         }
         plan
+    }
+
+    /// What a plan decides for a machine it decides for it alone as well, among the recorded claims of the others.
+    fn is_made_alone_too(&self, whole: &Plan, before: &State) {
+        for (index, machine) in self.machines.iter().enumerate() {
+            let others = self.machines.iter().enumerate();
+            let others: Vec<Other> = others
+                .filter(|(other, _)| *other != index)
+                .map(|(other, machine)| Other {
+                    name: machine.name.clone(),
+                    stakes: [0, 1].map(|slot| whole.stakes[slot][other].clone()),
+                })
+                .collect();
+            let snapshot = Snapshot {
+                host: self.host,
+                strain: self.strain,
+                domains: vec![machine.domain()],
+            };
+            let mut state = before.clone();
+            state.domains.retain(|id, _| *id == machine.id);
+            let alone = plan_among(&snapshot, &others, &mut state, &self.policy, self.now);
+            assert_eq!(alone.reports[0], whole.reports[index]);
+            let own = whole.steps.iter().filter(|step| step.domain == machine.id);
+            assert!(own.eq(&alone.steps), "{alone:?}");
+            assert_eq!(alone.host, whole.host);
+            assert_eq!(state.domain(machine.id), self.state.domain(machine.id));
+        }
     }
 
     fn end_steps(&mut self) {
