@@ -183,6 +183,9 @@ pub struct MemorySection {
     pub deadline_s: u64,
     /// Smaller changes are not made, in MiB.
     pub change_minimum_mib: u64,
+    /// Memory is never grown beyond this many times what the guest booted with. What is plugged is meant to be movable, and
+    /// the kernel's own tables then have to live in the boot memory; guests were seen to fail from three to four times on.
+    pub boot_ratio_maximum: u32,
     /// Seconds for which a change by hand, of memory or vCPUs, is respected.
     pub hold_s: u64,
 }
@@ -192,6 +195,7 @@ impl Default for MemorySection {
         Self {
             deadline_s: 20,
             change_minimum_mib: 64,
+            boot_ratio_maximum: 4,
             hold_s: 1800,
         }
     }
@@ -281,6 +285,7 @@ impl Config {
     pub fn policy(&self) -> Policy {
         Policy {
             memory_change_minimum: Bytes::from_mib(self.memory.change_minimum_mib),
+            memory_growth_ratio: self.memory.boot_ratio_maximum,
             hold: Duration::from_secs(self.memory.hold_s),
             ..Policy::default()
         }
@@ -348,6 +353,12 @@ impl Config {
             "memory.change_minimum_mib",
             self.memory.change_minimum_mib.to_string(),
             "1 to 65536",
+        )?;
+        check(
+            (1..=64).contains(&self.memory.boot_ratio_maximum),
+            "memory.boot_ratio_maximum",
+            self.memory.boot_ratio_maximum.to_string(),
+            "1 to 64",
         )?;
         check(
             (100..=100_000_000).contains(&self.audit.records),

@@ -366,6 +366,11 @@ impl Daemon {
                 .balloon
                 .last_update
                 .map(|seconds| self.clock.of_wall(seconds).0 / 1000);
+            let period = tracked
+                .description
+                .balloon_period
+                .map_or(slow, |period| period.max(slow));
+            tracked.faults.take(&stats.balloon, period);
             tracked.balloon = stats.balloon;
             if let Some(disks) = stats.disks {
                 tracked.disks.take(disks, asked, slow);

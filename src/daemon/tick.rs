@@ -154,6 +154,7 @@ impl Daemon {
             let report = domain.agent.report.as_ref();
             guest::add_claims(&mut domain.readings, &domain.balloon, period, report, now);
             domain.disks.add_to(&mut domain.readings);
+            domain.faults.add_to(&mut domain.readings);
             domain.readings.absorb(&host.readings, now);
         }
         self.host_readings = Some(host);

@@ -20,7 +20,7 @@ use crate::act::Outcome;
 use crate::agent::{AgentFacts, GuestWords};
 use crate::catalog::Composed;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
-use crate::observe::{DiskRates, GuestReport, Missing, Readings, VcpuBasis, guest};
+use crate::observe::{DiskRates, GuestFaults, GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
 
 /// What the balloon may leave at least, when the persona does not say: less does not keep a kernel alive.
@@ -34,6 +34,7 @@ pub(super) struct Tracked {
     pub(super) description: DomainDescription,
     pub(super) balloon: BalloonStats,
     pub(super) disks: DiskRates,
+    pub(super) faults: GuestFaults,
     pub(super) readings: Readings,
     pub(super) vcpu_basis: Option<VcpuBasis>,
     /// What has happened to the running instance.
@@ -125,6 +126,7 @@ impl Tracked {
             description,
             balloon: BalloonStats::default(),
             disks: DiskRates::default(),
+            faults: GuestFaults::default(),
             readings: Readings::unknown(Missing::NotMeasured),
             vcpu_basis: None,
             happened: Happened::default(),

@@ -169,6 +169,8 @@ pub enum Figure {
     GroupSwapIns,
     /// `majflt` of `/proc/PID/stat`.
     MajorFaults,
+    /// The balloon driver's count of the guest's own major faults.
+    GuestMajorFaults,
     /// `/proc/net/dev`: the counters of the host's network devices.
     NetworkDevices,
     /// What the emulator counted of its disks.
@@ -205,6 +207,7 @@ impl fmt::Display for Figure {
                 "the count of swap-ins in memory.stat of the domain's control group"
             }
             Self::MajorFaults => "the count of major faults in /proc/PID/stat of the emulator",
+            Self::GuestMajorFaults => "the balloon driver's count of the guest's major faults",
             Self::NetworkDevices => "/proc/net/dev",
             Self::DiskCounters => "the emulator's counter of a disk",
             Self::HostMemory => "/proc/meminfo",

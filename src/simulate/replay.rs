@@ -66,7 +66,11 @@ pub fn replay<E: std::error::Error>(
         survey,
         machine: Machine::new(persona, sizes, survey),
         state: State::default(),
-        policy: Policy::default(),
+        policy: Policy {
+            // A trace does not tell what the machine booted with.
+            memory_growth_ratio: u32::MAX,
+            ..Policy::default()
+        },
         tally: Tally::new(persona.rules.len()),
         refused: [None, None],
     };
@@ -235,7 +239,9 @@ impl Replay<'_> {
     fn cause(&self, plan: &Plan, by: &Wish) -> Cause {
         let rule = match by {
             Wish::Rule(name) | Wish::Undo(name) => self.index(name),
-            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Donation(_) => None,
+            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Return | Wish::Donation(_) => {
+                None
+            }
         };
         let rule = rule.map(|index| &self.persona.rules[index]);
         let condition = rule.and_then(|rule| match by {
@@ -271,7 +277,9 @@ impl Replay<'_> {
                 .map_or_else(Vec::new, |until| {
                     Sample::read(until, &self.machine, plan.at)
                 }),
-            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Donation(_) => Vec::new(),
+            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Return | Wish::Donation(_) => {
+                Vec::new()
+            }
         }
     }
 

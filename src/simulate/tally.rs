@@ -231,10 +231,12 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         Reason::Cooldown(_)
         | Reason::InFlight { .. }
         | Reason::Waiting { .. }
+        | Reason::Spared { .. }
         | Reason::Awaiting { .. } => Refused::No,
         Reason::AtLimit(_)
         | Reason::Held { .. }
         | Reason::Quarantined { .. }
+        | Reason::Pressed(_)
         | Reason::Unable(_)
         | Reason::WouldGrowAgain { .. }
         | Reason::CannotJudge

@@ -10,6 +10,7 @@ use persona::signal::{Event, Metric, Named, Reading, Signals, Source};
 use persona::units::Moment;
 
 use crate::plan::Edge;
+use crate::relief::returned;
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
 use crate::state::{DomainState, Pursuit, RuleState};
@@ -68,7 +69,8 @@ impl Signals for SinceChange<'_> {
             | Metric::MemoryPressure
             | Metric::MemorySwapIn
             | Metric::MemoryMajorFaults
-            | Metric::GuestMemoryPressure => self.memory,
+            | Metric::GuestMemoryPressure
+            | Metric::GuestMajorFaults => self.memory,
             _ => None,
         };
         let reading = self.signals.reading(metric)?;
@@ -77,7 +79,10 @@ impl Signals for SinceChange<'_> {
             Some(changed)
                 if matches!(
                     metric,
-                    Metric::CpuUtilization | Metric::MemorySwapIn | Metric::MemoryMajorFaults
+                    Metric::CpuUtilization
+                        | Metric::MemorySwapIn
+                        | Metric::MemoryMajorFaults
+                        | Metric::GuestMajorFaults
                 ) && reading.at < changed.after(reading.period) =>
             {
                 None
@@ -100,6 +105,8 @@ impl Signals for SinceChange<'_> {
 
 /// The base configuration goes before every rule.
 const BASE_PRIORITY: i64 = i64::MAX;
+/// Then what a guest misses.
+const RETURN_PRIORITY: i64 = BASE_PRIORITY - 1;
 
 /// Evaluates all rules, so that every window advances, and picks one wish a resource.
 pub(crate) fn evaluate(
@@ -113,6 +120,7 @@ pub(crate) fn evaluate(
     let mut rules = Vec::with_capacity(persona.rules.len());
     let mut calls = Vec::new();
     base_wishes(domain, persona, state, &mut wanted);
+    wanted.extend(returned(domain, state, RETURN_PRIORITY, now));
     for (index, rule) in persona.rules.iter().enumerate() {
         let mut trail = Trail::recording();
         let changed = (state.vcpus.changed_at, state.memory.changed_at);

@@ -8,6 +8,7 @@ use persona::{Class, Level, Persona};
 
 use crate::evaluate::{Bounds, Wanted, bounds, cooldown_left};
 use crate::policy::Policy;
+use crate::relief::may_take;
 use crate::report::{Clamp, Limit, Reason, Wish};
 use crate::snapshot::{Ability, Domain};
 use crate::state::DomainState;
@@ -107,7 +108,10 @@ fn check(
             keep_reservation(clamps, bounds, present)?;
         }
         (Resource::Memory, true) => grow_memory(domain, wanted, policy, now, clamps)?,
-        (Resource::Memory, false) => shrink_memory(domain, bounds, policy, now, clamps)?,
+        (Resource::Memory, false) => {
+            may_take(domain, state, &wanted.by, policy, now)?;
+            shrink_memory(domain, bounds, policy, now, clamps)?;
+        }
     }
     if !growing && wanted.by != Wish::Maximum {
         stays_shrunk(domain, persona, resource, clamps.to, now)?;
@@ -181,6 +185,16 @@ fn grow_memory(
 ) -> Result<(), Reason> {
     let memory = &domain.memory;
     let present = memory.requested.0;
+    let most = memory
+        .boot
+        .0
+        .saturating_mul(policy.memory_growth_ratio.into());
+    clamps.at_most(Limit::BootRatio, most.max(present));
+    if clamps.to <= present {
+        return Err(Reason::AtLimit(Limit::BootRatio));
+    }
+    // What the guest booted with has its page structs already: giving back what the balloon took costs none.
+    let base = present.max(memory.boot.0);
     // A guest that does not say what it has free still boots with room for the page structs of as much again.
     let step = match available(domain, now) {
         Some(available) => {
@@ -191,10 +205,10 @@ fn grow_memory(
         }
         None => memory.boot.0,
     };
-    clamps.at_most(Limit::PageStructs, present.saturating_add(step));
+    clamps.at_most(Limit::PageStructs, base.saturating_add(step));
     let block = memory.block.0.max(1);
     let least = policy.memory_change_minimum.0;
-    if step < least.max(block) && clamps.to == present.saturating_add(step) {
+    if base == present && step < least.max(block) && clamps.to == present.saturating_add(step) {
         // Growing is what such a guest needs most, but the growth itself would take the last that it has.
         return Err(Reason::AtLimit(Limit::PageStructs));
     }
@@ -325,6 +339,7 @@ fn feels(signal: &Signal, resource: Resource) -> bool {
                 | Metric::MemorySwapIn
                 | Metric::MemoryMajorFaults
                 | Metric::GuestMemoryPressure
+                | Metric::GuestMajorFaults
         ),
     }
 }

@@ -7,6 +7,7 @@
 //! state       what is carried from tick to tick: FOR windows, cooldowns, what is in flight, holds, quarantine, use
 //! stage       how short the host itself is: plenty, tight, scarce, critical
 //! notice      what changed without the daemon's doing: a restart, a hand, a guest that does not follow
+//! relief      memory that was taken and is missed: what that forbids, and what goes back
 //! evaluate    rules over readings -> one Decision a resource
 //! guard       Decision -> Decision within bounds, or a refusal with its reason
 //! peak        the most that was in use lately
@@ -28,6 +29,7 @@ mod evaluate;
 mod guard;
 pub mod notice;
 pub mod peak;
+pub mod relief;
 
 pub mod arbitrate;
 mod donate;

@@ -83,6 +83,10 @@ pub(crate) fn notice_drift(
         slot.held_until = Some(until);
         // The hand's word counts now; an old target would make the next change by hand look like a late guest.
         slot.target = None;
+        if resource == Resource::Memory {
+            // What a person decides is not undone.
+            carried.relief.before = None;
+        }
         drifts.push(Drift {
             domain: domain.id,
             resource,

@@ -13,6 +13,7 @@ use crate::ledger::{Decrease, Growth, Wishes};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
+use crate::relief::notice_need;
 use crate::report::{DomainReport, HostReport, Idle, ResourceReport, Verdict, Wish};
 use crate::settle::{Settled, settle};
 use crate::snapshot::{Domain, Run, Snapshot};
@@ -125,6 +126,7 @@ pub fn plan_among(
                 ..*domain
             };
             watch(domain, carried, policy, now);
+            notice_need(domain, carried, policy, now);
             let evaluation = evaluate(domain, persona, carried, now);
             report.rules = evaluation.rules;
             calls.extend(

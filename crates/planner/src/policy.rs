@@ -24,6 +24,22 @@ pub struct Policy {
     /// Page structs of plugged memory cost 1/64 of it, from the memory the guest has free *before* the growth. A step
     /// may cost at most this share of it, in percent.
     pub page_struct_percent: u32,
+    /// Memory is never grown beyond this many times what the guest booted with: what is plugged is meant to be movable,
+    /// so that it can be taken away again, and the kernel's own tables then have to live in the boot memory. Others saw
+    /// guests fail from three to four times on.
+    pub memory_growth_ratio: u32,
+    /// The guest's own memory pressure (some avg10), in percent. From `enter` on nothing is taken from it, and what was
+    /// taken goes back; at a tenth of the time the waiting is felt, and a guest that only drops caches stays below.
+    pub guest_pressure: Mark,
+    /// Major faults a second in a guest whose pressure nobody tells. A program that starts makes some hundred at once;
+    /// two hundred a second that do not end are pages that are taken and read back in turn.
+    pub guest_faults: Mark,
+    /// What was taken goes back after so long a need without a break. The pressure is an average of ten seconds already,
+    /// and faults are known each few seconds, so this is one or two further looks.
+    pub guest_need_window: Duration,
+    /// After a return nothing is taken for so long, twice as long after the next, and so on up to sixteen times: a guest
+    /// that was shrunk too far is not made to suffer by turns. As long as a stuck mechanism is left alone.
+    pub spare: Duration,
     /// A change by hand is respected this long.
     pub hold: Duration,
     /// First wait after a step that did not take effect; doubles with each further failure.
@@ -133,6 +149,17 @@ impl Default for Policy {
             memory_shrink_maximum: Bytes::from_mib(256),
             memory_floor_percent: 130,
             page_struct_percent: 50,
+            memory_growth_ratio: 4,
+            guest_pressure: Mark {
+                enter: 10.0,
+                leave: 5.0,
+            },
+            guest_faults: Mark {
+                enter: 200.0,
+                leave: 50.0,
+            },
+            guest_need_window: Duration::from_secs(5),
+            spare: Duration::from_secs(10 * 60),
             hold: Duration::from_secs(30 * 60),
             retry_after: Duration::from_secs(5),
             failures_before_quarantine: 3,

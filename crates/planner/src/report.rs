@@ -9,6 +9,7 @@ use persona::rule::{Looked, Resource, Truth};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
+use crate::relief::Need;
 use crate::snapshot::{Ability, Host};
 use crate::stage::Stage;
 
@@ -100,6 +101,8 @@ pub enum Wish {
     Maximum,
     /// The base configuration's `initial`.
     Initial,
+    /// The guest, which is in need since memory was taken from it: it gets that back.
+    Return,
     /// The host, for the domain of this name: what this one does not use is of more use there.
     Donation(String),
 }
@@ -112,6 +115,9 @@ impl fmt::Display for Wish {
             Self::Minimum => f.write_str("the base configuration's min"),
             Self::Maximum => f.write_str("the base configuration's max"),
             Self::Initial => f.write_str("the base configuration's initial"),
+            Self::Return => {
+                f.write_str("the guest, which misses the memory that was taken from it")
+            }
             Self::Donation(domain) => {
                 write!(
                     f,
@@ -147,6 +153,8 @@ pub enum Limit {
     DomainMaximum,
     /// One vCPU a step, verified before the next.
     OneVcpuAStep,
+    /// A multiple of the boot memory.
+    BootRatio,
     /// Page structs of the growth must fit into what the guest has free.
     PageStructs,
     /// Shrinking goes in small steps.
@@ -177,6 +185,9 @@ impl fmt::Display for Limit {
             Self::DomainMinimum => "the least that the domain's definition leaves",
             Self::DomainMaximum => "the most that the domain's definition allows",
             Self::OneVcpuAStep => "one vCPU a step",
+            Self::BootRatio => {
+                "the largest multiple of the boot memory, which has to hold the kernel's tables"
+            }
             Self::PageStructs => "the page structs that fit into the guest's free memory",
             Self::ShrinkStep => "the largest shrink step",
             Self::LiveUse => "the guest's live use with its margin",
@@ -231,6 +242,13 @@ pub enum Reason {
     /// The mechanism is stuck.
     Quarantined {
         /// Left alone for so long still.
+        left: Duration,
+    },
+    /// The guest itself is in need of memory.
+    Pressed(Need),
+    /// The guest came into need after the last time that memory was taken from it.
+    Spared {
+        /// Nothing is taken for so long still.
         left: Duration,
     },
     /// There is no mechanism.
@@ -299,6 +317,11 @@ impl Reason {
             }
             Self::Quarantined { left } => format!(
                 "the mechanism is stuck and left alone for another {} s; `virt-persona doctor` says what is wrong",
+                seconds(left)
+            ),
+            Self::Pressed(need) => format!("the guest itself is in need of memory: {need}"),
+            Self::Spared { left } => format!(
+                "the guest was in need after memory was taken from it, so nothing is taken for another {} s",
                 seconds(left)
             ),
             Self::Unable(Ability::NoHotplugVcpus) => {

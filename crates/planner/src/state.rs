@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
+use crate::relief::Relief;
 use crate::stage::HostState;
 
 /// The wait after a failure doubles so often at most.
@@ -50,6 +51,9 @@ pub struct DomainState {
     pub vcpus: ResourceState,
     /// Memory.
     pub memory: ResourceState,
+    /// Memory that was taken, as long as it may be missed.
+    #[serde(default)]
+    pub relief: Relief,
 }
 
 /// The windows of one rule.
@@ -186,6 +190,7 @@ impl State {
     pub fn resume(&mut self, policy: &Policy, now: Moment) {
         for state in self.domains.values_mut() {
             state.seen = state.seen.map(|at| at.min(now));
+            state.relief.resume(policy, now);
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let slot = state.resource_mut(resource);
                 slot.changed_at = slot.changed_at.map(|at| at.min(now));
@@ -259,6 +264,9 @@ impl State {
         }
         // What may have taken place is undone as well as what did.
         if ending != Ending::Refused {
+            if resource == Resource::Memory && flight.to < flight.from {
+                state.relief.taken(flight.from);
+            }
             state.remember(resource, &flight);
         }
     }
@@ -281,6 +289,7 @@ impl State {
                 slot.failures = 0;
                 slot.retry_at = None;
             }
+            state.relief.spared_until = None;
         }
     }
 

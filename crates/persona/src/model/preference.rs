@@ -92,7 +92,8 @@ fn served_by(metric: Metric) -> Option<Resource> {
         | Metric::MemoryPressure
         | Metric::MemorySwapIn
         | Metric::MemoryMajorFaults
-        | Metric::GuestMemoryPressure => Some(Resource::Memory),
+        | Metric::GuestMemoryPressure
+        | Metric::GuestMajorFaults => Some(Resource::Memory),
         _ => None,
     }
 }

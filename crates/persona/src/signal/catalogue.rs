@@ -74,6 +74,8 @@ pub enum Metric {
     GuestDiskFree,
     /// The guest kernel's own memory pressure, some avg10.
     GuestMemoryPressure,
+    /// Page faults in the guest that had to read from a disk, its swap included.
+    GuestMajorFaults,
     /// Log records of priority error or worse in the guest.
     GuestLogErrors,
     /// Failed logins in the guest.
@@ -115,7 +117,7 @@ struct Entry {
 const UNMEASURED: Measured = Measured::NotYet("nothing in this version measures it");
 
 /// One row for each metric, in the order in which [`Metric`] declares them.
-const CATALOGUE: [Entry; 38] = [
+const CATALOGUE: [Entry; 39] = [
     Entry {
         metric: Metric::CpuUtilization,
         name: "cpu.utilization",
@@ -403,6 +405,15 @@ const CATALOGUE: [Entry; 38] = [
         best_source: Source::Agent,
         meaning: "the guest kernel's own memory pressure, some avg10",
         spoken: &["guest memory pressure"],
+        measured: Measured::Here,
+    },
+    Entry {
+        metric: Metric::GuestMajorFaults,
+        name: "guest.memory.major_faults",
+        unit: Unit::PerSecond,
+        best_source: Source::Balloon,
+        meaning: "page faults in the guest that had to read from a disk, its swap included, as its balloon driver counts them",
+        spoken: &["guest major faults"],
         measured: Measured::Here,
     },
     Entry {

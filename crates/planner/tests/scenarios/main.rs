@@ -4,6 +4,7 @@
 #![allow(clippy::panic)]
 
 mod adapting;
+mod relief;
 mod sharing;
 mod waves;
 mod world;

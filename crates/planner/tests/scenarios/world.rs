@@ -56,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) requested: Option<u64>,
     /// The pressure on its memory as the host measures it.
     pub(crate) pressure: f64,
+    /// What the guest itself shows of its need: its pressure, and its major faults.
+    pub(crate) need: (Option<f64>, Option<f64>),
     /// Metrics that nobody measures.
     pub(crate) silent: Vec<Metric>,
     pub(crate) readings: Vec<Reading>,
@@ -86,6 +88,7 @@ impl Machine {
             hidden: 0,
             requested: None,
             pressure: 0.0,
+            need: (None, None),
             silent: Vec::new(),
             readings: Vec::new(),
         }
@@ -154,6 +157,18 @@ impl Signals for Machine {
     fn reading(&self, metric: Metric) -> Option<Reading> {
         if self.silent.contains(&metric) {
             return None;
+        }
+        let need = match metric {
+            Metric::GuestMemoryPressure => Some((self.need.0, Source::Agent)),
+            Metric::GuestMajorFaults => Some((self.need.1, Source::Balloon)),
+            _ => None,
+        };
+        if let Some((value, source)) = need {
+            return Some(Reading {
+                value: value?,
+                source,
+                ..*self.readings.first()?
+            });
         }
         let index = METRICS.iter().position(|known| *known == metric)?;
         self.readings.get(index).copied()
