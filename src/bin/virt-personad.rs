@@ -120,7 +120,9 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
     let clock = Clock::start();
     let store = Arc::new(Store::open(&config.paths.state)?);
     let host = host_id(&store)?;
-    let (hypervisor, hypervisor_events, hypervisor_name) = open_hypervisor(&arguments, &config)?;
+    let observer = Observer::new(Roots::default(), config.tick.interval());
+    let (hypervisor, hypervisor_events, hypervisor_name, observer) =
+        open_hypervisor(&arguments, &config, observer)?;
 
     let mut links = LinkConfig::new(config.paths.run.clone(), host.to_string());
     links.telemetry = std::time::Duration::from_millis(config.tick.telemetry_ms);
@@ -154,9 +156,9 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
         (None, false) => BusChoice::System,
     };
     // The daemon's task begins first: a caller that finds the name is answered.
-    let observer = Observer::new(Roots::default(), config.tick.interval());
     let mut daemon = tokio::spawn(daemon::run(Parts {
         config,
+        clock,
         config_path: arguments.config,
         hypervisor,
         hypervisor_events,
@@ -191,16 +193,18 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
 fn open_hypervisor(
     arguments: &Arguments,
     config: &Config,
-) -> Result<(Arc<dyn Hypervisor>, Events, String), AnyError> {
+    observer: Observer,
+) -> Result<(Arc<dyn Hypervisor>, Events, String, Observer), AnyError> {
     match &arguments.simulate {
         Some(path) => {
             let scenario = simulated::Scenario::read(path)?;
             let (simulated, events) = simulated::open(scenario);
-            Ok((simulated, events, simulated_name(path)))
+            let observer = observer.with_meter(simulated.clone());
+            Ok((simulated, events, simulated_name(path), observer))
         }
         None => {
             let (libvirt, events) = libvirt::open(&config.hypervisor.uri);
-            Ok((libvirt, events, config.hypervisor.uri.clone()))
+            Ok((libvirt, events, config.hypervisor.uri.clone(), observer))
         }
     }
 }

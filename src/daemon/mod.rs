@@ -15,6 +15,7 @@
 
 mod agents;
 mod clock;
+mod disk;
 mod doctor;
 mod event;
 mod explain;
@@ -54,6 +55,7 @@ use crate::view::{AuditRecordView, HypervisorState, HypervisorView, View};
 pub use clock::Clock;
 pub use event::{Asked, Event};
 
+use disk::wait_for_disk;
 use tracked::Tracked;
 
 /// How long the end waits for steps under way; what is not verified by then is found out at the next start.
@@ -65,6 +67,8 @@ pub struct Parts {
     pub config: Config,
     /// See above.
     pub config_path: PathBuf,
+    /// What time it is.
+    pub clock: Clock,
     /// The hypervisor and what it tells.
     pub hypervisor: Arc<dyn Hypervisor>,
     /// See above.
@@ -160,7 +164,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         mut signals,
         ..
     } = parts;
-    let clock = Clock::start();
+    let clock = parts.clock;
     let audit = AuditTrail::open(parts.store.clone(), parts.config.audit.records)
         .map_err(DaemonError::Store)?;
     let host = host_id(&parts.store).map_err(DaemonError::Store)?;
@@ -353,8 +357,7 @@ impl Daemon {
         if entries.is_empty() {
             return;
         }
-        // The disk may take tens of milliseconds; other tasks of this thread move elsewhere meanwhile.
-        match tokio::task::block_in_place(|| self.audit.append_all(entries)) {
+        match wait_for_disk(|| self.audit.append_all(entries)) {
             Ok(records) => {
                 self.problems.remove("audit");
                 for record in records {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent_protocol::{Operation, RequestId};
 
 use super::Daemon;
+use super::disk::wait_for_disk;
 use super::event::Event;
 use super::message::{message, reply_detail, script_text};
 use crate::act::sentence_of;
@@ -82,7 +83,7 @@ impl Daemon {
         let now = self.clock.now();
         let mut batch = Batch::new();
         // A generation may have to be taken from the store.
-        let wanted = tokio::task::block_in_place(|| {
+        let wanted = wait_for_disk(|| {
             self.catalog
                 .want(&mut batch, id, desired, insistence, agent, now)
         })?;
@@ -121,7 +122,7 @@ impl Daemon {
         if batch.is_empty() && entries.is_empty() {
             return Ok(());
         }
-        let records = tokio::task::block_in_place(|| self.audit.append_with(batch, entries))?;
+        let records = wait_for_disk(|| self.audit.append_with(batch, entries))?;
         for record in records {
             // Nobody may be listening.
             let _ = self.announcements.send(super::show::record_view(record));

@@ -7,6 +7,7 @@
 pub mod libvirt;
 pub mod simulated;
 
+mod meter;
 mod queue;
 mod tree;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+pub use self::meter::{VcpuMeter, VcpuTimes};
 pub use persona::domain::DomainId;
 use persona::units::Bytes;
 use serde::{Deserialize, Serialize};

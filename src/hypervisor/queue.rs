@@ -1,6 +1,6 @@
 //! Blocking calls with deadlines, one queue a lane: calls of one lane run one after another on threads of their own,
 //! lanes do not wait for each other. What the calls do is not here. Used by `libvirt`, whose library blocks for as long
-//! as the domain's monitor hangs, and by `simulated`, so that tests meet the same behaviour.
+//! as the domain's monitor hangs, and by `simulated` with tasks in place of threads, so that tests meet the same behaviour.
 //!
 //! A call that outlives its deadline answers `TimedOut` while its thread stays occupied, because a call into the
 //! library cannot be taken back. Until that thread returns, the lane is *overdue* and answers `Busy` at once.
@@ -11,7 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as Turn, Semaphore, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{
+    Mutex as Turn, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot, watch,
+};
 
 use super::HypervisorError;
 
@@ -55,6 +58,7 @@ impl Call {
     }
 }
 
+#[derive(Debug)]
 struct Lane {
     /// Held by the thread that works, not by the caller, so that it outlives a caller that gave up.
     turn: Arc<Turn<()>>,
@@ -71,7 +75,31 @@ impl Lane {
     }
 }
 
+/// A call that runs: its lane is taken and, once overdue, busy until this is dropped.
+struct Held<T> {
+    lane: Arc<Lane>,
+    answer: Option<oneshot::Sender<Result<T, HypervisorError>>>,
+    _turn: OwnedMutexGuard<()>,
+    _thread: OwnedSemaphorePermit,
+}
+
+impl<T> Held<T> {
+    fn tell(mut self, result: Result<T, HypervisorError>) {
+        if let Some(answer) = self.answer.take() {
+            // A caller that gave up is no reason to fail.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        self.lane.overdue.send_replace(false);
+    }
+}
+
 /// Lanes by key, and the threads that they share.
+#[derive(Debug)]
 pub(super) struct Queue<K> {
     lanes: Mutex<HashMap<K, Arc<Lane>>>,
     threads: Arc<Semaphore>,
@@ -95,7 +123,7 @@ impl<K: Eq + Hash + Clone> Queue<K> {
             .is_some_and(|lane| *lane.overdue.borrow())
     }
 
-    /// Runs `work` when the lane's earlier calls are done.
+    /// Runs `work` on a thread of its own when the lane's earlier calls are done.
     ///
     /// # Errors
     ///
@@ -106,6 +134,46 @@ impl<K: Eq + Hash + Clone> Queue<K> {
         key: K,
         call: Call,
         work: impl FnOnce() -> Result<T, HypervisorError> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let begin = |held: Held<T>| {
+            let thread = std::thread::Builder::new().name("hypervisor-call".into());
+            let work = move || {
+                // A panic must not leave the lane overdue for ever; the caller learns of it by the dropped channel.
+                if let Ok(result) = catch_unwind(AssertUnwindSafe(work)) {
+                    held.tell(result);
+                }
+            };
+            thread.spawn(work).map(drop)
+        };
+        self.carry(key, call, begin).await
+    }
+
+    /// Runs `work` in a task of `place` when the lane's earlier calls are done: for work that waits without a thread, on a
+    /// clock that may be paused. It counts as a thread all the same, and goes on when the caller's run time ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::run`].
+    pub(super) async fn run_in_task<T: Send + 'static>(
+        &self,
+        key: K,
+        call: Call,
+        place: &Handle,
+        work: impl Future<Output = Result<T, HypervisorError>> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let begin = |held: Held<T>| {
+            place.spawn(async move { held.tell(work.await) });
+            Ok(())
+        };
+        self.carry(key, call, begin).await
+    }
+
+    /// Waits for the lane's turn and a thread, begins, and waits for the answer.
+    async fn carry<T: Send + 'static>(
+        &self,
+        key: K,
+        call: Call,
+        begin: impl FnOnce(Held<T>) -> std::io::Result<()>,
     ) -> Result<T, HypervisorError> {
         let lane = self.lane(key);
         let mut overdue = lane.overdue.subscribe();
@@ -126,19 +194,13 @@ impl<K: Eq + Hash + Clone> Queue<K> {
             .ok_or_else(|| call.overloaded())?;
 
         let (answer, mut answered) = oneshot::channel();
-        let theirs = lane.clone();
-        std::thread::Builder::new()
-            .name("hypervisor-call".into())
-            .spawn(move || {
-                // A panic must not leave the lane overdue for ever; the caller learns of it by the dropped channel.
-                if let Ok(result) = catch_unwind(AssertUnwindSafe(work)) {
-                    // A caller that gave up is no reason to fail.
-                    let _ = answer.send(result);
-                }
-                theirs.overdue.send_replace(false);
-                drop((turn, thread));
-            })
-            .map_err(|_| call.overloaded())?;
+        begin(Held {
+            lane: lane.clone(),
+            answer: Some(answer),
+            _turn: turn,
+            _thread: thread,
+        })
+        .map_err(|_| call.overloaded())?;
 
         match tokio::time::timeout(call.deadline, &mut answered).await {
             Ok(Ok(result)) => result,

@@ -15,6 +15,7 @@ pub mod domain;
 pub mod guest;
 pub mod guest_faults;
 pub mod host;
+mod meter;
 pub mod network;
 pub mod paging;
 pub mod parse;
@@ -26,6 +27,7 @@ pub mod vcpu;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
@@ -43,9 +45,10 @@ pub use self::vcpu::VcpuBasis;
 use self::descriptor::Buffer;
 use self::domain::{DomainObserver, Followed};
 use self::host::HostObserver;
+use self::meter::Metered;
 use self::network::DeviceTable;
 use self::reading::Stamp;
-use crate::hypervisor::{DomainDescription, DomainId, Interface};
+use crate::hypervisor::{DomainDescription, DomainId, Interface, VcpuMeter};
 
 /// Where the kernel's files are. Paths, so that a folder can stand for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +103,7 @@ pub struct Observer {
     host: HostObserver,
     devices: DeviceTable,
     domains: BTreeMap<DomainId, DomainObserver>,
+    metered: Option<Metered>,
 }
 
 impl Observer {
@@ -117,6 +121,15 @@ impl Observer {
             host: HostObserver::new(),
             devices: DeviceTable::new(),
             domains: BTreeMap::new(),
+            metered: None,
+        }
+    }
+
+    /// The same, with the vCPU times of a meter for the domains that it knows.
+    pub fn with_meter(self, meter: Arc<dyn VcpuMeter>) -> Self {
+        Self {
+            metered: Some(Metered::new(meter)),
+            ..self
         }
     }
 
@@ -148,6 +161,9 @@ impl Observer {
     /// Stops observing `domain` and closes its files.
     pub fn detach(&mut self, domain: DomainId) {
         self.domains.remove(&domain);
+        if let Some(metered) = &mut self.metered {
+            metered.forget(domain);
+        }
     }
 
     /// Makes the next sample of `domain` look for its threads, groups and quotas again: for a device event, or a
@@ -178,7 +194,7 @@ impl Observer {
             at: now,
             period: self.period,
         };
-        match self.domains.get_mut(&domain) {
+        let mut sample = match self.domains.get_mut(&domain) {
             Some(observer) => observer.sample(
                 &self.roots,
                 online,
@@ -188,7 +204,11 @@ impl Observer {
                 &mut self.buffer,
             ),
             None => DomainSample::unknown(Missing::NotAttached),
+        };
+        if let Some(metered) = &mut self.metered {
+            metered.sample(domain, online, stamp, &mut sample);
         }
+        sample
     }
 
     /// Figures of a domain's groups that no metric of a rule is made of: for `status` and the slow path, because

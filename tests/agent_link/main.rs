@@ -5,6 +5,7 @@
 
 mod agent_binary;
 mod peer;
+mod simulated;
 
 use agent_protocol::message::{HelloReason, HelloRefused, Ping};
 use agent_protocol::version::VersionRange;

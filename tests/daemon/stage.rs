@@ -17,7 +17,7 @@ use virt_persona::agent::{LinkConfig, Registry};
 use virt_persona::catalog::host_id;
 use virt_persona::command::{Caller, Command, DomainName, PersonaRef, Refusal, Reply, Request};
 use virt_persona::config::Config;
-use virt_persona::daemon::{self, DaemonError, Event, Parts};
+use virt_persona::daemon::{self, Clock, DaemonError, Event, Parts};
 use virt_persona::hypervisor::simulated::{self, Scenario, Simulated};
 use virt_persona::hypervisor::{Hypervisor, HypervisorEvent};
 use virt_persona::observe::{Observer, Roots};
@@ -123,12 +123,14 @@ impl Stage {
         let (requests, request_reader) = mpsc::channel(64);
         let (signals, signal_reader) = mpsc::unbounded_channel();
         let task = tokio::spawn(daemon::run(Parts {
+            clock: Clock::start(),
             hypervisor: self.simulated.clone(),
             hypervisor_events,
             hypervisor_name: "simulated".into(),
             registry: Registry::new(links, agent_sender),
             agent_events,
-            observer: Observer::new(Roots::default(), config.tick.interval()),
+            observer: Observer::new(Roots::default(), config.tick.interval())
+                .with_meter(self.simulated.clone()),
             store,
             requests: request_reader,
             views,

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use persona::{PersonaName, Problems, SourceText};
 
+use super::disk::wait_for_disk;
 use super::tags::TagWish;
 use super::{Daemon, explain, show};
 use crate::act::sentence_of;
@@ -237,11 +238,9 @@ impl Daemon {
             limit: usize::try_from(limit.min(MOST_RECORDS)).ok(),
         };
         let records =
-            tokio::task::block_in_place(|| self.audit.query(&query)).map_err(|error| {
-                Refusal::Failed {
-                    operation: "reading the audit".into(),
-                    reason: sentence_of(&error),
-                }
+            wait_for_disk(|| self.audit.query(&query)).map_err(|error| Refusal::Failed {
+                operation: "reading the audit".into(),
+                reason: sentence_of(&error),
             })?;
         Ok(Reply::Audit(AuditView {
             records: records.into_iter().map(show::record_view).collect(),

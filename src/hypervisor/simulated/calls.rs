@@ -1,19 +1,25 @@
 //! The calls of the simulated hypervisor: each runs in its domain's lane, meets the fault that is planned for it and
 //! reads its answer off the machine.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use persona::domain::DomainId;
 use persona::units::Bytes;
+use tokio::time::sleep;
 
 use super::super::queue::Call;
 use super::super::{
     Answer, DomainDescription, DomainStats, HostFacts, HotpluggableVcpu, Hypervisor,
     HypervisorError, HypervisorEvent, LibraryError, MetadataElement,
 };
+use super::conduct::Conduct;
 use super::fault::{CallName, Called, Fault};
 use super::machine::{Machine, Outcome, Telling};
-use super::{Lane, Simulated, State};
+use super::world::State;
+use super::{Lane, Simulated};
+
+/// How often a call to a hanging monitor looks whether it still hangs.
+const HANGING: Duration = Duration::from_millis(100);
 
 /// A call under way, for its errors.
 #[derive(Clone)]
@@ -40,6 +46,17 @@ impl Words {
             operation: self.operation,
             domain: self.domain.to_string(),
             seconds: self.deadline.as_secs(),
+        }
+    }
+
+    fn lost(&self) -> HypervisorError {
+        HypervisorError::Lost {
+            operation: self.operation,
+            domain: self.domain.to_string(),
+            source: LibraryError {
+                message: "client socket is closed".into(),
+                code: None,
+            },
         }
     }
 
@@ -82,7 +99,7 @@ impl Simulated {
             deadline: self.deadline,
         };
         let world = self.world.clone();
-        let work = move || {
+        let work = async move {
             let fault = {
                 let mut state = world.lock();
                 if !state.connected {
@@ -92,19 +109,27 @@ impl Simulated {
                 let machine = state.machines.get_mut(&domain);
                 machine.ok_or_else(|| words.no_domain())?.take_fault(name)
             };
+            if world.conduct(domain) == Some(Conduct::HangsMonitor) {
+                while world.conduct(domain) == Some(Conduct::HangsMonitor) {
+                    sleep(HANGING).await;
+                }
+                return Err(words.timed_out());
+            }
             match &fault {
                 Some(Fault::Refuse { message }) => return Err(words.refused(message.clone())),
                 Some(Fault::Hang { ms }) => {
-                    std::thread::sleep(Duration::from_millis(*ms));
+                    sleep(Duration::from_millis(*ms)).await;
                     return Err(words.timed_out());
                 }
-                Some(Fault::Slow { ms }) => std::thread::sleep(Duration::from_millis(*ms)),
+                Some(Fault::Slow { ms }) => sleep(Duration::from_millis(*ms)).await,
                 _ => {}
             }
             let (outcome, answer) = {
+                let now = world.now();
                 let mut state = world.lock();
                 let machine = state.machines.get_mut(&domain);
                 let machine = machine.ok_or_else(|| words.no_domain())?;
+                machine.advance(now);
                 let limit = match &fault {
                     Some(Fault::Partial { reaches_mib }) => Some(Bytes::from_mib(*reaches_mib)),
                     _ => None,
@@ -112,6 +137,7 @@ impl Simulated {
                 machine.telling = match &fault {
                     Some(Fault::EventsLost) => Telling::Never,
                     Some(Fault::EventsDuplicated) => Telling::Twice,
+                    Some(Fault::EventsLate { ms }) => Telling::Late(Duration::from_millis(*ms)),
                     _ => Telling::Once,
                 };
                 let (outcome, events) = effect(machine, limit);
@@ -121,15 +147,25 @@ impl Simulated {
                 world.follow(&mut state, domain);
                 (outcome, answer)
             };
-            if fault == Some(Fault::AnswerLost) {
-                std::thread::sleep(words.deadline + words.deadline / 4);
+            match fault {
+                Some(Fault::AnswerLost) => sleep(words.deadline + words.deadline / 4).await,
+                Some(Fault::ConnectionLost { ms }) => {
+                    world.lose_connection(Duration::from_millis(ms));
+                    return Err(words.lost());
+                }
+                Some(Fault::Dies) => {
+                    world.restart(domain);
+                    let message = "Unable to read from monitor: Connection reset by peer";
+                    return Err(words.refused(message.into()));
+                }
+                _ => {}
             }
             match outcome {
                 Outcome::Done => Ok(answer),
                 Outcome::Refused(message) => Err(words.refused(message)),
                 Outcome::TimesOut => {
                     // The library gives up before the caller does.
-                    std::thread::sleep(words.deadline / 2);
+                    sleep(words.deadline / 2).await;
                     Err(words.timed_out())
                 }
                 Outcome::NoDevice { alias } => Err(HypervisorError::NoDevice {
@@ -139,23 +175,30 @@ impl Simulated {
                 }),
             }
         };
-        self.queue.run(lane, call, work).await
+        self.connected().await;
+        let place = &self.world.place;
+        let answer = self.queue.run_in_task(lane, call, place, work).await;
+        self.connected().await;
+        answer
     }
 
     /// Answers from memory, for calls that have no faults.
     fn at_once<T: Send + 'static>(
         &self,
         operation: &'static str,
-        answer: impl FnOnce(&State) -> T,
+        answer: impl FnOnce(&mut State) -> T,
     ) -> Answer<'_, T> {
-        let state = self.world.lock();
+        let mut state = self.world.lock();
         let answer = if state.connected {
-            Ok(answer(&state))
+            Ok(answer(&mut state))
         } else {
             Err(HypervisorError::NotConnected { operation })
         };
         drop(state);
-        Box::pin(std::future::ready(answer))
+        Box::pin(async move {
+            self.connected().await;
+            answer
+        })
     }
 }
 
@@ -184,12 +227,14 @@ impl Hypervisor for Simulated {
     }
 
     fn bulk_stats(&self) -> Answer<'_, Vec<(DomainId, DomainStats)>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default();
+        let (now, unix) = (self.world.now(), self.world.unix());
         self.at_once("bulk_stats", |state| {
-            let machines = state.machines.iter();
+            let machines = state.machines.iter_mut();
             machines
-                .filter_map(|(id, machine)| Some((*id, machine.stats(now)?)))
+                .filter_map(|(id, machine)| {
+                    machine.advance(now);
+                    Some((*id, machine.stats(unix)?))
+                })
                 .collect()
         })
     }
@@ -199,7 +244,7 @@ impl Hypervisor for Simulated {
             Lane::Change(domain),
             CallName::SetVcpus,
             Some(Called::SetVcpus { domain, count }),
-            Box::new(move |machine, _| machine.set_vcpus(count)),
+            Box::new(move |machine, part| machine.set_vcpus(count, part)),
             |_| (),
         ))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_protocol::Operation;
 use persona::domain::DomainId;
 use persona::units::Bytes;
 use serde::Deserialize;
@@ -26,9 +27,27 @@ pub enum CallName {
     HotpluggableVcpus,
     /// `set_metadata`.
     SetMetadata,
+    /// What the guest's agent is asked to do with its CPUs.
+    GuestCpus,
+    /// An activation or deactivation in the guest.
+    GuestActivation,
+    /// A report that the guest's agent is asked for.
+    GuestReport,
 }
 
 impl CallName {
+    /// What an agent is asked; absent for what has no faults.
+    pub(super) const fn of_guest(operation: &Operation) -> Option<Self> {
+        match operation {
+            Operation::OnlineCpus { .. } => Some(Self::GuestCpus),
+            Operation::Activate { .. } | Operation::Deactivate { .. } => {
+                Some(Self::GuestActivation)
+            }
+            Operation::Report => Some(Self::GuestReport),
+            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
+        }
+    }
+
     /// As the trait names it.
     pub(super) const fn operation(self) -> &'static str {
         match self {
@@ -39,11 +58,15 @@ impl CallName {
             Self::SetBalloonPeriod => "set_balloon_period",
             Self::HotpluggableVcpus => "hotpluggable_vcpus",
             Self::SetMetadata => "set_metadata",
+            Self::GuestCpus => "online_cpus",
+            Self::GuestActivation => "activate",
+            Self::GuestReport => "report",
         }
     }
 }
 
-/// What goes wrong with one call.
+/// What goes wrong with one call. Of what the guest's agent is asked the answer counts as the event: lost, told twice or
+/// late.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "fault", rename_all = "kebab-case")]
 pub enum Fault {
@@ -65,7 +88,8 @@ pub enum Fault {
     },
     /// The call takes effect, but its answer comes only after the deadline.
     AnswerLost,
-    /// The call works, but the guest stops at this size of the memory device or the balloon, until it is asked again.
+    /// The call works, but the guest stops at this size of the memory device or the balloon, until it is asked again. Of
+    /// vCPUs and CPUs one fewer is switched than was asked for, whatever the size; an activation fails at its end.
     Partial {
         /// The size that it reaches, in MiB.
         reaches_mib: u64,
@@ -74,6 +98,18 @@ pub enum Fault {
     EventsLost,
     /// The call works, and the events that it leads to are told twice.
     EventsDuplicated,
+    /// The call works, and the events that it leads to are told this much later.
+    EventsLate {
+        /// How much later, in milliseconds.
+        ms: u64,
+    },
+    /// The call takes effect, and the connection breaks before the answer; it comes back after this time.
+    ConnectionLost {
+        /// How long it is away, in milliseconds.
+        ms: u64,
+    },
+    /// The call takes effect, and the domain is started anew before the answer.
+    Dies,
 }
 
 /// A call that asked for a change, or asked the emulator.

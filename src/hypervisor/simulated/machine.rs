@@ -1,19 +1,26 @@
-//! One simulated domain: what the hypervisor knows of it and how its guest follows. It changes only when it is told to
-//! and reads no clock; who waits between the steps is `simulated`.
+//! One simulated domain: what the hypervisor knows of it and how its memory follows. It changes only when it is told to
+//! and reads no clock; who waits between the steps is `simulated`. What the guest does inside is in `guest`.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use agent_protocol::Report;
 use persona::domain::DomainId;
 use persona::units::Bytes;
+use tokio::sync::watch;
 
 use super::super::tree;
 use super::super::{
     BalloonStats, DeviceChange, DomainDescription, DomainStats, HotpluggableVcpu, HypervisorEvent,
     Lifecycle, MetadataElement, RunState,
 };
+use super::Shown;
+use super::conduct::Conduct;
 use super::fault::{CallName, Fault};
+use super::guest::{Inside, Truth};
 use super::scenario::{Balloon, Domain, Unplug};
+use super::world::Power;
 
 /// How often the events of the last change are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +28,7 @@ pub(super) enum Telling {
     Once,
     Twice,
     Never,
+    Late(Duration),
 }
 
 /// How a request ends.
@@ -62,6 +70,9 @@ pub(super) struct Machine {
     pub(super) telling: Telling,
     /// Whether somebody makes the guest follow already.
     pub(super) followed: bool,
+    pub(super) inside: Inside,
+    /// For the agent in the guest, which lives and dies with it.
+    pub(super) power: watch::Sender<Power>,
 }
 
 impl Machine {
@@ -100,6 +111,11 @@ impl Machine {
         };
         let faults = scenario.faults.iter();
         Self {
+            inside: Inside::new(scenario.load, scenario.vcpus),
+            power: watch::Sender::new(Power {
+                instance: description.instance,
+                runs: description.state == RunState::Running,
+            }),
             emulator_vcpus: scenario.vcpus,
             stale: false,
             faults: faults
@@ -129,7 +145,53 @@ impl Machine {
 
     /// Time of one step of the guest.
     pub(super) fn pace(&self) -> Duration {
-        Duration::from_millis(self.scenario.guest.follow_ms)
+        let pace = Duration::from_millis(self.scenario.guest.follow_ms);
+        pace + self.inside.conduct.map_or(Duration::ZERO, Conduct::delay)
+    }
+
+    /// Lets the guest have done what it had to do until `now`.
+    pub(super) fn advance(&mut self, now: Duration) {
+        if self.description.state == RunState::Running
+            && let Some(used) = self.inside.advance(now)
+        {
+            self.memory_used = used;
+        }
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        let devices = self.description.virtio_mem.iter();
+        let asked: u64 = devices.map(|device| device.requested.0).sum();
+        let left = self.balloon_current();
+        Shown {
+            instance: self.description.instance,
+            persona: self
+                .inside
+                .active
+                .as_ref()
+                .map(|active| active.persona.clone()),
+            vcpus: self.emulator_vcpus,
+            online: self.inside.online(),
+            memory: left.saturating_add(self.virtio_mem_current()),
+            requested: self.balloon_target.saturating_add(Bytes(asked)),
+        }
+    }
+
+    /// vCPUs that the guest finds plugged.
+    pub(super) fn present(&self) -> u32 {
+        self.emulator_vcpus
+    }
+
+    /// What the guest's agent reports.
+    pub(super) fn report(&mut self, now: Duration) -> Report {
+        let memory = self
+            .balloon_current()
+            .saturating_add(self.virtio_mem_current());
+        let truth = Truth {
+            plugged: self.emulator_vcpus,
+            memory,
+            used: self.memory_used.min(memory),
+        };
+        self.inside.report(truth, now)
     }
 
     fn lifecycle(&self, change: Lifecycle) -> HypervisorEvent {
@@ -161,6 +223,10 @@ impl Machine {
             (RunState::Paused, RunState::Running) => told.push(self.lifecycle(Lifecycle::Resumed)),
             _ => {}
         }
+        self.power.send_replace(Power {
+            instance: self.description.instance,
+            runs: state == RunState::Running,
+        });
         told
     }
 
@@ -175,6 +241,7 @@ impl Machine {
         let fresh = Self::new(self.id(), scenario, instance);
         self.description = fresh.description;
         self.emulator_vcpus = fresh.emulator_vcpus;
+        self.inside.start(self.emulator_vcpus);
         self.balloon_target = fresh.balloon_target;
         self.stale = false;
         self.limits.clear();
@@ -194,7 +261,24 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn set_vcpus(&mut self, count: u32) -> (Outcome, Vec<HypervisorEvent>) {
+    /// Plugs or unplugs vCPUs; a part of it is one fewer.
+    pub(super) fn set_vcpus(
+        &mut self,
+        count: u32,
+        part: Option<Bytes>,
+    ) -> (Outcome, Vec<HypervisorEvent>) {
+        let plugged = self.description.vcpus_plugged;
+        let count = match count.cmp(&plugged) {
+            Ordering::Greater if part.is_some() => count - 1,
+            Ordering::Less if part.is_some() => count + 1,
+            _ => count,
+        };
+        let outcome = self.change_vcpus(count);
+        self.inside.unplugged(self.emulator_vcpus);
+        outcome
+    }
+
+    fn change_vcpus(&mut self, count: u32) -> (Outcome, Vec<HypervisorEvent>) {
         let refused = |words: &str| (Outcome::Refused(words.into()), Vec::new());
         if let Err(outcome) = self.runs() {
             return (outcome, Vec::new());
@@ -279,7 +363,9 @@ impl Machine {
             return Outcome::Refused("requested size must be a multiple of the block size".into());
         }
         device.requested = requested;
-        match limit {
+        let half =
+            Bytes(device.current.0.midpoint(requested.0) / device.block.0.max(1) * device.block.0);
+        match limit.or(self.goes_half_way().then_some(half)) {
             Some(limit) => self.limits.insert(alias.to_owned(), limit),
             None => self.limits.remove(alias),
         };
@@ -297,8 +383,13 @@ impl Machine {
             );
         }
         self.balloon_target = target.min(self.description.memory_boot);
-        self.balloon_limit = limit;
+        let half = Bytes(self.balloon_current().0.midpoint(self.balloon_target.0));
+        self.balloon_limit = limit.or(self.goes_half_way().then_some(half));
         Outcome::Done
+    }
+
+    fn goes_half_way(&self) -> bool {
+        self.inside.conduct == Some(Conduct::Partly)
     }
 
     pub(super) fn set_balloon_period(&mut self, period: Duration) -> Outcome {
@@ -362,6 +453,10 @@ impl Machine {
             RunState::Paused => return (Progress::Moving, Vec::new()),
             RunState::Off | RunState::Other => return (Progress::Arrived, Vec::new()),
         }
+        if let Some(Conduct::RefusesMemory | Conduct::Hangs) = self.inside.conduct {
+            // It goes on when the guest behaves again.
+            return (Progress::Arrived, Vec::new());
+        }
         let domain = self.id();
         let mut told = Vec::new();
         for index in 0..self.description.virtio_mem.len() {
@@ -417,7 +512,7 @@ impl Machine {
     }
 
     /// Figures as the bulk call gives them. `now` is the time since the epoch of Unix.
-    pub(super) fn stats(&self, now: Duration) -> Option<DomainStats> {
+    pub(super) fn stats(&mut self, now: Duration) -> Option<DomainStats> {
         if self.description.state == RunState::Off {
             return None;
         }
@@ -435,6 +530,7 @@ impl Machine {
             balloon.major_faults = Some(0);
             balloon.swap_in = Some(Bytes(0));
             balloon.rss = Some(self.memory_used);
+            balloon = self.inside.claim_balloon(balloon, now.as_secs());
         }
         Some(DomainStats {
             vcpus_plugged: Some(self.description.vcpus_plugged),

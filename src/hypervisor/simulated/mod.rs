@@ -1,37 +1,54 @@
 //! A hypervisor in memory, for tests on a private bus and for `virt-personad --simulate`: domains of a scenario whose
 //! guests follow what is asked of them, calls with the same lanes and deadlines as the real one's, and faults on order.
-//! It runs nothing and touches nothing of the host. What it cannot show is what only a real library does: see `libvirt`.
+//! It runs nothing and touches nothing of the host but the sockets of its agents. What it cannot show is what only a real
+//! library does: see `libvirt`.
+//!
+//! ```text
+//! scenario -> world (domains, connection, time) <- calls (the trait, with fault) <- the daemon
+//!                    machine (what the hypervisor knows) - guest (what is inside: load, conduct) <- agent <- the channel
+//! ```
+//!
+//! All that waits does so in tasks of the run time in which it was opened, on that run time's clock.
 
+mod agent;
 mod calls;
+mod conduct;
 mod fault;
+mod guest;
+mod load;
 mod machine;
 mod scenario;
+mod world;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use persona::domain::DomainId;
 use persona::units::Bytes;
-use tokio::sync::mpsc::UnboundedSender;
 
+pub use self::conduct::{Conduct, Spell};
 pub use self::fault::{CallName, Called, Fault};
+pub use self::load::{Curve, Load};
 pub use self::scenario::{
-    Balloon, Device, Domain, Guest, Host, Planned, Scenario, ScenarioError, Unplug,
+    Agent, Balloon, Device, Domain, Guest, Host, Planned, Scenario, ScenarioError, Unplug,
 };
 
-use self::machine::{Machine, Progress, Telling};
+use self::world::World;
 use super::queue::Queue;
-use super::{Events, HypervisorEvent, Lifecycle, MetadataElement, RunState};
+use super::{Events, HypervisorEvent, Lifecycle, MetadataElement, RunState, VcpuMeter, VcpuTimes};
 
 /// The hypervisor, and the handle by which a test moves it.
+#[derive(Debug)]
 pub struct Simulated {
     world: Arc<World>,
-    queue: Queue<Lane>,
+    queue: Arc<Queue<Lane>>,
     deadline: Duration,
+    /// Nothing is answered any more.
+    cut: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,140 +57,105 @@ enum Lane {
     Change(DomainId),
 }
 
-/// What the calls' threads and the guests share.
-struct World {
-    state: Mutex<State>,
-    events: UnboundedSender<HypervisorEvent>,
+/// What a domain has at the moment, whatever anybody says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Number of the running instance.
+    pub instance: Option<u32>,
+    /// vCPUs in the emulator.
+    pub vcpus: u32,
+    /// CPUs online in the guest.
+    pub online: u32,
+    /// Memory plugged and left by the balloon.
+    pub memory: Bytes,
+    /// Memory that was asked for.
+    pub requested: Bytes,
+    /// The persona that is active in the guest.
+    pub persona: Option<String>,
 }
 
-struct State {
-    host: Host,
-    machines: BTreeMap<DomainId, Machine>,
-    connected: bool,
-    calls: Vec<Called>,
-    /// The number of the next instance that starts.
-    instance: u32,
-    /// How many domains there have been, for UUIDs of their own.
-    domains: u64,
-}
-
-/// Starts a simulated hypervisor; `Connected` is told at once.
+/// Starts a simulated hypervisor; `Connected` is told at once. Must be called within a tokio run time, which it uses from
+/// then on.
 pub fn open(scenario: Scenario) -> (Arc<Simulated>, Events) {
-    let (events, receiver) = tokio::sync::mpsc::unbounded_channel();
     let deadline = scenario.deadline();
+    let (world, events) = World::open(scenario);
     let simulated = Simulated {
-        world: Arc::new(World {
-            state: Mutex::new(State {
-                host: scenario.host,
-                machines: BTreeMap::new(),
-                connected: true,
-                calls: Vec::new(),
-                instance: 1,
-                domains: 0,
-            }),
-            events,
-        }),
-        queue: Queue::new(),
+        world,
+        queue: Arc::new(Queue::new()),
         deadline,
+        cut: AtomicBool::new(false),
     };
-    {
-        let mut state = simulated.world.lock();
-        for domain in scenario.domains {
-            state.add(domain);
-        }
-        simulated.world.tell(&state, HypervisorEvent::Connected);
-    }
-    (Arc::new(simulated), receiver)
+    (Arc::new(simulated), events)
 }
 
-impl State {
-    fn add(&mut self, domain: Domain) -> DomainId {
-        self.domains += 1;
-        let id = domain.id.unwrap_or_else(|| {
-            let mut id = *b"\0\0\0\0\0\0\x40\0\x80\0\0\0\0\0\0\0";
-            // The last eight bytes carry the number; their first marks the variant of a UUID.
-            for (byte, part) in id[8..].iter_mut().zip(self.domains.to_be_bytes()) {
-                *byte |= part;
-            }
-            DomainId(id)
-        });
-        let machine = Machine::new(id, domain, self.instance);
-        self.instance += 1;
-        self.machines.insert(id, machine);
-        id
-    }
-}
-
-impl World {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that failed while it held the lock has its own report.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells an event if anybody is connected to hear it.
-    fn tell(&self, state: &State, event: HypervisorEvent) {
-        if state.connected {
-            // A receiver that is gone means that the daemon ends.
-            let _ = self.events.send(event);
-        }
-    }
-
-    fn tell_all(&self, state: &State, telling: Telling, events: Vec<HypervisorEvent>) {
-        for event in events {
-            match telling {
-                Telling::Never => {}
-                Telling::Once => self.tell(state, event),
-                Telling::Twice => {
-                    self.tell(state, event.clone());
-                    self.tell(state, event);
-                }
-            }
-        }
-    }
-
-    /// Makes the guest follow, on a thread that ends when the guest has arrived or the hypervisor is gone.
-    fn follow(self: &Arc<Self>, state: &mut State, domain: DomainId) {
-        let Some(machine) = state.machines.get_mut(&domain) else {
-            return;
-        };
-        if std::mem::replace(&mut machine.followed, true) {
-            return;
-        }
-        let pace = machine.pace();
-        let world = Arc::downgrade(self);
-        let step = move || {
-            loop {
-                std::thread::sleep(pace);
-                let Some(world) = world.upgrade() else { return };
-                let mut state = world.lock();
-                let Some(machine) = state.machines.get_mut(&domain) else {
-                    return;
-                };
-                let (progress, events) = machine.step();
-                machine.followed = progress == Progress::Moving;
-                let telling = machine.telling;
-                world.tell_all(&state, telling, events);
-                if progress == Progress::Arrived {
-                    return;
-                }
-            }
-        };
-        let started = std::thread::Builder::new().name("guest".into()).spawn(step);
-        if started.is_err() {
-            machine.followed = false;
-        }
+impl VcpuMeter for Simulated {
+    fn vcpu_times(&self, domain: DomainId) -> Option<Vec<VcpuTimes>> {
+        let now = self.world.now();
+        let mut state = self.world.lock();
+        let machine = state.machines.get_mut(&domain)?;
+        machine.advance(now);
+        machine.inside.times(machine.description.vcpus_plugged)
     }
 }
 
 impl Simulated {
+    /// Another handle on the same world, for a program that shall be killed with [`Simulated::cut`].
+    pub fn handle(&self) -> Arc<Self> {
+        Arc::new(Self {
+            world: self.world.clone(),
+            queue: self.queue.clone(),
+            deadline: self.deadline,
+            cut: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on nothing that was asked through this handle is answered, and nothing more is done through it: whoever
+    /// has it takes no further step. What is under way in the world goes on.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns at once, or never when this handle was cut.
+    async fn connected(&self) {
+        if self.cut.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Gives the guest something else to do.
+    pub fn set_load(&self, domain: DomainId, load: Load) {
+        let now = self.world.now();
+        if let Some(machine) = self.world.lock().machines.get_mut(&domain) {
+            machine.advance(now);
+            machine.inside.set_load(load);
+        }
+    }
+
     /// Starts, stops, pauses or resumes a domain, as a person would.
     pub fn set_state(&self, domain: DomainId, state: RunState) {
-        let mut world = self.world.lock();
-        let instance = world.instance;
-        world.instance += 1;
-        if let Some(machine) = world.machines.get_mut(&domain) {
-            let events = machine.set_state(state, instance);
-            self.world.tell_all(&world, Telling::Once, events);
+        self.world.set_state(domain, state);
+    }
+
+    /// Stops a domain and starts it anew, as a power cut of the guest would.
+    pub fn restart(&self, domain: DomainId) {
+        self.world.restart(domain);
+    }
+
+    /// From now on the guest behaves like this; as it should with `None`.
+    pub fn behave(&self, domain: DomainId, conduct: Option<Conduct>) {
+        self.world.behave(domain, conduct);
+    }
+
+    /// What a domain has, by the simulated world itself.
+    pub fn shown(&self, domain: DomainId) -> Option<Shown> {
+        let state = self.world.lock();
+        state.machines.get(&domain).map(machine::Machine::shown)
+    }
+
+    /// The faults of a domain that are still to come are forgotten.
+    pub fn forget_faults(&self, domain: DomainId) {
+        if let Some(machine) = self.world.lock().machines.get_mut(&domain) {
+            machine.faults.clear();
         }
     }
 
@@ -233,7 +215,7 @@ impl Simulated {
     pub fn add_domain(&self, domain: Domain) -> DomainId {
         let mut world = self.world.lock();
         let starts = domain.state != RunState::Off;
-        let id = world.add(domain);
+        let id = self.world.add(&mut world, domain);
         let changes = [
             Some(Lifecycle::Defined),
             starts.then_some(Lifecycle::Started),
@@ -266,7 +248,7 @@ impl Simulated {
     pub fn set_vcpus_by_hand(&self, domain: DomainId, count: u32) {
         if let Some(machine) = self.world.lock().machines.get_mut(&domain) {
             // A person who asks for what cannot be changes nothing.
-            let _ = machine.set_vcpus(count);
+            let _ = machine.set_vcpus(count, None);
         }
     }
 
@@ -278,21 +260,11 @@ impl Simulated {
 
     /// Loses the connection: calls fail and events are lost until [`Simulated::reconnect`]. Guests go on.
     pub fn disconnect(&self, reason: &str) {
-        let mut world = self.world.lock();
-        let event = HypervisorEvent::Disconnected {
-            reason: reason.into(),
-        };
-        self.world.tell(&world, event);
-        world.connected = false;
+        self.world.disconnect(reason);
     }
 
     /// Has the connection again, as after a restart of the library's daemon.
     pub fn reconnect(&self) {
-        let mut world = self.world.lock();
-        world.connected = true;
-        for machine in world.machines.values_mut() {
-            machine.resynchronise();
-        }
-        self.world.tell(&world, HypervisorEvent::Connected);
+        self.world.reconnect();
     }
 }

@@ -15,7 +15,10 @@
 //! tags = ["web"]
 //! virtio_mem = [{ alias = "virtiomem0", size_mib = 1024 }]
 //! disks = [{ target = "vda", reads_per_s = 200, writes_per_s = 50 }]
-//! guest = { memory_used_mib = 200, unplug = "times-out" }
+//! agent_channel = "/tmp/sim/web.sock"
+//! guest = { agent = "simulated", unplug = "times-out" }
+//! load = { cpu = { curve = "sine", low = 0.2, high = 3.0, period_s = 600 }, memory = { curve = "constant", value = 200 } }
+//! spells = [{ from_s = 60, until_s = 120, how = "claims-cpus" }]
 //! faults = [{ call = "set-vcpus", fault = "refuse", message = "no" }]
 //! ```
 
@@ -27,7 +30,9 @@ use persona::units::Bytes;
 use serde::Deserialize;
 
 use super::super::{Acceleration, DiskCounters, DiskStats, HostFacts, RunState, VirtioMem};
+use super::conduct::Spell;
 use super::fault::{CallName, Fault};
+use super::load::Load;
 
 /// A host and its domains.
 #[derive(Clone, Debug, Deserialize)]
@@ -112,6 +117,12 @@ pub struct Domain {
     /// How its guest behaves.
     #[serde(default)]
     pub guest: Guest,
+    /// What its guest has to do over time.
+    #[serde(default)]
+    pub load: Load,
+    /// When its guest misbehaves. Spells that overlap end with the end of the first.
+    #[serde(default)]
+    pub spells: Vec<Spell>,
     /// What goes wrong, in order; each once.
     #[serde(default)]
     pub faults: Vec<Planned>,
@@ -170,6 +181,19 @@ pub struct Guest {
     pub follow_ms: u64,
     /// How the unplug of a vCPU ends.
     pub unplug: Unplug,
+    /// Who answers on the agent's channel.
+    pub agent: Agent,
+}
+
+/// Who answers on the agent's channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agent {
+    /// Nobody, or somebody from outside: the real agent can be started on the socket.
+    #[default]
+    None,
+    /// An agent in the simulated guest, on the socket that `agent_channel` names.
+    Simulated,
 }
 
 /// How the unplug of a vCPU ends.
@@ -211,6 +235,7 @@ impl Default for Guest {
             memory_used_mib: 0,
             follow_ms: 20,
             unplug: Unplug::default(),
+            agent: Agent::default(),
         }
     }
 }
@@ -258,6 +283,12 @@ pub enum ScenarioError {
         #[source]
         source: toml::de::Error,
     },
+    /// An agent without a channel.
+    #[error("the domain {domain} has a simulated agent and no `agent_channel` for its socket")]
+    NoChannel {
+        /// Which domain.
+        domain: String,
+    },
 }
 
 impl Scenario {
@@ -265,9 +296,17 @@ impl Scenario {
     ///
     /// # Errors
     ///
-    /// [`ScenarioError::Parse`], with line and column in its source.
+    /// [`ScenarioError::Parse`], with line and column in its source, and [`ScenarioError::NoChannel`].
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        toml::from_str(text).map_err(|source| ScenarioError::Parse { source })
+        let scenario: Self =
+            toml::from_str(text).map_err(|source| ScenarioError::Parse { source })?;
+        let mut domains = scenario.domains.iter();
+        match domains.find(|domain| domain.lacks_channel()) {
+            Some(domain) => Err(ScenarioError::NoChannel {
+                domain: domain.name.clone(),
+            }),
+            None => Ok(scenario),
+        }
     }
 
     /// Reads a scenario file.
@@ -286,6 +325,12 @@ impl Scenario {
     /// How long a call may take.
     pub(super) fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl Domain {
+    fn lacks_channel(&self) -> bool {
+        self.guest.agent == Agent::Simulated && self.agent_channel.is_none()
     }
 }
 

@@ -300,3 +300,13 @@ async fn tags_written_through_the_hypervisor_are_described() {
     simulated.set_metadata(web, tags, None).await.unwrap();
     assert_eq!(simulated.describe(web).await.unwrap().tags, [""; 0]);
 }
+
+#[tokio::test]
+async fn who_was_cut_off_gets_no_answer_and_others_do() {
+    let (simulated, _events, web) = opened().await;
+    let handle = simulated.handle();
+    handle.cut();
+    let silence = tokio::time::timeout(Duration::from_millis(20), handle.set_vcpus(web, 2)).await;
+    assert!(silence.is_err(), "{silence:?}");
+    assert_eq!(simulated.describe(web).await.unwrap().vcpus_plugged, 1);
+}
