@@ -32,6 +32,8 @@ pub struct Config {
     pub memory: MemorySection,
     /// The record of what was decided and done.
     pub audit: AuditSection,
+    /// What is measured of the effects of actions.
+    pub effects: EffectsSection,
 }
 
 /// `[hypervisor]`
@@ -215,6 +217,36 @@ impl Default for AuditSection {
     }
 }
 
+/// `[effects]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EffectsSection {
+    /// Seconds before and after an action over which its metrics are averaged.
+    pub window_s: u64,
+    /// Seconds after an action that count for neither side.
+    pub settle_s: u64,
+}
+
+impl Default for EffectsSection {
+    fn default() -> Self {
+        let timing = planner::impact::Timing::default();
+        Self {
+            window_s: timing.window.as_secs(),
+            settle_s: timing.settle.as_secs(),
+        }
+    }
+}
+
+impl EffectsSection {
+    /// As the planner has it.
+    pub fn timing(&self) -> planner::impact::Timing {
+        planner::impact::Timing {
+            window: Duration::from_secs(self.window_s),
+            settle: Duration::from_secs(self.settle_s),
+        }
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -365,6 +397,18 @@ impl Config {
             "audit.records",
             self.audit.records.to_string(),
             "100 to 100000000",
+        )?;
+        check(
+            (1..=3600).contains(&self.effects.window_s),
+            "effects.window_s",
+            self.effects.window_s.to_string(),
+            "1 to 3600",
+        )?;
+        check(
+            self.effects.settle_s <= 600,
+            "effects.settle_s",
+            self.effects.settle_s.to_string(),
+            "0 to 600",
         )
     }
 }

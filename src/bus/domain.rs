@@ -268,12 +268,14 @@ impl Domain {
 
     /// The whole domain at one moment: `id`, `name`, `instance`, `state`, `tags`, `persona` (as ActivePersona),
     /// `activation`, `vcpus`, `memory`, `agent` (with `last_seen_ms`), `last_decision`, `holds`, `problems` as the
-    /// properties, and `readings` (each with `metric`, `value`, `unit`, `source`, `age_ms`). There are no options.
+    /// properties, `readings` (each with `metric`, `value`, `unit`, `source`, `age_ms`), and `effects` as its persona has
+    /// them. There are no options.
     #[zbus(out_args("status"))]
     async fn status(&self, options: HashMap<String, OwnedVariant>) -> Result<Dict, Failure> {
         Options::new(options).finish()?;
         let view = self.calls.view();
-        Ok(to_dict(view.domain_named(&self.name_for_daemon())?))
+        let domain = view.domain_named(&self.name_for_daemon())?;
+        Ok(to_dict(&view.status(domain)))
     }
 
     /// The UUID.

@@ -81,6 +81,9 @@ pub(super) fn changed(
     if old.domains != new.domains {
         changed.insert("Domains", new.domains.clone().into());
     }
+    if old.effects != new.effects {
+        changed.insert("Effects", to_dicts(&new.effects).into());
+    }
     changed
 }
 
@@ -168,5 +171,13 @@ impl Persona {
     #[zbus(property)]
     async fn domains(&self) -> fdo::Result<Vec<String>> {
         self.read(|persona| persona.domains.clone())
+    }
+
+    /// What the actions of its rules did to the metrics that it prioritises, each with `rule`, `metric`, `unit`,
+    /// `actions`, `before`, `change`, `margin` (95 % confidence, absent after a single action) and `confidence` (80, 90,
+    /// 95 or 99 percent that it changes at all, absent below). Advisory.
+    #[zbus(property)]
+    async fn effects(&self) -> fdo::Result<Vec<Dict>> {
+        self.read(|persona| to_dicts(&persona.effects))
     }
 }

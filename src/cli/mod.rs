@@ -244,7 +244,7 @@ async fn talk(common: &Common, verb: Verb, screen: &mut Screen) -> Result<Ended,
             remove,
         } => {
             let tags = if add.is_empty() && remove.is_empty() {
-                client.status(&domain).await?.tags
+                client.status(&domain).await?.domain.tags
             } else {
                 client.tag(&domain, &add, &remove).await?
             };

@@ -29,6 +29,7 @@ pub(super) async fn until_active(
                 other => Some(other?),
             };
             if let Some(status) = status {
+                let status = status.domain;
                 progress.show(&status)?;
                 if let Some(end) = end_of(&applied, &status) {
                     return end.map(|()| AppliedView {

@@ -18,7 +18,7 @@ pub(super) async fn watch(
 ) -> Result<(), CliError> {
     let mut watch = client.watch().await?;
     let domain = match domain {
-        Some(name) => Some(client.status(&name).await?.id),
+        Some(name) => Some(client.status(&name).await?.domain.id),
         None => None,
     };
     let mut notes = Screen::stderr();

@@ -403,6 +403,7 @@ impl Daemon {
                 self.observer.set_period(config.tick.interval());
                 self.policy = config.policy();
                 self.hands.settings = tick::settings(&config);
+                self.impacts.open.set_timing(config.effects.timing());
                 self.config = config;
                 self.problems.remove("configuration");
                 let note = if restart {

@@ -21,6 +21,7 @@ mod event;
 mod explain;
 mod follow;
 mod happened;
+mod impacts;
 mod message;
 mod personas;
 mod requests;
@@ -120,6 +121,7 @@ pub struct Daemon {
     host_readings: Option<HostReadings>,
     domains: BTreeMap<DomainId, Tracked>,
     state: State,
+    impacts: impacts::Measurements,
     ledger: Option<planner::report::HostReport>,
     ticks: u64,
     overruns: u64,
@@ -177,7 +179,10 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let policy = parts.config.policy();
     let carried =
         tick::carried_state(&parts.store, &policy, clock.now()).map_err(DaemonError::Store)?;
+    let mut impacts = impacts::Measurements::stored(&parts.store).map_err(DaemonError::Store)?;
+    impacts.open.set_timing(parts.config.effects.timing());
     let mut daemon = Daemon {
+        impacts,
         policy,
         clock,
         started: clock.now(),

@@ -236,6 +236,7 @@ impl Daemon {
                     domains: bound
                         .map(|tracked| tracked.description.name.clone())
                         .collect(),
+                    effects: self.impacts.views(name.as_str()),
                 },
             );
         }

@@ -103,6 +103,7 @@ impl Daemon {
             let plan = self.plan(budget, now);
             self.begin_plan(plan, now);
         }
+        self.measure_impacts(now);
         self.publish();
         if began.elapsed() > self.config.tick.interval() {
             self.overruns += 1;
@@ -226,6 +227,7 @@ impl Daemon {
             );
             entries.push(self.entry(AuditKind::Drift, Some(drift.domain), &text, json(drift)));
             touched.push(drift.domain);
+            self.impacts.open.disturb(drift.domain, now);
         }
         for stall in &plan.stalls {
             let text = format!(
@@ -243,6 +245,7 @@ impl Daemon {
         }
         for step in &plan.steps {
             self.state.begin(step, now);
+            self.impacts.open.begin(step, now);
             touched.push(step.domain);
             let line = plan
                 .reports
@@ -306,6 +309,7 @@ impl Daemon {
             .map(|domain| domain.snapshot(now, 1).asked(resource));
         self.state
             .finish(&outcome.step, outcome.ending, asked, &self.policy, now);
+        self.impacts.open.end(&outcome.step, outcome.ending, now);
         let text = outcome.sentence();
         let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
         self.keep_states(&[id], vec![entry]);

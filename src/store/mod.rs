@@ -67,11 +67,13 @@ pub enum Tree {
     Meta,
     /// Texts that tags lay over personas, by digest.
     Overrides,
+    /// What the actions of rules did to metrics.
+    Impacts,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -81,6 +83,7 @@ impl Tree {
         Self::Audit,
         Self::Meta,
         Self::Overrides,
+        Self::Impacts,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -95,6 +98,7 @@ impl Tree {
             Self::Audit => 7,
             Self::Meta => 8,
             Self::Overrides => 9,
+            Self::Impacts => 10,
         }
     }
 
@@ -109,7 +113,8 @@ impl Tree {
             | Self::Planner
             | Self::Audit
             | Self::Meta
-            | Self::Overrides => 1,
+            | Self::Overrides
+            | Self::Impacts => 1,
         }
     }
 }
@@ -126,6 +131,7 @@ impl fmt::Display for Tree {
             Self::Audit => "the audit trail",
             Self::Meta => "the counters",
             Self::Overrides => "the overrides",
+            Self::Impacts => "what actions did",
         })
     }
 }

@@ -4,8 +4,10 @@
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
+use super::EffectView;
+
 /// One stored persona.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PersonaView {
     /// Its name.
     pub name: String,
@@ -29,6 +31,9 @@ pub struct PersonaView {
     /// Names of the domains that are bound to it.
     #[serde(default)]
     pub domains: Vec<String>,
+    /// What the actions of its rules did to the metrics that it prioritises.
+    #[serde(default)]
+    pub effects: Vec<EffectView>,
 }
 
 /// A fragment of a document that a tag lays over personas.

@@ -20,6 +20,7 @@ pub use self::domain::{
     ActivationState, ActivationView, AgentState, AgentView, BoundPersona, DecisionView, DomainView,
     HoldView, MemoryMechanism, MemoryView, Origin, OutcomeWord, ReadingView, Resource, VcpuView,
 };
+pub use self::effect::{EffectView, StatusView};
 pub use self::explain::{
     ActionView, AppliedView, ClampView, ExplainView, LookedView, PlanLine, PlanView, ResourceView,
     RuleState, RuleView, TruthWord,
@@ -32,6 +33,7 @@ pub use self::record::{AuditRecordView, AuditView};
 
 mod catalog;
 mod domain;
+mod effect;
 mod explain;
 mod host;
 mod record;
@@ -51,6 +53,16 @@ pub struct View {
 }
 
 impl View {
+    /// A domain with what its persona's rules have done.
+    pub fn status(&self, domain: &DomainView) -> StatusView {
+        let bound = domain.persona.as_ref();
+        let persona = bound.and_then(|bound| self.personas.get(&bound.name));
+        StatusView {
+            domain: domain.clone(),
+            effects: persona.map_or_else(Vec::new, |persona| persona.effects.clone()),
+        }
+    }
+
     /// A view of a daemon that has seen nothing yet.
     pub fn empty(manager: ManagerView) -> Self {
         Self {

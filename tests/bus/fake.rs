@@ -14,11 +14,11 @@ use virt_persona::hypervisor::RunState;
 use virt_persona::view::{
     ActivationState, ActivationView, AgentState, AgentView, AppliedView, AuditRecordView,
     AuditView, BoundPersona, Change, CheckState, CheckView, ClampView, DecisionView, DoctorView,
-    DocumentFormat, DocumentView, DomainView, EffectiveValueView, EffectiveView, ExplainView,
-    FragmentView, HostState, HostView, HypervisorState, HypervisorView, LookedView, ManagerView,
-    MappedView, MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord,
-    PersonaView, PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView, RuleState,
-    RuleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    DocumentFormat, DocumentView, DomainView, EffectView, EffectiveValueView, EffectiveView,
+    ExplainView, FragmentView, HostState, HostView, HypervisorState, HypervisorView, LookedView,
+    ManagerView, MappedView, MappingView, MemoryMechanism, MemoryView, Origin, OriginView,
+    OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView,
+    RuleState, RuleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -512,6 +512,16 @@ pub(crate) fn persona(name: &str) -> PersonaView {
         digest: "d2".repeat(32),
         default: false,
         domains: Vec::new(),
+        effects: vec![EffectView {
+            rule: "grow".to_owned(),
+            metric: "cpu.utilization".to_owned(),
+            unit: Unit::Percent,
+            actions: 7,
+            before: 91.25,
+            change: -31.5,
+            margin: Some(4.25),
+            confidence: Some(99),
+        }],
     }
 }
 

@@ -129,6 +129,7 @@ fn change_everything(view: &mut View) {
     persona.digest = "d3".repeat(32);
     persona.default = true;
     persona.domains.push("db".to_owned());
+    persona.effects.clear();
     let domain = view.domains.get_mut(&WEB).expect("the domain");
     domain.name = "web2".to_owned();
     domain.state = RunState::Paused;

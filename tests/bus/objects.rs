@@ -145,7 +145,7 @@ async fn the_views_survive_the_bus_as_they_were() {
     for name in ["web".to_owned(), "3".to_owned(), WEB.to_string()] {
         assert_eq!(
             client.status(&name).await.expect("a domain"),
-            view.domains[&WEB]
+            view.status(&view.domains[&WEB])
         );
     }
     let audit = client.audit(None, None, 10).await.expect("the audit");

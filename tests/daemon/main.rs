@@ -11,6 +11,7 @@ mod stage;
 
 mod control;
 mod crash;
+mod effects;
 mod events;
 mod layers;
 mod life;

@@ -103,7 +103,7 @@ impl Stage {
         let path: PathBuf = self.folder.path().join("config.toml");
         let folder = self.folder.path().display();
         let text = format!(
-            "[paths]\nstate = '{folder}/{state}'\nrun = '{folder}/run'\n[tick]\ninterval_ms = 100\nslow_interval_ms = 1000\ntelemetry_ms = 200\n[memory]\ndeadline_s = 2\n"
+            "[paths]\nstate = '{folder}/{state}'\nrun = '{folder}/run'\n[tick]\ninterval_ms = 100\nslow_interval_ms = 1000\ntelemetry_ms = 200\n[memory]\ndeadline_s = 2\n[effects]\nwindow_s = 6\nsettle_s = 0\n"
         );
         std::fs::write(&path, text).unwrap();
         let config = Config::read(&path).unwrap();

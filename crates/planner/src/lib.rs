@@ -18,6 +18,7 @@
 //! settle      claims -> what is granted and given, as steps, with every limit noted
 //! plan        the whole pass, and the steps to take: decreases first
 //! report      why: what every rule saw and what bound every decision
+//! impact      what actions did to the metrics that matter; no stage of a plan looks at it
 //! ```
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod relief;
 
 pub mod arbitrate;
 mod donate;
+pub mod impact;
 mod ledger;
 pub mod others;
 pub mod plan;

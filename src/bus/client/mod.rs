@@ -20,7 +20,7 @@ use super::{BusChoice, names};
 use crate::view::{
     AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView, EffectiveView,
     ExplainView, FragmentView, HostView, HypervisorView, ManagerView, MappedView, MappingView,
-    PersonaView, PlanView, ProblemView, StoredView, VersionView,
+    PersonaView, PlanView, ProblemView, StatusView, StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -139,7 +139,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn status(&self, domain: &str) -> Answer<DomainView> {
+    pub async fn status(&self, domain: &str) -> Answer<StatusView> {
         let path = self.domain_path(domain).await?;
         self.view(&path, names::DOMAIN, "Status", &(Given::new(),))
             .await

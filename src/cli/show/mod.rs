@@ -15,9 +15,10 @@ use super::screen::{Cell, Screen, Style, Table, clean};
 use super::time;
 use crate::view::{
     ActivationState, ActivationView, AgentState, AppliedView, AuditRecordView, AuditView,
-    BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, EffectiveView,
-    ExplainView, FragmentView, MappedView, MappingView, MemoryView, Origin, PersonaView, PlanView,
-    ProblemView, ReadingView, Resource, StoredView, TruthWord, VcpuView, VersionView,
+    BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, EffectView,
+    EffectiveView, ExplainView, FragmentView, MappedView, MappingView, MemoryView, Origin,
+    PersonaView, PlanView, ProblemView, ReadingView, Resource, StatusView, StoredView, TruthWord,
+    VcpuView, VersionView,
 };
 
 /// Prints a view as JSON or by its function.
@@ -168,7 +169,8 @@ fn bounds<T: std::fmt::Display>(least: Option<T>, most: Option<T>) -> String {
 }
 
 /// `status`.
-pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()> {
+pub(super) fn status(screen: &mut Screen, status: &StatusView) -> io::Result<()> {
+    let domain = &status.domain;
     let vcpus = &domain.vcpus;
     let memory = &domain.memory;
     let mut table = Table::new(&[]);
@@ -252,7 +254,35 @@ pub(super) fn status(screen: &mut Screen, domain: &DomainView) -> io::Result<()>
         screen.line("")?;
         readings(screen, &domain.readings)?;
     }
+    if !status.effects.is_empty() {
+        screen.line("")?;
+        effects(screen, &status.effects)?;
+    }
     Ok(())
+}
+
+/// What the rules of a persona have done so far.
+fn effects(screen: &mut Screen, effects: &[EffectView]) -> io::Result<()> {
+    let mut table = Table::new(&["RULE", "METRIC", "BEFORE", "CHANGE", "ACTIONS", "SURE"]);
+    for effect in effects {
+        let EffectView { change, unit, .. } = effect;
+        let sign = if *change < 0.0 { "-" } else { "+" };
+        let margin = effect.margin.map_or_else(String::new, |margin| {
+            format!(" ± {}", quantity(margin, *unit))
+        });
+        table.row(vec![
+            Cell::new(&effect.rule),
+            Cell::new(&effect.metric),
+            Cell::new(quantity(effect.before, *unit)),
+            Cell::new(format!("{sign}{}{margin}", quantity(change.abs(), *unit))),
+            Cell::new(effect.actions.to_string()),
+            match effect.confidence {
+                Some(percent) => Cell::new(format!("{percent} %")),
+                None => Cell::styled(Style::Dim, "no"),
+            },
+        ]);
+    }
+    screen.table(&table)
 }
 
 fn agent(domain: &DomainView) -> String {
@@ -293,7 +323,8 @@ fn quantity(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Percent => format!("{value:.1} %"),
         Unit::Bytes => bytes(value),
-        Unit::Count => format!("{value}"),
+        Unit::Count if value.fract() == 0.0 => format!("{value}"),
+        Unit::Count => format!("{value:.2}"),
         Unit::Duration => format!("{:.1} ms", value * 1000.0),
         Unit::PerSecond => format!("{value:.1} /s"),
         Unit::BitsPerSecond => format!("{:.1} Mbit/s", value / 1e6),

@@ -66,6 +66,7 @@ impl Daemon {
         self.catalog
             .delete(&mut batch, &name, deletion)
             .map_err(|error| self.named(error))?;
+        self.forget_impacts(name.as_str(), &mut batch);
         let text = format!("{} deleted persona {name}", caller.name);
         let entry = self.entry(AuditKind::Catalogue, None, &text, serde_json::Value::Null);
         self.commit(batch, vec![entry]).map_err(refusal)?;

@@ -1,6 +1,6 @@
-//! Which resource a persona fights for first, by its `priority_metrics`. It only moves a domain's weight from one
-//! resource to the other, so that no document gains by what it says about itself: the two weights keep their sum where
-//! the shares are alike. The planner asks where both resources are short and a domain wants both.
+//! What `priority_metrics` come to: which metrics matter, and which resource a persona fights for first. The latter only
+//! moves a domain's weight from one resource to the other, so that no document gains by what it says about itself: the
+//! two weights keep their sum where the shares are alike. The planner asks where both resources are short and a domain wants both.
 
 use std::collections::BTreeMap;
 
@@ -67,6 +67,41 @@ impl Preference {
     }
 }
 
+/// Metrics that are watched for one persona at most.
+const MOST_WATCHED: usize = 16;
+
+impl Persona {
+    /// The metrics that the persona prioritises, the weightiest first: members of groups for their groups; where the
+    /// document is silent, those of the group `performance`. What applications measure is not among them.
+    pub fn prioritised_metrics(&self) -> Vec<Metric> {
+        let silent = PriorityMetrics {
+            weights: BTreeMap::from([("performance".to_owned(), 1.0)]),
+        };
+        let priorities = if self.priorities.is_empty() {
+            &silent
+        } else {
+            &self.priorities
+        };
+        let mut names: Vec<(&str, f64)> = priorities
+            .iter()
+            .filter(|(_, weight)| *weight > 0.0)
+            .collect();
+        names.sort_by(|one, other| other.1.total_cmp(&one.1));
+        let mut metrics = Vec::new();
+        for (name, _) in names {
+            for metric in members(name, &self.metric_groups)
+                .into_iter()
+                .flat_map(str::parse)
+            {
+                if !metrics.contains(&metric) && metrics.len() < MOST_WATCHED {
+                    metrics.push(metric);
+                }
+            }
+        }
+        metrics
+    }
+}
+
 /// What a name of `priority_metrics` stands for: a group of the document, a built-in one, or a metric.
 fn members<'a>(name: &'a str, groups: &'a BTreeMap<String, Vec<String>>) -> Vec<&'a str> {
     if let Some(group) = groups.get(name) {
@@ -101,6 +136,38 @@ fn served_by(metric: Metric) -> Option<Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Format, SourceText};
+
+    #[test]
+    fn the_weightiest_metrics_come_first_and_groups_stand_for_their_members() {
+        let cases = [
+            (
+                "{}",
+                "cpu.utilization memory.utilization disk.latency network.latency",
+            ),
+            (
+                "{cost: 0.2, memory.pressure: 0.8}",
+                "memory.pressure vcpu.count memory.size",
+            ),
+            ("{mine: 1}", "cpu.steal memory.pressure"),
+            ("{guest.app.orders: 1}", ""),
+        ];
+        for (priorities, expected) in cases {
+            let text = format!(
+                "name: x\nmetric_groups: {{mine: [cpu.steal, memory.pressure]}}\npriority_metrics: {priorities}\n"
+            );
+            let source = SourceText {
+                name: "x.yaml",
+                text: text.as_bytes(),
+                format: Format::Yaml,
+                persona_name: None,
+            };
+            let persona = crate::load(&source).unwrap().persona;
+            let metrics = persona.prioritised_metrics();
+            let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
+            assert_eq!(names.join(" "), expected, "{priorities}");
+        }
+    }
 
     #[test]
     fn priorities_move_weight_from_one_resource_to_the_other() {

@@ -193,12 +193,13 @@ impl Reader<'_> {
                 .any(|placed| placed.rule.priorities().next().is_some())
         };
         // The rules of what the persona builds on may use them.
-        let weighs = || !Preference::of(persona).is_even();
+        let weighs =
+            || !Preference::of(persona).is_even() || !persona.prioritised_metrics().is_empty();
         if !persona.extends.is_empty() || persona.priorities.is_empty() || used() || weighs() {
             return;
         }
         if let Some(at) = fields.key_at("priority_metrics") {
-            let message = "`priority_metrics` changes nothing: no rule looks a weight up, and it puts neither vCPUs nor memory first";
+            let message = "`priority_metrics` changes nothing: no rule looks a weight up, and none of its names stands for a metric";
             let problem = Problem::warning(Kind::NotYetSupported, self.text.span(at), message);
             self.problems
                 .push(problem.help("a rule can compare `priority_metrics[NAME]`"));
