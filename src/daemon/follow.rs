@@ -176,7 +176,13 @@ impl Daemon {
             if self.is_out_of_date(description.id, asked) {
                 self.look(description.id);
             } else {
+                let id = description.id;
+                let known = self.domains.contains_key(&id);
                 self.take_description(description);
+                if known {
+                    // In case that they could not be turned on before.
+                    self.statistics_on(id);
+                }
             }
         }
         self.publish_soon();

@@ -6,6 +6,7 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod agent;
+mod paused;
 mod program;
 mod stage;
 
@@ -15,5 +16,6 @@ mod effects;
 mod events;
 mod layers;
 mod life;
+mod matrix;
 mod personas;
 mod refusals;

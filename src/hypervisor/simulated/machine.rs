@@ -164,6 +164,7 @@ impl Machine {
         let left = self.balloon_current();
         Shown {
             instance: self.description.instance,
+            statistics: self.description.balloon_period,
             persona: self
                 .inside
                 .active

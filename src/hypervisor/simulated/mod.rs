@@ -70,6 +70,8 @@ pub struct Shown {
     pub memory: Bytes,
     /// Memory that was asked for.
     pub requested: Bytes,
+    /// How often the balloon's figures come; absent while they are off.
+    pub statistics: Option<Duration>,
     /// The persona that is active in the guest.
     pub persona: Option<String>,
 }
@@ -150,6 +152,13 @@ impl Simulated {
     pub fn shown(&self, domain: DomainId) -> Option<Shown> {
         let state = self.world.lock();
         state.machines.get(&domain).map(machine::Machine::shown)
+    }
+
+    /// How many faults of a domain are still to come.
+    pub fn faults_to_come(&self, domain: DomainId) -> usize {
+        let state = self.world.lock();
+        let machine = state.machines.get(&domain);
+        machine.map_or(0, |machine| machine.faults.len())
     }
 
     /// The faults of a domain that are still to come are forgotten.
