@@ -4,12 +4,13 @@
 //! What can be read from the published [`crate::view::View`] (domains, personas, mappings) is not asked for here. The
 //! daemon publishes the view that shows a change before it answers the command that made it.
 
-use persona::units::Moment;
+use persona::units::{Bytes, Moment};
 use tokio::sync::oneshot;
 
 use crate::view::{
-    AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView, EffectiveView,
-    ExplainView, FragmentView, MappedView, PlanView, ProblemView, StoredView, VersionView,
+    AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
+    EffectiveView, ExplainView, FragmentView, MappedView, PlanView, ProblemView, StoredView,
+    VersionView,
 };
 
 /// A command with who gave it and where the answer goes.
@@ -160,6 +161,26 @@ pub enum Command {
         /// Tags to remove; one that is not there is no error.
         remove: Vec<String>,
     },
+    /// Adds what a domain's definition lacks for live scaling. Answers [`Reply::Adoption`].
+    Adopt {
+        /// The domain.
+        domain: DomainName,
+        /// vCPUs at most; absent for a default.
+        max_vcpus: Option<u32>,
+        /// Memory at most, boot memory included; absent for a default.
+        max_memory: Option<Bytes>,
+        /// The plan that was looked at; another is not carried out.
+        plan: Option<String>,
+        /// Whether it is carried out.
+        mode: Mode,
+    },
+    /// Puts a definition back as it was before it was adopted. Answers [`Reply::Adoption`].
+    UndoAdoption {
+        /// The domain.
+        domain: DomainName,
+        /// Whether it is carried out.
+        mode: Mode,
+    },
     /// Says which persona a tag means. Answers [`Reply::Done`].
     Map {
         /// The tag.
@@ -241,6 +262,8 @@ pub enum Reply {
     Effective(Box<EffectiveView>),
     /// The tags that a domain has now.
     Tags(Vec<String>),
+    /// What an adoption changes, or has changed.
+    Adoption(Box<AdoptionView>),
     /// Why a domain did or did not change.
     Explain(Box<ExplainView>),
     /// Audit records.

@@ -14,6 +14,7 @@ pub mod hypervisor;
 pub mod observe;
 
 pub mod act;
+pub mod adopt;
 
 pub mod daemon;
 

@@ -16,8 +16,8 @@ use super::{CpusOnline, Guest, GuestFault, Hands, Outcome, Settings, act};
 use crate::config::VcpuRemoval;
 use crate::hypervisor::simulated::{self, CallName, Called, Fault, Scenario, Simulated};
 use crate::hypervisor::{
-    Answer, DomainDescription, DomainStats, Events, HostFacts, HotpluggableVcpu, Hypervisor,
-    HypervisorError, LibraryError, MetadataElement, RunState,
+    Answer, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
+    HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, MetadataElement, RunState,
 };
 
 /// A guest that does what is asked and shows what is there, except where an answer was put in.
@@ -639,6 +639,15 @@ impl Hypervisor for Breaking {
     }
     fn set_metadata(&self, _: DomainId, _: MetadataElement, _: Option<String>) -> Answer<'_, ()> {
         broken("set_metadata")
+    }
+    fn definitions(&self, domain: DomainId) -> Answer<'_, Definitions> {
+        self.0.definitions(domain)
+    }
+    fn redefine(&self, _: DomainId, _: String, _: String) -> Answer<'_, Definition> {
+        broken("redefine")
+    }
+    fn attach_device(&self, _: DomainId, _: String) -> Answer<'_, ()> {
+        broken("attach_device")
     }
 }
 

@@ -30,6 +30,8 @@ pub enum AuditKind {
     Binding,
     /// A persona, a version or a mapping was stored, changed or deleted.
     Catalogue,
+    /// A domain's definition was prepared for live scaling, or put back.
+    Adoption,
     /// Somebody else changed what the daemon manages.
     Drift,
     /// Something was asked for and refused.
@@ -48,6 +50,7 @@ impl fmt::Display for AuditKind {
             Self::Activation => "activation",
             Self::Binding => "binding",
             Self::Catalogue => "catalogue",
+            Self::Adoption => "adoption",
             Self::Drift => "drift",
             Self::Refusal => "refusal",
             Self::Connection => "connection",

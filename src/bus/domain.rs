@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use persona::domain::DomainId;
+use persona::units::Bytes;
 use zbus::message::Header;
 use zbus::{OwnedVariant, Variant, fdo, interface};
 
@@ -219,6 +220,56 @@ impl Domain {
             .await?
         {
             Reply::Tags(tags) => Ok(tags),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Adds to the domain's definition what it lacks for live scaling, live where the hypervisor can. Needs
+    /// `org.virtpersona1.adopt`.
+    ///
+    /// Options: `dry_run` (b) changes nothing and answers what would change; `max_vcpus` (u) and `max_memory` (t, bytes)
+    /// say how far the domain may grow; `plan` (s) is that of an answer before, and no other is carried out; `undo` (b)
+    /// puts the definition back as it was before it was adopted, and takes of the other options `dry_run` alone.
+    /// The result has `domain`, `name`, `state` (`planned`, `done`, `unchanged`), `plan`, `lines` (each with `subject`,
+    /// `now`, `then`, `when` (`already`, `now`, `next_start`, `never`), `why`) and `notes` (sentences).
+    #[zbus(out_args("result"))]
+    async fn adopt(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        let mut options = Options::new(options);
+        let mode = if options.flag("dry_run")? {
+            Mode::DryRun
+        } else {
+            Mode::Apply
+        };
+        let domain = self.name_for_daemon();
+        let undo = options.flag("undo")?;
+        let command = if undo {
+            Command::UndoAdoption { domain, mode }
+        } else {
+            Command::Adopt {
+                domain,
+                max_vcpus: options.number("max_vcpus")?,
+                max_memory: options.number("max_memory")?.map(Bytes),
+                plan: options.text("plan")?,
+                mode,
+            }
+        };
+        options.finish()?;
+        // Nothing changes in a dry run, but that of an undo may tell lines of the definition.
+        let reply = if mode == Mode::DryRun && !undo {
+            self.calls.ask(&call, command).await?
+        } else {
+            let name = self.details_name();
+            let details = HashMap::from([("domain", name.as_str())]);
+            self.calls
+                .change(&call, Action::Adopt, details, command)
+                .await?
+        };
+        match reply {
+            Reply::Adoption(adoption) => Ok(to_dict(&*adoption)),
             other => Err(unexpected(&other)),
         }
     }

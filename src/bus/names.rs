@@ -23,19 +23,27 @@ pub enum Action {
     ManagePersonas,
     /// Which persona a domain has, and its tags.
     Activate,
+    /// A domain's persistent definition.
+    Adopt,
     /// The daemon itself.
     ManageDaemon,
 }
 
 impl Action {
     /// All of them, as the policy file has them.
-    pub const ALL: [Self; 3] = [Self::ManagePersonas, Self::Activate, Self::ManageDaemon];
+    pub const ALL: [Self; 4] = [
+        Self::ManagePersonas,
+        Self::Activate,
+        Self::Adopt,
+        Self::ManageDaemon,
+    ];
 
     /// The name in polkit.
     pub const fn id(self) -> &'static str {
         match self {
             Self::ManagePersonas => "org.virtpersona1.manage-personas",
             Self::Activate => "org.virtpersona1.activate",
+            Self::Adopt => "org.virtpersona1.adopt",
             Self::ManageDaemon => "org.virtpersona1.manage-daemon",
         }
     }

@@ -197,6 +197,8 @@ pub enum Verb {
         #[arg(value_name = "DOMAIN")]
         domain: String,
     },
+    /// Add to a domain's definition what it lacks for live scaling
+    Adopt(Adopt),
     /// Add and remove tags of a domain, or show them
     Tag {
         /// The domain
@@ -273,6 +275,29 @@ pub enum Verb {
     /// Print the man page
     #[command(hide = true)]
     Man,
+}
+
+/// What `adopt` is told.
+#[derive(Clone, Debug, Args)]
+pub struct Adopt {
+    /// The domain
+    #[arg(value_name = "DOMAIN")]
+    pub domain: String,
+    /// Change nothing and show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// vCPUs that it may have at most [default: four times those at boot, no more than the host has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_vcpus: Option<u32>,
+    /// Memory that it may have at most, boot memory included [default: four times that at boot, no more than the host has]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_memory: Option<Bytes>,
+    /// Put the definition back as it was before it was adopted
+    #[arg(long, conflicts_with_all = ["max_vcpus", "max_memory"])]
+    pub undo: bool,
+    /// Do not ask
+    #[arg(long, short, conflicts_with = "dry_run")]
+    pub yes: bool,
 }
 
 /// What `simulate` is told.

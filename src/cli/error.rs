@@ -63,6 +63,14 @@ pub(super) enum CliError {
     /// A tag change is neither.
     #[error("`{0}` is neither +TAG nor -TAG; options stand before the tags")]
     TagChange(String),
+    /// Nobody is there to be asked.
+    #[error(
+        "nobody is there to be asked whether it shall be done; say --yes, or look first with --dry-run"
+    )]
+    NobodyToAsk,
+    /// Whoever was asked said no.
+    #[error("nothing was changed")]
+    Declined,
     /// Documents that do not compare.
     #[error("`{name}` cannot be compared: {reason}")]
     Incomparable { name: String, reason: String },
@@ -82,7 +90,11 @@ impl CliError {
     pub(super) fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
-            Self::TagChange(_) | Self::Argument(_) | Self::InPlace { .. } | Self::Setting(_) => 2,
+            Self::NobodyToAsk
+            | Self::TagChange(_)
+            | Self::Argument(_)
+            | Self::InPlace { .. }
+            | Self::Setting(_) => 2,
             _ => 1,
         }
     }
@@ -101,10 +113,13 @@ impl CliError {
             | Self::Tangled { .. }
             | Self::Incomparable { .. } => "Document",
             Self::Trace { .. } => "Trace",
-            Self::Argument(_) | Self::TagChange(_) | Self::InPlace { .. } | Self::Setting(_) => {
-                "Usage"
-            }
+            Self::NobodyToAsk
+            | Self::Argument(_)
+            | Self::TagChange(_)
+            | Self::InPlace { .. }
+            | Self::Setting(_) => "Usage",
             Self::NotActive(_) => "NotActive",
+            Self::Declined => "Declined",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
     }

@@ -20,6 +20,7 @@ use crate::bus::{Client, ClientError};
 use crate::command::Force;
 use crate::view::{CheckState, DocumentFormat, ProblemView};
 
+mod adopt;
 pub mod args;
 mod check;
 mod diff;
@@ -326,6 +327,7 @@ async fn plain(
             client.map(&tag, &persona, priority).await?;
             done(screen, json, &format!("{tag} means {persona}"))?;
         }
+        Verb::Adopt(what) => adopt::adopt(client, json, &what, screen).await?,
         Verb::Maps => show::print(screen, json, &client.mappings().await?, show::mappings)?,
         Verb::Unmap { tag } => {
             client.unmap(&tag).await?;

@@ -9,6 +9,7 @@ use crate::hypervisor::{
     DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent,
 };
 
+use super::adopt::Adopting;
 use super::personas::ActivationResult;
 use super::tags::TagsWritten;
 
@@ -48,6 +49,8 @@ pub enum Event {
     StatusWritten(DomainId, Result<(), HypervisorError>),
     /// Tags were written because somebody asked for it.
     TagsWritten(Box<TagsWritten>),
+    /// A domain's definition was read, or changed, because somebody asked for it.
+    Adoption(Box<Adopting>),
     /// Somebody asks for something.
     Request(Box<Request>),
     /// Read the configuration again.

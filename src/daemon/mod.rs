@@ -6,6 +6,7 @@
 //! follow     what the hypervisor tells, agents what agents tell -> what is known of each domain, and what happened to it
 //! tick       sample -> snapshot -> plan -> steps begun                         (control path)
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
+//! adopt      what people ask of definitions -> plans, new definitions, what is put back
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! show       what is known -> view;  explain and doctor: the long answers
 //! ```
@@ -13,6 +14,7 @@
 //! A kill at any moment loses nothing: what was asked for is in the store before it is begun, steps name amounts and
 //! not changes, activations carry generations, and everything else is observed anew.
 
+mod adopt;
 mod agents;
 mod clock;
 mod disk;
@@ -138,6 +140,8 @@ pub struct Daemon {
     carried_processes: BTreeMap<DomainId, u32>,
     /// A start was told of them, and no description has shown them running since.
     starting: BTreeSet<DomainId>,
+    /// Definitions of these are being changed.
+    adopting: BTreeSet<DomainId>,
     problems: BTreeMap<&'static str, String>,
     /// Something changed since the last view was published.
     unshown: bool,
@@ -216,6 +220,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         acting: 0,
         ended: Asked::default(),
         host_id: host.to_string(),
+        adopting: BTreeSet::new(),
         problems: BTreeMap::new(),
         unshown: false,
         views: parts.views,
@@ -312,6 +317,7 @@ impl Daemon {
             Event::Activated(result) => self.activation_ended(*result),
             Event::StatusWritten(domain, result) => self.status_is_written(domain, result),
             Event::TagsWritten(written) => self.tags_are_written(*written),
+            Event::Adoption(adopting) => self.adoption_goes_on(*adopting),
             Event::Request(request) => self.answer(*request),
             Event::Reload => {
                 systemd::reloading();

@@ -1,5 +1,6 @@
 //! What the daemon asks of a hypervisor, and what a hypervisor tells the daemon. `libvirt` is the real one,
-//! `simulated` the one of tests and of `virt-personad --simulate`. Nothing outside this folder names libvirt or QMP.
+//! `simulated` the one of tests and of `virt-personad --simulate`. Nothing outside this folder names libvirt or QMP;
+//! `adopt` knows what a definition says, and reads and changes its text by `tree` and `edit`.
 //!
 //! Every call has a deadline and may be slow; calls that change one domain run one after another, calls for
 //! different domains do not wait for each other. Nothing here decides anything.
@@ -7,9 +8,10 @@
 pub mod libvirt;
 pub mod simulated;
 
+pub(crate) mod edit;
 mod meter;
 mod queue;
-mod tree;
+pub(crate) mod tree;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -43,6 +45,31 @@ pub enum Acceleration {
     Kvm,
     /// QEMU's software emulation, or another hypervisor.
     Emulated,
+}
+
+/// How many bits of physical address a domain's CPU model has. What the machine may hold at most has to fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressBits {
+    /// So many; under hardware virtualisation no more than the host's CPU has.
+    Of(u8),
+    /// As many as the host's CPU has.
+    OfHost,
+}
+
+impl AddressBits {
+    /// What every 64-bit CPU of this architecture has at least, for a host that does not say.
+    pub const LEAST: u8 = 36;
+
+    /// The bits on a host that has so many, where that is known.
+    pub fn on(self, acceleration: Acceleration, host: Option<u8>) -> u8 {
+        let host = host.unwrap_or(Self::LEAST);
+        match (self, acceleration) {
+            (Self::Of(bits), Acceleration::Emulated) => bits,
+            (Self::Of(bits), Acceleration::Kvm) => bits.min(host),
+            (Self::OfHost, _) => host,
+        }
+    }
 }
 
 /// A virtio-mem device of the live definition.
@@ -95,6 +122,8 @@ pub struct DomainDescription {
     pub memory_boot: Bytes,
     /// `<maxMemory>`, absent where memory hot-plug was not prepared.
     pub memory_maximum: Option<Bytes>,
+    /// Physical addresses of its CPU model.
+    pub address_bits: AddressBits,
     /// NUMA nodes of the guest; memory hot-plug needs at least one.
     pub numa_nodes: u32,
     /// virtio-mem devices.
@@ -117,6 +146,35 @@ pub struct DomainDescription {
     pub tags_problem: Option<String>,
     /// Process of the emulator, for procfs and cgroup figures.
     pub process: Option<u32>,
+}
+
+/// A definition: its text, and what that says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// XML, secrets included.
+    pub text: String,
+    /// What it says; as of a domain that does not run.
+    pub description: DomainDescription,
+}
+
+impl Definition {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// What is missing or unreadable, as a sentence.
+    pub fn read(text: String) -> Result<Self, String> {
+        let description = libvirt::read_definition(&text)?;
+        Ok(Self { text, description })
+    }
+}
+
+/// The definitions of one domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definitions {
+    /// What its next start takes; absent for a transient domain.
+    pub persistent: Option<Definition>,
+    /// What runs; absent while it does not.
+    pub live: Option<Definition>,
 }
 
 /// Figures of one domain from the bulk call, without waiting for its monitor.
@@ -409,6 +467,16 @@ pub enum HypervisorError {
         /// The alias that was asked for.
         alias: String,
     },
+    /// The definition is no longer the one that was to be replaced.
+    #[error(
+        "`{operation}` of domain {domain} was not tried because its definition was changed meanwhile"
+    )]
+    DefinitionChanged {
+        /// The call.
+        operation: &'static str,
+        /// Which domain.
+        domain: String,
+    },
     /// The hypervisor answered something that cannot be understood.
     #[error("`{operation}` of domain {domain} gave an answer that cannot be read: {detail}")]
     BadAnswer {
@@ -431,6 +499,7 @@ impl HypervisorError {
             | Self::Overloaded { .. }
             | Self::NoDomain { .. }
             | Self::NoDevice { .. }
+            | Self::DefinitionChanged { .. }
             | Self::Failed { .. } => false,
         }
     }
@@ -476,6 +545,13 @@ pub trait Hypervisor: Send + Sync + 'static {
         element: MetadataElement,
         xml: Option<String>,
     ) -> Answer<'_, ()>;
+    /// The definitions as text, the persistent one with its secrets.
+    fn definitions(&self, domain: DomainId) -> Answer<'_, Definitions>;
+    /// Puts `to` in the place of the persistent definition if that is `from` still, after the hypervisor has checked it,
+    /// and gives it as the hypervisor keeps it.
+    fn redefine(&self, domain: DomainId, from: String, to: String) -> Answer<'_, Definition>;
+    /// Gives the running domain a device, and its persistent definition none.
+    fn attach_device(&self, domain: DomainId, device: String) -> Answer<'_, ()>;
 }
 
 /// How events arrive: unbounded, because the callbacks that send them must never block.

@@ -1,5 +1,5 @@
 //! A small tree of an XML document with namespaces resolved and the place of each element in the text. What the
-//! elements mean is for `libvirt::xml` and `simulated`, who read it.
+//! elements mean is for `libvirt::xml`, `simulated` and `adopt`, who read it.
 
 use std::ops::Range;
 
@@ -13,41 +13,41 @@ const DEPTH: usize = 64;
 
 /// One element.
 #[derive(Debug, Default)]
-pub(super) struct Element {
-    pub(super) namespace: Option<String>,
+pub(crate) struct Element {
+    pub(crate) namespace: Option<String>,
     /// Without prefix.
-    pub(super) name: String,
+    pub(crate) name: String,
     attributes: Vec<(String, String)>,
-    pub(super) children: Vec<Element>,
+    pub(crate) children: Vec<Element>,
     /// All text directly inside, references resolved.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Where it is in the document, tags included.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
 }
 
 impl Element {
     /// The value of an attribute without namespace.
-    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         let found = self.attributes.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
     }
 
     /// Children of this name in no namespace, as libvirt's own elements are.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
         self.children
             .iter()
             .filter(move |child| child.namespace.is_none() && child.name == name)
     }
 
     /// The first of [`Element::all`].
-    pub(super) fn child(&self, name: &str) -> Option<&Element> {
+    pub(crate) fn child(&self, name: &str) -> Option<&Element> {
         self.children
             .iter()
             .find(|child| child.namespace.is_none() && child.name == name)
     }
 
     /// The element at the end of a path of children.
-    pub(super) fn at(&self, path: &[&str]) -> Option<&Element> {
+    pub(crate) fn at(&self, path: &[&str]) -> Option<&Element> {
         path.iter()
             .try_fold(self, |element, name| element.child(name))
     }
@@ -58,7 +58,7 @@ impl Element {
 /// # Errors
 ///
 /// What is wrong with the text, as a sentence.
-pub(super) fn parse(text: &str) -> Result<Element, String> {
+pub(crate) fn parse(text: &str) -> Result<Element, String> {
     let mut reader = NsReader::from_str(text);
     let mut open: Vec<Element> = Vec::new();
     loop {

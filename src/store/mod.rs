@@ -69,11 +69,13 @@ pub enum Tree {
     Overrides,
     /// What the actions of rules did to metrics.
     Impacts,
+    /// Definitions as they were before domains were adopted.
+    Adoptions,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -84,6 +86,7 @@ impl Tree {
         Self::Meta,
         Self::Overrides,
         Self::Impacts,
+        Self::Adoptions,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -99,6 +102,7 @@ impl Tree {
             Self::Meta => 8,
             Self::Overrides => 9,
             Self::Impacts => 10,
+            Self::Adoptions => 11,
         }
     }
 
@@ -114,7 +118,8 @@ impl Tree {
             | Self::Audit
             | Self::Meta
             | Self::Overrides
-            | Self::Impacts => 1,
+            | Self::Impacts
+            | Self::Adoptions => 1,
         }
     }
 }
@@ -132,6 +137,7 @@ impl fmt::Display for Tree {
             Self::Meta => "the counters",
             Self::Overrides => "the overrides",
             Self::Impacts => "what actions did",
+            Self::Adoptions => "the definitions of adopted domains",
         })
     }
 }

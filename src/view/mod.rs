@@ -11,6 +11,7 @@ use persona::domain::DomainId;
 
 use crate::command::{DomainName, Noun, Refusal};
 
+pub use self::adopt::{AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen};
 pub use self::catalog::{
     Change, DocumentFormat, DocumentView, EffectiveValueView, EffectiveView, FragmentView,
     MappedView, MappingView, OriginView, PersonaView, ProblemView, Severity, StoredView,
@@ -31,6 +32,7 @@ pub use self::host::{
 };
 pub use self::record::{AuditRecordView, AuditView};
 
+mod adopt;
 mod catalog;
 mod domain;
 mod effect;

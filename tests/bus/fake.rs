@@ -12,13 +12,14 @@ use virt_persona::bus::{self, BusError};
 use virt_persona::command::{Caller, Command, Mode, Noun, Refusal, Reply, Request};
 use virt_persona::hypervisor::RunState;
 use virt_persona::view::{
-    ActivationState, ActivationView, AgentState, AgentView, AppliedView, AuditRecordView,
-    AuditView, BoundPersona, Change, CheckState, CheckView, ClampView, DecisionView, DoctorView,
-    DocumentFormat, DocumentView, DomainView, EffectView, EffectiveValueView, EffectiveView,
-    ExplainView, FragmentView, HostState, HostView, HypervisorState, HypervisorView, LookedView,
-    ManagerView, MappedView, MappingView, MemoryMechanism, MemoryView, Origin, OriginView,
-    OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView,
-    RuleState, RuleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    ActivationState, ActivationView, AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen,
+    AgentState, AgentView, AppliedView, AuditRecordView, AuditView, BoundPersona, Change,
+    CheckState, CheckView, ClampView, DecisionView, DoctorView, DocumentFormat, DocumentView,
+    DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView,
+    HostState, HostView, HypervisorState, HypervisorView, LookedView, ManagerView, MappedView,
+    MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord, PersonaView,
+    PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView, RuleState, RuleView,
+    Severity, StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -222,6 +223,97 @@ fn carry_out(
                     .tags = tags.clone();
             });
             Ok(Reply::Tags(tags))
+        }
+        Command::Adopt {
+            domain,
+            max_vcpus,
+            max_memory,
+            plan,
+            mode,
+        } => {
+            let domain = now.domain_named(&domain)?;
+            if plan.is_some_and(|plan| plan != "plan-1") {
+                return Err(Refusal::Conflict {
+                    reason: "the domain was changed since this plan was made".to_owned(),
+                });
+            }
+            let (vcpus, memory) = (
+                max_vcpus.unwrap_or(4),
+                max_memory.unwrap_or(Bytes::from_mib(2048)),
+            );
+            let line = |subject: &str, now: &str, then: String, when, why: &str| AdoptionLine {
+                subject: subject.to_owned(),
+                now: now.to_owned(),
+                then,
+                when,
+                why: why.to_owned(),
+            };
+            Ok(Reply::Adoption(Box::new(AdoptionView {
+                domain: domain.id,
+                name: domain.name.clone(),
+                state: match mode {
+                    Mode::DryRun => AdoptionState::Planned,
+                    Mode::Apply => AdoptionState::Done,
+                },
+                plan: "plan-1".to_owned(),
+                lines: vec![
+                    line(
+                        "vCPUs at most",
+                        "1, all from the boot",
+                        format!("{vcpus}, 1 of them at boot"),
+                        AdoptionWhen::NextStart,
+                        "vCPUs can be added while it runs",
+                    ),
+                    line(
+                        "memory at most",
+                        "512 MiB, all from the boot",
+                        memory.to_string(),
+                        AdoptionWhen::NextStart,
+                        "as was asked for",
+                    ),
+                    line(
+                        "balloon statistics",
+                        "off",
+                        "every 2 s".to_owned(),
+                        AdoptionWhen::Now,
+                        "how much the guest uses is known without an agent",
+                    ),
+                    line(
+                        "free page reporting",
+                        "off",
+                        "off".to_owned(),
+                        AdoptionWhen::Never,
+                        "it was turned off, and stays so",
+                    ),
+                ],
+                notes: vec!["a reboot inside it is not enough".to_owned()],
+            })))
+        }
+        Command::UndoAdoption { domain, mode } => {
+            let domain = now.domain_named(&domain)?;
+            if domain.name == "db" {
+                return Err(Refusal::Refused {
+                    reason: "the definition was changed since it was prepared:\n- <memory>1</memory>\n+ <memory>2</memory>"
+                        .to_owned(),
+                });
+            }
+            Ok(Reply::Adoption(Box::new(AdoptionView {
+                domain: domain.id,
+                name: domain.name.clone(),
+                state: match mode {
+                    Mode::DryRun => AdoptionState::Planned,
+                    Mode::Apply => AdoptionState::Done,
+                },
+                plan: "plan-2".to_owned(),
+                lines: vec![AdoptionLine {
+                    subject: "definition".to_owned(),
+                    now: "as root prepared it".to_owned(),
+                    then: "as it was before".to_owned(),
+                    when: AdoptionWhen::NextStart,
+                    why: "nobody has changed it since".to_owned(),
+                }],
+                notes: vec!["the running domain keeps what it has".to_owned()],
+            })))
         }
         Command::Map {
             tag,

@@ -10,6 +10,7 @@ mod paused;
 mod program;
 mod stage;
 
+mod adopt;
 mod control;
 mod crash;
 mod effects;

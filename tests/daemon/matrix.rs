@@ -80,6 +80,8 @@ fn actions_of(call: CallName) -> &'static [Action] {
         CallName::GuestCpus => &[Action::BringOnline, Action::TakeOffline],
         CallName::GuestActivation => &[Action::Activate],
         CallName::GuestReport => &[Action::ConfirmMemory],
+        // A person asks for these once and is told how they ended; nothing follows by itself (`adopt`).
+        CallName::Definitions | CallName::Redefine | CallName::AttachDevice => &[],
     }
 }
 

@@ -161,6 +161,20 @@ impl Stage {
             .map_or(0, |domains| domains.len())
     }
 
+    /// The persistent definition of a domain.
+    pub(crate) fn persistent(&self, name: &str) -> String {
+        let read = self.simulated.definitions(self.id(name));
+        let definitions = self._forwarding.block_on(read).unwrap();
+        definitions.persistent.unwrap().text
+    }
+
+    /// Defines a domain anew, as a person with `virsh edit` would.
+    pub(crate) fn redefine(&self, name: &str, to: &str) {
+        let from = self.persistent(name);
+        let done = self.simulated.redefine(self.id(name), from, to.into());
+        self._forwarding.block_on(done).unwrap();
+    }
+
     pub(crate) fn id(&self, name: &str) -> DomainId {
         let domains = self._forwarding.block_on(self.simulated.domains()).unwrap();
         domains

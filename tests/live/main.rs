@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod adopt;
 mod agent;
 mod budget;
 mod figures;

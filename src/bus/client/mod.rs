@@ -5,7 +5,7 @@ mod watch;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use persona::units::Moment;
+use persona::units::{Bytes, Moment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zbus::proxy::{CacheProperties, MethodFlags};
@@ -17,10 +17,11 @@ use super::dict::{Dict, from_dict};
 use super::error::word_of;
 use super::record::record_from_dict;
 use super::{BusChoice, names};
+use crate::command::Mode;
 use crate::view::{
-    AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView, EffectiveView,
-    ExplainView, FragmentView, HostView, HypervisorView, ManagerView, MappedView, MappingView,
-    PersonaView, PlanView, ProblemView, StatusView, StoredView, VersionView,
+    AdoptionView, AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView,
+    EffectiveView, ExplainView, FragmentView, HostView, HypervisorView, ManagerView, MappedView,
+    MappingView, PersonaView, PlanView, ProblemView, StatusView, StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -292,6 +293,42 @@ impl Client {
         let path = self.domain_path(domain).await?;
         self.call(&path, names::DOMAIN, "Tag", &(add, remove, Given::new()))
             .await
+    }
+
+    /// Adds to a domain's definition what it lacks for live scaling; with `DryRun` it says what that would be. `plan` is
+    /// the one that was looked at.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn adopt(
+        &self,
+        domain: &str,
+        max_vcpus: Option<u32>,
+        max_memory: Option<Bytes>,
+        plan: Option<String>,
+        mode: Mode,
+    ) -> Answer<AdoptionView> {
+        let path = self.domain_path(domain).await?;
+        let options = options([
+            ("max_vcpus", max_vcpus.map(Variant::from)),
+            ("max_memory", max_memory.map(|size| Variant::from(size.0))),
+            ("plan", plan.map(Variant::from)),
+            ("dry_run", (mode == Mode::DryRun).then(|| true.into())),
+        ]);
+        self.view(&path, names::DOMAIN, "Adopt", &(options,)).await
+    }
+
+    /// Puts a domain's definition back as it was before it was adopted.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn undo_adoption(&self, domain: &str, mode: Mode) -> Answer<AdoptionView> {
+        let path = self.domain_path(domain).await?;
+        let options = options([
+            ("undo", Some(true.into())),
+            ("dry_run", (mode == Mode::DryRun).then(|| true.into())),
+        ]);
+        self.view(&path, names::DOMAIN, "Adopt", &(options,)).await
     }
 
     /// Says which persona a tag means.

@@ -8,10 +8,12 @@ use std::str::FromStr;
 
 use persona::{PersonaName, Problems, SourceText};
 
+use super::adopt::Aim;
 use super::disk::wait_for_disk;
 use super::tags::TagWish;
 use super::{Daemon, explain, show};
 use crate::act::sentence_of;
+use crate::adopt::AdoptWish;
 use crate::audit::AuditQuery;
 use crate::catalog::{self, CatalogueError, Expect, Imported, Tag, VersionNumber, guess_format};
 use crate::command::{Caller, Command, DomainName, Noun, PersonaRef, Refusal, Reply, Request};
@@ -44,6 +46,27 @@ impl Daemon {
             );
             return;
         }
+        let command = match command {
+            Command::Adopt {
+                domain,
+                max_vcpus,
+                max_memory,
+                plan,
+                mode,
+            } => {
+                let wish = AdoptWish {
+                    max_vcpus,
+                    max_memory,
+                };
+                self.adopt(&domain, Aim::Prepare { wish, plan }, mode, caller, reply);
+                return;
+            }
+            Command::UndoAdoption { domain, mode } => {
+                self.adopt(&domain, Aim::PutBack, mode, caller, reply);
+                return;
+            }
+            command => command,
+        };
         let answer = self.carry_out(command, &caller);
         // What was changed is shown before the caller knows that it was done.
         self.publish();
@@ -152,8 +175,10 @@ impl Daemon {
                     reason: format!("the configuration stays as it was: {}", sentence_of(&error)),
                 }),
             },
-            // Answered when the hypervisor has written them.
-            Command::Tag { .. } => Err(Refusal::Stopping),
+            // Answered when the hypervisor has carried them out.
+            Command::Tag { .. } | Command::Adopt { .. } | Command::UndoAdoption { .. } => {
+                Err(Refusal::Stopping)
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! XML have modules of their own. Only this folder names `virt`, `virt::sys` and `qapi`.
 
 mod connection;
+mod definition;
 mod events;
 mod ffi;
 mod process;
@@ -29,8 +30,8 @@ use self::connection::{Connection, Lease};
 use self::stats::{FIGURES, stats};
 use super::queue::{Call, Queue};
 use super::{
-    Answer, DomainDescription, DomainStats, Events, HostFacts, HotpluggableVcpu, Hypervisor,
-    HypervisorError, LibraryError, MetadataElement, RunState,
+    Answer, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
+    HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, MetadataElement, RunState,
 };
 
 /// For what libvirtd answers from its own memory, in less than a millisecond. It is late only when libvirtd itself is.
@@ -440,6 +441,35 @@ impl Hypervisor for Libvirt {
             },
         ))
     }
+
+    fn definitions(&self, domain: DomainId) -> Answer<'_, Definitions> {
+        Box::pin(
+            self.call(Lane::Read(domain), "definitions", READ, move |working| {
+                definition::read(working, domain)
+            }),
+        )
+    }
+
+    fn redefine(&self, domain: DomainId, from: String, to: String) -> Answer<'_, Definition> {
+        Box::pin(
+            self.call(Lane::Change(domain), "redefine", REQUEST, move |working| {
+                definition::replace(working, domain, &from, &to)
+            }),
+        )
+    }
+
+    fn attach_device(&self, domain: DomainId, device: String) -> Answer<'_, ()> {
+        Box::pin(
+            self.change(domain, "attach_device", REQUEST, move |domain| {
+                domain.attach_device_flags(&device, sys::VIR_DOMAIN_AFFECT_LIVE)
+            }),
+        )
+    }
+}
+
+/// What a definition says, as of a domain that does not run.
+pub(super) fn read_definition(text: &str) -> Result<DomainDescription, String> {
+    xml::read_domain(text, RunState::Off).map(|read| read.description)
 }
 
 fn write_metadata(

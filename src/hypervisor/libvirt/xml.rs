@@ -10,7 +10,7 @@ use persona::units::Bytes;
 
 use super::super::tree::{Element, parse};
 use super::super::{
-    Acceleration, DomainDescription, Interface, MetadataElement, RunState, VirtioMem,
+    Acceleration, AddressBits, DomainDescription, Interface, MetadataElement, RunState, VirtioMem,
 };
 
 /// The virtio-serial port of the persona agent.
@@ -116,6 +116,7 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
                 .is_some_and(|tune| tune.child("vcpupin").is_some()),
             memory_boot: boot_memory(&domain, devices)?,
             memory_maximum: domain.child("maxMemory").map(memory).transpose()?,
+            address_bits: address_bits(&domain),
             numa_nodes: cells,
             virtio_mem,
             balloon_current,
@@ -269,6 +270,39 @@ fn without_virtio_mem(domain: &Element, devices: &[VirtioMem]) -> Result<Bytes, 
     Ok(total.saturating_sub(Bytes(devices)))
 }
 
+/// Physical addresses of the CPU model that QEMU makes of this. Its named models have 40 bits whatever the host has, and
+/// 36 where they know no 64-bit mode.
+fn address_bits(domain: &Element) -> AddressBits {
+    const NARROW: [&str; 10] = [
+        "486",
+        "pentium",
+        "pentium2",
+        "pentium3",
+        "pentiumpro",
+        "athlon",
+        "n270",
+        "coreduo",
+        "kvm32",
+        "qemu32",
+    ];
+    let none = Element::default();
+    let cpu = domain.child("cpu").unwrap_or(&none);
+    let wanted = cpu.child("maxphysaddr");
+    let number = |name| wanted.and_then(|wanted| wanted.attribute(name)?.parse().ok());
+    if let Some(bits) = number("bits").or_else(|| number("limit")) {
+        return AddressBits::Of(bits);
+    }
+    let of_host = wanted.and_then(|wanted| wanted.attribute("mode")) == Some("passthrough")
+        || matches!(cpu.attribute("mode"), Some("host-passthrough" | "maximum"));
+    if of_host && domain.attribute("type") == Some("kvm") {
+        return AddressBits::OfHost;
+    }
+    let narrow = cpu
+        .child("model")
+        .is_some_and(|model| NARROW.contains(&model.text.trim()));
+    AddressBits::Of(if narrow { AddressBits::LEAST } else { 40 })
+}
+
 /// vCPUs that can't be unplugged. Without individual `vcpus` those that the machine starts with can't be.
 fn fixed_vcpus(domain: &Element, plugged: u32, maximum: u32) -> u32 {
     let fixed = match domain.child("vcpus") {
@@ -374,6 +408,7 @@ mod tests {
             vcpus_pinned: false,
             memory_boot: Bytes::from_mib(512),
             memory_maximum: Some(Bytes::from_mib(4096)),
+            address_bits: AddressBits::Of(40),
             numa_nodes: 1,
             virtio_mem: vec![VirtioMem {
                 alias: "virtiomem0".into(),
@@ -427,6 +462,7 @@ mod tests {
             vcpus_pinned: true,
             memory_boot: Bytes::from_mib(2048),
             memory_maximum: None,
+            address_bits: AddressBits::Of(40),
             numa_nodes: 0,
             virtio_mem: Vec::new(),
             balloon_current: None,

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::super::queue::Call;
 use super::super::{
-    Answer, DomainDescription, DomainStats, HostFacts, HotpluggableVcpu, Hypervisor,
-    HypervisorError, HypervisorEvent, LibraryError, MetadataElement,
+    Answer, Definition, Definitions, DomainDescription, DomainStats, HostFacts, HotpluggableVcpu,
+    Hypervisor, HypervisorError, HypervisorEvent, LibraryError, MetadataElement,
 };
 use super::conduct::Conduct;
 use super::fault::{CallName, Called, Fault};
@@ -168,6 +168,10 @@ impl Simulated {
                     sleep(words.deadline / 2).await;
                     Err(words.timed_out())
                 }
+                Outcome::DefinitionChanged => Err(HypervisorError::DefinitionChanged {
+                    operation: words.operation,
+                    domain: domain.to_string(),
+                }),
                 Outcome::NoDevice { alias } => Err(HypervisorError::NoDevice {
                     operation: words.operation,
                     domain: domain.to_string(),
@@ -315,5 +319,60 @@ impl Hypervisor for Simulated {
             Box::new(move |machine, _| machine.set_metadata(element, xml.as_deref())),
             |_| (),
         ))
+    }
+
+    fn definitions(&self, domain: DomainId) -> Answer<'_, Definitions> {
+        Box::pin(async move {
+            let read = self.call(
+                Lane::Read(domain),
+                CallName::Definitions,
+                None,
+                Box::new(|_, _| (Outcome::Done, Vec::new())),
+                Machine::definitions,
+            );
+            read.await?
+                .map_err(|detail| unreadable(CallName::Definitions, domain, detail))
+        })
+    }
+
+    fn redefine(&self, domain: DomainId, from: String, to: String) -> Answer<'_, Definition> {
+        let called = Called::Redefine {
+            domain,
+            to: to.clone(),
+        };
+        Box::pin(async move {
+            let kept = to.clone();
+            let done = self.call(
+                Lane::Change(domain),
+                CallName::Redefine,
+                Some(called),
+                Box::new(move |machine, _| machine.redefine(&from, &to)),
+                |_| (),
+            );
+            done.await?;
+            Definition::read(kept).map_err(|detail| unreadable(CallName::Redefine, domain, detail))
+        })
+    }
+
+    fn attach_device(&self, domain: DomainId, device: String) -> Answer<'_, ()> {
+        let called = Called::AttachDevice {
+            domain,
+            device: device.clone(),
+        };
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::AttachDevice,
+            Some(called),
+            Box::new(move |machine, _| machine.attach(&device)),
+            |_| (),
+        ))
+    }
+}
+
+fn unreadable(call: CallName, domain: DomainId, detail: String) -> HypervisorError {
+    HypervisorError::BadAnswer {
+        operation: call.operation(),
+        domain: domain.to_string(),
+        detail,
     }
 }

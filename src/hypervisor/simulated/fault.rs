@@ -33,6 +33,12 @@ pub enum CallName {
     GuestActivation,
     /// A report that the guest's agent is asked for.
     GuestReport,
+    /// `definitions`.
+    Definitions,
+    /// `redefine`.
+    Redefine,
+    /// `attach_device`.
+    AttachDevice,
 }
 
 impl CallName {
@@ -61,6 +67,9 @@ impl CallName {
             Self::GuestCpus => "online_cpus",
             Self::GuestActivation => "activate",
             Self::GuestReport => "report",
+            Self::Definitions => "definitions",
+            Self::Redefine => "redefine",
+            Self::AttachDevice => "attach_device",
         }
     }
 }
@@ -158,5 +167,19 @@ pub enum Called {
         element: MetadataElement,
         /// What was written; absent for a removal.
         xml: Option<String>,
+    },
+    /// `redefine`.
+    Redefine {
+        /// Which domain.
+        domain: DomainId,
+        /// What it was to become.
+        to: String,
+    },
+    /// `attach_device`.
+    AttachDevice {
+        /// Which domain.
+        domain: DomainId,
+        /// The device's element.
+        device: String,
     },
 }

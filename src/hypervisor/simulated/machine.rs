@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::super::tree;
 use super::super::{
-    BalloonStats, DeviceChange, DomainDescription, DomainStats, HotpluggableVcpu, HypervisorEvent,
-    Lifecycle, MetadataElement, RunState,
+    AddressBits, BalloonStats, DeviceChange, DomainDescription, DomainStats, HotpluggableVcpu,
+    HypervisorEvent, Lifecycle, MetadataElement, RunState,
 };
 use super::Shown;
 use super::conduct::Conduct;
@@ -42,6 +42,8 @@ pub(super) enum Outcome {
     NoDevice {
         alias: String,
     },
+    /// The definition is another than the one that was to be replaced.
+    DefinitionChanged,
 }
 
 /// How far the guest is behind what was asked.
@@ -54,7 +56,9 @@ pub(super) enum Progress {
 }
 
 pub(super) struct Machine {
-    scenario: Domain,
+    pub(super) scenario: Domain,
+    /// The persistent definition, where somebody has replaced it.
+    pub(super) definition: Option<String>,
     pub(super) description: DomainDescription,
     /// vCPUs that the emulator really has; the library may be wrong about them.
     emulator_vcpus: u32,
@@ -92,6 +96,7 @@ impl Machine {
             vcpus_pinned: scenario.vcpus_pinned,
             memory_boot: boot,
             memory_maximum: scenario.memory_maximum_mib.map(Bytes::from_mib),
+            address_bits: AddressBits::Of(40),
             numa_nodes: scenario.numa_nodes,
             virtio_mem: scenario
                 .virtio_mem
@@ -128,9 +133,21 @@ impl Machine {
             balloon_limit: None,
             telling: Telling::Once,
             followed: false,
+            definition: None,
             description,
             scenario,
         }
+    }
+
+    /// What its definition makes of it when it is off: metadata stays.
+    pub(super) fn at_next_start(&self) -> DomainDescription {
+        let scenario = Domain {
+            state: RunState::Off,
+            tags: self.description.tags.clone(),
+            faults: Vec::new(),
+            ..self.scenario.clone()
+        };
+        Self::new(self.id(), scenario, 0).description
     }
 
     fn id(&self) -> DomainId {

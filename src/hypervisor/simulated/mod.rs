@@ -13,6 +13,7 @@
 mod agent;
 mod calls;
 mod conduct;
+mod definition;
 mod fault;
 mod guest;
 mod load;

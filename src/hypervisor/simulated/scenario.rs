@@ -339,8 +339,8 @@ impl Host {
         HostFacts {
             cores: self.cores,
             memory: Bytes::from_mib(self.memory_mib),
-            library_version: "0.0.0".into(),
-            emulator_version: "0.0.0".into(),
+            library_version: "9.0.0".into(),
+            emulator_version: "7.2.0".into(),
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Variant {
     Balloon,
     /// Nothing to grow: none of those, no vCPU to add, and no port of the agent.
     Fixed,
+    /// As an installer leaves it: not even a controller for ports, so no witness either; the agent waits in the guest.
+    Plain,
 }
 
 impl Variant {
@@ -52,12 +54,13 @@ impl Variant {
             ],
             Self::Balloon => &["serial-controller", "agent-port", "witness"],
             Self::Fixed => &["serial-controller", "witness"],
+            Self::Plain => &[],
         }
     }
 
     fn words(self) -> &'static str {
         match self {
-            Self::Full | Self::Balloon => "",
+            Self::Full | Self::Balloon | Self::Plain => "",
             Self::Qga => "qga ",
             Self::NoAgent | Self::Fixed => "noagent ",
         }
@@ -112,7 +115,10 @@ impl DomainSpec {
             name: name.to_owned(),
             variant,
             vcpus: 1,
-            max_vcpus: if variant == Variant::Fixed { 1 } else { 4 },
+            max_vcpus: match variant {
+                Variant::Fixed | Variant::Plain => 1,
+                _ => 4,
+            },
             memory_mib: 512,
             virtio_mem_mib: 1024,
             command_line: String::new(),

@@ -1,0 +1,202 @@
+//! Putting a definition back as it was before it was prepared. What the daemon and people write into `<metadata>`
+//! meanwhile is none of the adoption's business and stays.
+
+use std::ops::Range;
+
+use crate::hypervisor::edit::Edits;
+use crate::hypervisor::tree::{self, Element};
+
+/// Lines of a definition that are compared, at most; one with more than that only is told to differ.
+const LINES: usize = 2000;
+
+/// Why a definition is not put back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Somebody has changed it since.
+    #[error(
+        "the definition was changed since it was prepared, and putting back the earlier one would lose that; take these changes back first, or keep all:\n{difference}"
+    )]
+    Changed {
+        /// Lines that went (`-`) and came (`+`) since, without passwords.
+        difference: String,
+    },
+    /// It cannot be read.
+    #[error("a definition cannot be read: {problem}")]
+    Unreadable {
+        /// Why.
+        problem: String,
+    },
+}
+
+/// The definition to put back, or `None` where all is as it was before already. `after` is what it was made into; absent
+/// where the daemon ended before it could read that, so that what is there counts as it.
+///
+/// # Errors
+/// Where somebody changed it since.
+pub fn put_back(before: &str, after: Option<&str>, now: &str) -> Result<Option<String>, Refused> {
+    let bare_now = without_metadata(now)?;
+    if without_metadata(before)? == bare_now {
+        return Ok(None);
+    }
+    if let Some(after) = after {
+        let bare_after = without_metadata(after)?;
+        if bare_after != bare_now {
+            let difference = difference(&bare_after, &bare_now);
+            return Err(Refused::Changed { difference });
+        }
+    }
+    with_metadata_of(before, now).map(Some)
+}
+
+fn parse(text: &str) -> Result<Element, Refused> {
+    tree::parse(text).map_err(|problem| Refused::Unreadable { problem })
+}
+
+/// Where the metadata is with the white space before it.
+fn metadata(text: &str) -> Result<Option<Range<usize>>, Refused> {
+    let root = parse(text)?;
+    Ok(root.child("metadata").map(|metadata| {
+        let before = text[..metadata.span.start].trim_end().len();
+        before..metadata.span.end
+    }))
+}
+
+fn without_metadata(text: &str) -> Result<String, Refused> {
+    Ok(match metadata(text)? {
+        Some(place) => format!("{}{}", &text[..place.start], &text[place.end..]),
+        None => text.to_owned(),
+    })
+}
+
+fn with_metadata_of(before: &str, now: &str) -> Result<String, Refused> {
+    let metadata_now = metadata(now)?.map(|place| &now[place]);
+    if let Some(place) = metadata(before)? {
+        let kept = metadata_now.unwrap_or_default();
+        return Ok(format!(
+            "{}{kept}{}",
+            &before[..place.start],
+            &before[place.end..]
+        ));
+    }
+    let Some(kept) = metadata_now else {
+        return Ok(before.to_owned());
+    };
+    let root = parse(before)?;
+    let mut edits = Edits::of(before);
+    match root.child("maxMemory").or_else(|| root.child("memory")) {
+        Some(memory) => edits.insert_before(memory, kept.trim_start()),
+        None => edits.append(&root, kept.trim_start()),
+    }
+    Ok(edits.apply())
+}
+
+/// Lines that are in one text only, in their order.
+fn difference(before: &str, now: &str) -> String {
+    let before: Vec<&str> = before.lines().collect();
+    let now: Vec<&str> = now.lines().collect();
+    if before.len().max(now.len()) > LINES {
+        return "  (it is too long to be compared)".to_owned();
+    }
+    // How many lines are common to what begins at these two lines: the longest common subsequence.
+    let width = now.len() + 1;
+    let mut common = vec![0_u16; (before.len() + 1) * width];
+    for (i, old) in before.iter().enumerate().rev() {
+        for (j, new) in now.iter().enumerate().rev() {
+            common[i * width + j] = if old == new {
+                common[(i + 1) * width + j + 1] + 1
+            } else {
+                common[(i + 1) * width + j].max(common[i * width + j + 1])
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut told = Vec::new();
+    while i < before.len() || j < now.len() {
+        if i < before.len() && j < now.len() && before[i] == now[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == now.len()
+            || (i < before.len() && common[(i + 1) * width + j] >= common[i * width + j + 1])
+        {
+            told.push(format!("- {}", without_password(before[i].trim())));
+            i += 1;
+        } else {
+            told.push(format!("+ {}", without_password(now[j].trim())));
+            j += 1;
+        }
+    }
+    told.join("\n")
+}
+
+/// A line without the password of a graphical console, which is the one secret that a definition itself holds.
+fn without_password(line: &str) -> String {
+    for quote in ['\'', '"'] {
+        let open = format!("passwd={quote}");
+        if let Some((head, rest)) = line.split_once(&open)
+            && let Some((_, tail)) = rest.split_once(quote)
+        {
+            return format!("{head}{open}...{quote}{tail}");
+        }
+    }
+    line.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "<domain>\n  <uuid>u</uuid>\n  <memory>1</memory>\n  <devices>\n    <graphics passwd='secret'/>\n  </devices>\n</domain>\n";
+
+    fn after() -> String {
+        BEFORE.replace("  <memory>", "  <maxMemory>4</maxMemory>\n  <memory>")
+    }
+
+    #[test]
+    fn what_nobody_changed_is_put_back_as_it_was() {
+        assert_eq!(
+            put_back(BEFORE, Some(&after()), &after()),
+            Ok(Some(BEFORE.to_owned()))
+        );
+        assert_eq!(put_back(BEFORE, Some(&after()), BEFORE), Ok(None));
+        assert_eq!(
+            put_back(BEFORE, None, &after()),
+            Ok(Some(BEFORE.to_owned()))
+        );
+    }
+
+    #[test]
+    fn metadata_that_came_changed_or_went_meanwhile_is_kept_as_it_is_now() {
+        let tagged = |text: &str, tag: &str| {
+            let place = text.find("  <m").unwrap();
+            format!(
+                "{}  <metadata>\n    <t>{tag}</t>\n  </metadata>\n{}",
+                &text[..place],
+                &text[place..]
+            )
+        };
+        let now = tagged(&after(), "b");
+        for before in [BEFORE.to_owned(), tagged(BEFORE, "a")] {
+            assert_eq!(
+                put_back(&before, Some(&after()), &now),
+                Ok(Some(tagged(BEFORE, "b")))
+            );
+        }
+        assert_eq!(
+            put_back(&tagged(BEFORE, "a"), Some(&tagged(&after(), "a")), &after()),
+            Ok(Some(BEFORE.to_owned()))
+        );
+    }
+
+    #[test]
+    fn what_somebody_changed_since_is_refused_with_the_lines_and_without_passwords() {
+        let now = after()
+            .replace(">1<", ">2<")
+            .replace("secret", "another secret");
+        let Err(Refused::Changed { difference }) = put_back(BEFORE, Some(&after()), &now) else {
+            panic!("it was put back");
+        };
+        assert_eq!(
+            difference,
+            "- <memory>1</memory>\n+ <memory>2</memory>\n- <graphics passwd='...'/>\n+ <graphics passwd='...'/>"
+        );
+    }
+}
