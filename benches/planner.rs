@@ -85,6 +85,7 @@ fn domain<'a>(number: u32, persona: &'a Persona, figures: &'a Figures) -> Domain
             ability: Ability::Both,
         },
         signals: figures,
+        shifted_by: None,
     }
 }
 

@@ -336,6 +336,7 @@ fn domain<'a>(
             ability: Ability::NoMemoryDevice,
         },
         signals: machine,
+        shifted_by: None,
     }
 }
 

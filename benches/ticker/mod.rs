@@ -137,5 +137,6 @@ fn domain<'a>(
             ability: Ability::Both,
         },
         signals: readings,
+        shifted_by: None,
     }
 }

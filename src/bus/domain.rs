@@ -353,9 +353,10 @@ impl Domain {
         self.read(|domain| domain.tags.clone())
     }
 
-    /// The persona that the domain is bound to: `name`, `version`, `digest`, `origin` (`applied`, `tag`, `default`),
-    /// `tag`, `pinned`, `generation`, `bases` (what it builds on, `NAME@VERSION`, the lowest first), `overrides` (the tags
-    /// whose overrides are laid over it, the lowest first); `digest` is of all of it. Empty when there is none.
+    /// The persona that the domain is bound to: `name`, `version`, `digest`, `origin` (`applied`, `tag`, `default`,
+    /// `shift`), `tag`, `rule` and `shifted_from` (the rule that gave it, and the `NAME@VERSION` that has the rule), `pinned`,
+    /// `generation`, `bases` (what it builds on, `NAME@VERSION`, the lowest first), `overrides` (the tags whose overrides are
+    /// laid over it, the lowest first); `digest` is of all of it. Empty when there is none.
     #[zbus(property)]
     async fn active_persona(&self) -> fdo::Result<Dict> {
         self.read(active_persona)

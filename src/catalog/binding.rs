@@ -6,7 +6,8 @@ use persona::Moment;
 
 use super::{
     Activation, ActivationEvent, AgentPresence, Binding, Catalogue, CatalogueError, Desired,
-    ExplicitBinding, Generation, Mapping, PersonaRef, Resolution, Tag, Target, Transition, resolve,
+    ExplicitBinding, Generation, Mapping, PersonaRef, Resolution, Shifts, Tag, Target, Transition,
+    resolve,
 };
 use crate::hypervisor::DomainId;
 use crate::store::{Batch, StoreError};
@@ -99,7 +100,13 @@ impl Catalogue {
 
     /// Which persona a domain with these tags has. On a conflict the last good state holds: leave its activation be.
     pub fn resolve(&self, domain: DomainId, tags: &[String]) -> Resolution {
-        self.resolve_as(self.explicit(domain), tags, &self.mappings)
+        let resolution = self.resolve_as(self.explicit(domain), tags, &self.mappings);
+        self.shifted(domain, resolution)
+    }
+
+    /// What tags come to by themselves: without what a person or a rule gave.
+    pub fn resolve_unshifted(&self, tags: &[String]) -> Resolution {
+        self.resolve_as(None, tags, &self.mappings)
     }
 
     /// As [`Catalogue::resolve`], were a person to give the domain this persona.
@@ -117,7 +124,8 @@ impl Catalogue {
     ) -> Resolution {
         let mut mappings = self.mappings.clone();
         mappings.insert(tag.clone(), mapping.clone());
-        self.resolve_as(self.explicit(domain), tags, &mappings)
+        let resolution = self.resolve_as(self.explicit(domain), tags, &mappings);
+        self.shifted(domain, resolution)
     }
 
     fn resolve_as(
@@ -222,9 +230,13 @@ impl Catalogue {
         Ok(transition)
     }
 
-    /// Stages that a domain is gone for good: its explicit binding and its activation go.
+    /// Stages that a domain is gone for good: its explicit binding, its shifts and its activation go.
     pub fn forget(&mut self, batch: &mut Batch, domain: DomainId) {
         self.unbind(batch, domain);
+        if self.shifts.remove(&domain).is_some() {
+            batch.remove::<Shifts>(domain.to_string());
+        }
+        self.let_go(batch, domain);
         if self.activations.remove(&domain).is_some() {
             batch.remove::<Activation>(domain.to_string());
         }

@@ -8,7 +8,7 @@ use super::composition::Supposed;
 use super::versions::NameRecord;
 use super::{
     Added, Authorship, Catalogue, CatalogueError, Composition, DELETED_A_BATCH, Desired,
-    ExplicitBinding, Imported, Mapping, PersonaRef, Version, VersionId, VersionNumber,
+    ExplicitBinding, Imported, Mapping, PersonaRef, Shift, Version, VersionId, VersionNumber,
     VersionSummary,
 };
 use crate::store::Batch;
@@ -188,10 +188,15 @@ impl Catalogue {
             };
             desired.is_some_and(|of| of.versions().any(|id| id.name == *name))
         });
+        let shifted = self.shifts.iter().filter(|(_, shifts)| {
+            let mut stack = shifts.stack.iter();
+            stack.any(|shift| shift.persona == *name || shift.of.persona.name == *name)
+        });
         let builders = self.builders(name);
         let domains: BTreeSet<_> = bound
             .map(|(domain, _)| *domain)
             .chain(active.map(|(domain, _)| *domain))
+            .chain(shifted.map(|(domain, _)| *domain))
             .collect();
         domains
             .into_iter()
@@ -262,6 +267,13 @@ impl Catalogue {
         });
         if self.default.as_ref() == Some(name) {
             self.default = None;
+        }
+        for (domain, shifts) in &mut self.shifts {
+            let uses = |shift: &Shift| shift.persona == *name || shift.of.persona.name == *name;
+            if shifts.stack.iter().any(uses) {
+                shifts.stack.clear();
+                batch.put(domain.to_string(), shifts)?;
+            }
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ mod generation;
 mod host;
 mod import;
 mod lineage;
+mod rollout;
+mod shift;
 mod tags;
 mod versions;
 
@@ -36,6 +38,8 @@ pub use fragment::Fragment;
 pub use generation::{Generation, Generations};
 pub use host::{HostId, host_id};
 pub use import::{Imported, guess_format};
+pub use rollout::{Held, HeldWhy};
+pub use shift::{DEEPEST_SHIFT, Overtaken, Shift, Shifts};
 pub use tags::{
     Binding, Conflict, ExplicitBinding, Laid, Mapping, Origin, PersonaRef, Resolution, Tag, Target,
     resolve,
@@ -59,6 +63,8 @@ pub struct Catalogue {
     mappings: BTreeMap<Tag, Mapping>,
     bindings: BTreeMap<DomainId, ExplicitBinding>,
     activations: BTreeMap<DomainId, Activation>,
+    shifts: BTreeMap<DomainId, Shifts>,
+    held_back: BTreeMap<DomainId, Held>,
     generations: Generations,
     default: Option<PersonaName>,
     /// What compositions come to.
@@ -86,6 +92,8 @@ impl Catalogue {
             mappings: keyed(store.all::<Mapping>()?),
             bindings: keyed_by_domain(store.all::<ExplicitBinding>()?),
             activations: keyed_by_domain(store.all::<Activation>()?),
+            shifts: keyed_by_domain(store.all::<Shifts>()?),
+            held_back: keyed_by_domain(store.all::<Held>()?),
             generations,
             default: None,
             composed: Mutex::new(HashMap::new()),
@@ -93,6 +101,9 @@ impl Catalogue {
             clashes: Mutex::new(HashMap::new()),
             store,
         };
+        for shifts in catalogue.shifts.values_mut() {
+            shifts.pace.resume(now);
+        }
         catalogue.clear_up()?;
         for name in catalogue.personas().cloned().collect::<Vec<_>>() {
             match catalogue.persona(&PersonaRef {
@@ -177,7 +188,11 @@ impl Catalogue {
     }
 
     fn compositions(&self) -> impl Iterator<Item = &Composition> {
-        self.activations.values().flat_map(Activation::compositions)
+        let shifts = self.shifts.values().flat_map(|shifts| &shifts.stack);
+        self.activations
+            .values()
+            .flat_map(Activation::compositions)
+            .chain(shifts.map(|shift| &shift.of))
     }
 
     /// Whether the current document of a persona says that it is the default, whatever else is wrong with it.

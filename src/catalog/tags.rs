@@ -8,6 +8,7 @@ use std::str::FromStr;
 use persona::{Digest, Moment, PersonaName};
 use serde::{Deserialize, Serialize};
 
+use super::composition::VersionId;
 use super::error::CatalogueError;
 use super::versions::VersionNumber;
 use crate::store::{Stored, Tree};
@@ -204,6 +205,13 @@ pub enum Origin {
     },
     /// No tag maps, and the persona is the default.
     Default,
+    /// A rule of the persona before it gave it.
+    Shift {
+        /// The rule.
+        rule: String,
+        /// The version that has the rule.
+        of: VersionId,
+    },
 }
 
 impl fmt::Display for Origin {
@@ -212,6 +220,7 @@ impl fmt::Display for Origin {
             Self::Explicit => f.write_str("explicit"),
             Self::Tag { tag, priority } => write!(f, "tag {tag} (priority {priority})"),
             Self::Default => f.write_str("default"),
+            Self::Shift { rule, of } => write!(f, "rule {rule} of {of}"),
         }
     }
 }

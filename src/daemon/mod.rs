@@ -27,6 +27,8 @@ mod impacts;
 mod message;
 mod personas;
 mod requests;
+mod rollout;
+mod shift;
 mod show;
 mod status;
 pub mod systemd;
@@ -39,6 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use persona::PersonaName;
 use persona::units::Moment;
 use planner::{Policy, State};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -59,6 +62,7 @@ pub use clock::Clock;
 pub use event::{Asked, Event};
 
 use disk::wait_for_disk;
+use rollout::Rollout;
 use tracked::Tracked;
 
 /// How long the end waits for steps under way; what is not verified by then is found out at the next start.
@@ -143,6 +147,8 @@ pub struct Daemon {
     /// Definitions of these are being changed.
     adopting: BTreeSet<DomainId>,
     problems: BTreeMap<&'static str, String>,
+    /// Changed personas on their way from domain to domain.
+    rollouts: BTreeMap<PersonaName, Rollout>,
     /// Something changed since the last view was published.
     unshown: bool,
     views: watch::Sender<Arc<View>>,
@@ -222,6 +228,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         host_id: host.to_string(),
         adopting: BTreeSet::new(),
         problems: BTreeMap::new(),
+        rollouts: BTreeMap::new(),
         unshown: false,
         views: parts.views,
         announcements: parts.announcements,
@@ -296,6 +303,7 @@ impl Daemon {
         let text = format!("the daemon {} starts", env!("CARGO_PKG_VERSION"));
         self.record(AuditKind::Daemon, None, &text, serde_json::Value::Null);
         self.forget_senders();
+        self.resume_rollouts();
         self.publish();
     }
 

@@ -48,6 +48,7 @@ impl Daemon {
         id: DomainId,
         insistence: Insistence,
     ) -> Result<(), CatalogueError> {
+        self.end_overtaken_shifts(id)?;
         let Some(tracked) = self.domains.get(&id) else {
             return Ok(());
         };
@@ -82,6 +83,11 @@ impl Daemon {
         self.persona_problem(id, unreadable);
         let now = self.clock.now();
         let mut batch = Batch::new();
+        if insistence == Insistence::Keep && self.catalog.stays(id, &desired) {
+            self.follow_activation(id);
+            return Ok(());
+        }
+        self.catalog.let_go_unless_turn(&mut batch, id);
         // A generation may have to be taken from the store.
         let wanted = wait_for_disk(|| {
             self.catalog
@@ -150,6 +156,7 @@ impl Daemon {
 
     /// Sends the activation when it is due, and brings what is in force and shown in line with it.
     fn follow_activation(&mut self, id: DomainId) {
+        self.follow_shift_rule(id);
         let Some(tracked) = self.domains.get(&id) else {
             return;
         };
@@ -405,6 +412,7 @@ impl Daemon {
             }
         }
         self.follow_activation(id);
+        self.roll_on();
         self.publish_soon();
     }
 
@@ -461,6 +469,7 @@ fn wanted_text(desired: &Desired) -> String {
                 Origin::Explicit => "a person applied it".to_string(),
                 Origin::Tag { tag, priority } => format!("tag {tag} of priority {priority}"),
                 Origin::Default => "it is the default persona".to_string(),
+                Origin::Shift { rule, of } => format!("rule {rule} of {of} gave it"),
             };
             format!("persona {composition} ({why})")
         }

@@ -180,6 +180,8 @@ impl Daemon {
 
     fn domain_problems(&self, tracked: &Tracked, now: Moment) -> Vec<String> {
         let mut problems: Vec<String> = tracked.persona.problem.iter().cloned().collect();
+        problems.extend(self.held_text(tracked.description.id));
+        problems.extend(tracked.persona.shift.problem(tracked.report.as_ref()));
         if let Some((_, text)) = &tracked.agent.trouble {
             problems.push(text.clone());
         }
@@ -381,6 +383,11 @@ pub(super) fn bound(activation: &Activation, pinned: bool) -> Option<BoundPerson
         Origin::Explicit => (view::Origin::Applied, None),
         Origin::Tag { tag, .. } => (view::Origin::Tag, Some(tag.to_string())),
         Origin::Default => (view::Origin::Default, None),
+        Origin::Shift { .. } => (view::Origin::Shift, None),
+    };
+    let (rule, shifted_from) = match origin {
+        Origin::Shift { rule, of } => (Some(rule.clone()), Some(of.to_string())),
+        _ => (None, None),
     };
     Some(BoundPersona {
         name: composition.persona.name.to_string(),
@@ -388,6 +395,8 @@ pub(super) fn bound(activation: &Activation, pinned: bool) -> Option<BoundPerson
         digest: digest.to_string(),
         origin: word,
         tag,
+        rule,
+        shifted_from,
         pinned,
         generation: activation.generation.0,
         bases: composition.bases.iter().map(ToString::to_string).collect(),
@@ -423,6 +432,7 @@ pub(super) fn version_view(summary: &catalog::VersionSummary, current: bool) -> 
         author: summary.author.clone(),
         at: summary.at,
         note: summary.note.clone(),
+        rollout: None,
     }
 }
 

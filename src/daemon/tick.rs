@@ -98,10 +98,13 @@ impl Daemon {
         self.ask_for_slow_figures(now);
         self.sample(now);
         self.give_up_agents(now);
+        self.roll_on();
         if let Some(host) = &self.host {
             let budget = self.config.budget.of(host);
             let plan = self.plan(budget, now);
+            let (calls, returns) = (plan.calls.clone(), plan.returns.clone());
             self.begin_plan(plan, now);
+            self.follow_shifts(&calls, &returns, now);
         }
         self.measure_impacts(now);
         self.publish();

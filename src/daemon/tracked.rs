@@ -15,6 +15,7 @@ use planner::snapshot::{self, Ability, Run};
 
 use super::event::Asked;
 use super::happened::Happened;
+use super::shift::ShiftSide;
 use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::{AgentFacts, GuestWords};
@@ -102,6 +103,8 @@ pub(super) struct PersonaSide {
     pub(super) writing_status: bool,
     /// What is wrong with tags and mappings, as a sentence.
     pub(super) problem: Option<String>,
+    /// What its rules want of the persona itself.
+    pub(super) shift: ShiftSide,
 }
 
 impl Default for PersonaSide {
@@ -116,6 +119,7 @@ impl Default for PersonaSide {
             status: None,
             writing_status: false,
             problem: None,
+            shift: ShiftSide::default(),
         }
     }
 }
@@ -218,6 +222,7 @@ impl Tracked {
             },
             memory: self.memory(),
             signals: self,
+            shifted_by: self.persona.shift.rule.as_deref(),
         }
     }
 

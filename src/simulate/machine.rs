@@ -284,6 +284,7 @@ impl Machine {
                 ability: Ability::Both,
             },
             signals: self,
+            shifted_by: None,
         }
     }
 

@@ -71,11 +71,15 @@ pub enum Tree {
     Impacts,
     /// Definitions as they were before domains were adopted.
     Adoptions,
+    /// Personas that rules gave to domains.
+    Shifts,
+    /// Domains that stay on a version because its rollout waits for them or stopped before them.
+    Rollouts,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -87,6 +91,8 @@ impl Tree {
         Self::Overrides,
         Self::Impacts,
         Self::Adoptions,
+        Self::Shifts,
+        Self::Rollouts,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -103,6 +109,8 @@ impl Tree {
             Self::Overrides => 9,
             Self::Impacts => 10,
             Self::Adoptions => 11,
+            Self::Shifts => 20,
+            Self::Rollouts => 21,
         }
     }
 
@@ -119,7 +127,9 @@ impl Tree {
             | Self::Meta
             | Self::Overrides
             | Self::Impacts
-            | Self::Adoptions => 1,
+            | Self::Adoptions
+            | Self::Shifts
+            | Self::Rollouts => 1,
         }
     }
 }
@@ -138,6 +148,8 @@ impl fmt::Display for Tree {
             Self::Overrides => "the overrides",
             Self::Impacts => "what actions did",
             Self::Adoptions => "the definitions of adopted domains",
+            Self::Shifts => "the shifts of persona",
+            Self::Rollouts => "the rollouts",
         })
     }
 }

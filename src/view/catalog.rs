@@ -134,6 +134,35 @@ pub struct VersionView {
     /// What the author noted.
     #[serde(default)]
     pub note: Option<String>,
+    /// How far the current version has come; absent where it is with every domain that follows it, and for others.
+    #[serde(default)]
+    pub rollout: Option<RolloutView>,
+}
+
+/// How far a changed persona has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// Whether it goes on.
+    pub state: RolloutState,
+    /// The name of the domain whose turn it is.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// The names of the domains that it has not reached.
+    #[serde(default)]
+    pub waiting: Vec<String>,
+    /// Where and why it stopped, as a sentence.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Whether a rollout goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// From domain to domain.
+    Going,
+    /// It stopped at the first failure.
+    Stopped,
 }
 
 /// One stored version with its text.

@@ -64,6 +64,12 @@ pub struct BoundPersona {
     /// The tag, where the origin is a tag.
     #[serde(default)]
     pub tag: Option<String>,
+    /// The rule that gave it, where the origin is a shift.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// The version that has the rule, as `NAME@VERSION`, where the origin is a shift.
+    #[serde(default)]
+    pub shifted_from: Option<String>,
     /// Whether the binding stays at this version when the persona gets another.
     pub pinned: bool,
     /// The generation of the activation; a higher one is later.
@@ -86,6 +92,8 @@ pub enum Origin {
     Tag,
     /// It is the default persona, and no tag maps.
     Default,
+    /// A rule of the persona before it gave it.
+    Shift,
 }
 
 /// How far an activation has come.

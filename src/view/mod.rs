@@ -14,8 +14,8 @@ use crate::command::{DomainName, Noun, Refusal};
 pub use self::adopt::{AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen};
 pub use self::catalog::{
     Change, DocumentFormat, DocumentView, EffectiveValueView, EffectiveView, FragmentView,
-    MappedView, MappingView, OriginView, PersonaView, ProblemView, Severity, StoredView,
-    VersionView,
+    MappedView, MappingView, OriginView, PersonaView, ProblemView, RolloutState, RolloutView,
+    Severity, StoredView, VersionView,
 };
 pub use self::domain::{
     ActivationState, ActivationView, AgentState, AgentView, BoundPersona, DecisionView, DomainView,

@@ -459,6 +459,7 @@ fn version(name: &str, version: u32) -> VersionView {
         author: "root".to_owned(),
         at: Moment(1_700_000_000_000),
         note: (version == 2).then(|| "more memory".to_owned()),
+        rollout: None,
     }
 }
 
@@ -469,6 +470,8 @@ fn bound(name: &str) -> BoundPersona {
         digest: "d2".repeat(32),
         origin: Origin::Tag,
         tag: Some("web".to_owned()),
+        rule: None,
+        shifted_from: None,
         pinned: false,
         generation: 7,
         bases: Vec::new(),

@@ -20,3 +20,5 @@ mod life;
 mod matrix;
 mod personas;
 mod refusals;
+mod rollout;
+mod shift;

@@ -31,6 +31,7 @@ mod guard;
 pub mod notice;
 pub mod peak;
 pub mod relief;
+pub mod shift;
 
 pub mod arbitrate;
 mod donate;

@@ -16,6 +16,7 @@ use crate::policy::Policy;
 use crate::relief::notice_need;
 use crate::report::{DomainReport, HostReport, Idle, ResourceReport, Verdict, Wish};
 use crate::settle::{Settled, settle};
+use crate::shift;
 use crate::snapshot::{Domain, Run, Snapshot};
 use crate::state::State;
 
@@ -35,6 +36,8 @@ pub struct Plan {
     pub stalls: Vec<Stall>,
     /// What rules want done once: all but changes of vCPUs and memory.
     pub calls: Vec<Call>,
+    /// Domains whose shift of persona is over, because the `until` of the rule behind it holds.
+    pub returns: Vec<DomainId>,
     /// The host's ledger after this plan.
     pub host: HostReport,
     /// What each domain had at stake, in vCPUs and in memory, in the order of the snapshot.
@@ -99,6 +102,7 @@ pub fn plan_among(
 ) -> Plan {
     let mut reports = Vec::with_capacity(snapshot.domains.len());
     let (mut drifts, mut stalls, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut returns = Vec::new();
     let mut wishes = Wishes {
         growth: Vec::new(),
         decreases: Vec::new(),
@@ -127,6 +131,9 @@ pub fn plan_among(
             };
             watch(domain, carried, policy, now);
             notice_need(domain, carried, policy, now);
+            if shift::over(domain, carried, now) {
+                returns.push(domain.id);
+            }
             let evaluation = evaluate(domain, persona, carried, now);
             report.rules = evaluation.rules;
             calls.extend(
@@ -196,6 +203,7 @@ pub fn plan_among(
         drifts,
         stalls,
         calls,
+        returns,
         host,
         stakes,
     }

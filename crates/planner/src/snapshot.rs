@@ -3,7 +3,7 @@
 
 use persona::Persona;
 use persona::domain::DomainId;
-use persona::rule::Resource;
+use persona::rule::{Resource, Rule};
 use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub struct Domain<'a> {
     pub memory: Memory,
     /// Readings.
     pub signals: &'a dyn Signals,
+    /// The rule, of another persona, that gave the domain the one that it has; its `until` gives the one before back.
+    pub shifted_by: Option<&'a Rule>,
 }
 
 /// Whether a domain runs.

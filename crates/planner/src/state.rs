@@ -15,6 +15,7 @@ use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
 use crate::relief::Relief;
+use crate::shift::ShiftWatch;
 use crate::stage::HostState;
 
 /// The wait after a failure doubles so often at most.
@@ -54,6 +55,9 @@ pub struct DomainState {
     /// Memory that was taken, as long as it may be missed.
     #[serde(default)]
     pub relief: Relief,
+    /// The windows of the `until` that ends a shift of persona.
+    #[serde(skip)]
+    pub shift: ShiftWatch,
 }
 
 /// The windows of one rule.

@@ -99,6 +99,7 @@ fn run(machine: &mut Machine, persona: &Persona, state: &mut State, seconds: u32
                     ability: Ability::NoMemoryDevice,
                 },
                 signals: machine,
+                shifted_by: None,
             };
             let snapshot = Snapshot {
                 host,

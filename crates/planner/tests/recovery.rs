@@ -61,6 +61,7 @@ fn pass(state: &mut State, instance: u32, vcpus: u32, ability: Ability, now: Mom
             ability: Ability::NoMemoryDevice,
         },
         signals: &Silence,
+        shifted_by: None,
     };
     let snapshot = Snapshot {
         host: Host {

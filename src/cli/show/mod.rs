@@ -17,8 +17,8 @@ use crate::view::{
     ActivationState, ActivationView, AgentState, AppliedView, AuditRecordView, AuditView,
     BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, EffectView,
     EffectiveView, ExplainView, FragmentView, MappedView, MappingView, MemoryView, Origin,
-    PersonaView, PlanView, ProblemView, ReadingView, Resource, StatusView, StoredView, TruthWord,
-    VcpuView, VersionView,
+    PersonaView, PlanView, ProblemView, ReadingView, Resource, RolloutView, StatusView, StoredView,
+    TruthWord, VcpuView, VersionView,
 };
 
 /// Prints a view as JSON or by its function.
@@ -88,6 +88,11 @@ fn bound(persona: &BoundPersona) -> String {
         Origin::Applied => "applied".to_owned(),
         Origin::Tag => format!("tag {}", known(persona.tag.as_ref())),
         Origin::Default => "default".to_owned(),
+        Origin::Shift => format!(
+            "rule {} of {}",
+            known(persona.rule.as_ref()),
+            known(persona.shifted_from.as_ref())
+        ),
     };
     let mut text = format!("{}@{} ({why})", persona.name, persona.version);
     if !persona.bases.is_empty() {
@@ -381,7 +386,29 @@ pub(super) fn history(screen: &mut Screen, versions: &Vec<VersionView>) -> io::R
             Cell::new(version.note.as_deref().unwrap_or("")),
         ]);
     }
-    screen.table(&table)
+    screen.table(&table)?;
+    for version in versions {
+        if let Some(rollout) = &version.rollout {
+            screen.line("")?;
+            screen.line(&clean(&rollout_text(version, rollout)))?;
+        }
+    }
+    Ok(())
+}
+
+fn rollout_text(version: &VersionView, rollout: &RolloutView) -> String {
+    let waiting = rollout.waiting.join(", ");
+    match (&rollout.reason, &rollout.at) {
+        (Some(reason), _) => format!(
+            "{reason}; these keep what they have until it is stored or applied again: {waiting}"
+        ),
+        (None, at) => format!(
+            "{}@{} is on its way, at domain {}; these wait for their turn: {waiting}",
+            version.name,
+            version.version,
+            known(at.as_ref())
+        ),
+    }
 }
 
 /// `show`: the document alone, so that it can be written to a file and stored again.

@@ -67,6 +67,11 @@ impl Daemon {
         let id = self.domain(domain)?;
         let mut batch = Batch::new();
         if self.catalog.unbind(&mut batch, id).is_none() {
+            let now = self.clock.now();
+            let why = format!("{} takes the shift back", caller.name);
+            if self.shift_back(id, &why, now) {
+                return Ok(Reply::Applied(self.applied(id)));
+            }
             let tracked = &self.domains[&id];
             // The bus names domains by their identity, people by their name.
             let name = &tracked.description.name;

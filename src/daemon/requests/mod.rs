@@ -18,7 +18,9 @@ use crate::audit::AuditQuery;
 use crate::catalog::{self, CatalogueError, Expect, Imported, Tag, VersionNumber, guess_format};
 use crate::command::{Caller, Command, DomainName, Noun, PersonaRef, Refusal, Reply, Request};
 use crate::hypervisor::DomainId;
-use crate::view::{AuditView, Change, DocumentFormat, DocumentView, ProblemView, nearest};
+use crate::view::{
+    AuditView, Change, DocumentFormat, DocumentView, ProblemView, VersionView, nearest,
+};
 
 /// More records than this are not sent in one answer.
 const MOST_RECORDS: u32 = 10_000;
@@ -126,7 +128,13 @@ impl Daemon {
                 Ok(Reply::History(
                     history
                         .iter()
-                        .map(|summary| show::version_view(summary, summary.number == current))
+                        .map(|summary| {
+                            let current = summary.number == current;
+                            VersionView {
+                                rollout: self.rollout_view(&name).filter(|_| current),
+                                ..show::version_view(summary, current)
+                            }
+                        })
                         .collect(),
                 ))
             }

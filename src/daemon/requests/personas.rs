@@ -8,6 +8,7 @@ use crate::catalog::{
     Resolution, Tag, Target,
 };
 use crate::command::{Caller, DomainName, Force, Noun, PersonaRef, Refusal, Reply};
+use crate::daemon::rollout::Cause;
 use crate::daemon::{Daemon, show, tick};
 use crate::hypervisor::DomainId;
 use crate::store::Batch;
@@ -40,7 +41,9 @@ impl Daemon {
             let text = format!("{} stored {}@{}", caller.name, summary.name, summary.number);
             let entry = self.entry(AuditKind::Catalogue, None, &text, tick::json(&summary));
             self.commit(batch, vec![entry]).map_err(refusal)?;
-            self.resolve_all();
+            self.roll_out(&summary.name, Cause::Changed);
+        } else if self.is_stopped(&summary.name) {
+            self.roll_out(&summary.name, Cause::Again);
         }
         Ok(Reply::Stored(StoredView {
             name: summary.name.to_string(),
@@ -114,7 +117,9 @@ impl Daemon {
             let text = format!("{} made {name}@{version} current", caller.name);
             let entry = self.entry(AuditKind::Catalogue, None, &text, serde_json::Value::Null);
             self.commit(batch, vec![entry]).map_err(refusal)?;
-            self.resolve_all();
+            self.roll_out(&name, Cause::Changed);
+        } else if self.is_stopped(&name) {
+            self.roll_out(&name, Cause::Again);
         }
         Ok(Reply::Stored(StoredView {
             name: name.to_string(),

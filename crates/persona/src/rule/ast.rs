@@ -365,6 +365,7 @@ impl Action {
         match self {
             _ if self.resource().is_some() => Performed::Here,
             Self::Notify(_) | Self::Respond(_) => Performed::Here,
+            Self::ActivatePersona(_) | Self::Revert => Performed::Here,
             _ => {
                 Performed::NotYet("it is recorded when it is called for, and nothing else happens")
             }

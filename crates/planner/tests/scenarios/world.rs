@@ -149,6 +149,7 @@ impl Machine {
                 ability: Ability::Both,
             },
             signals: self,
+            shifted_by: None,
         }
     }
 }
