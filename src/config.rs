@@ -30,6 +30,8 @@ pub struct Config {
     pub vcpu: VcpuSection,
     /// Memory changes.
     pub memory: MemorySection,
+    /// What guests have to say.
+    pub agent: AgentSection,
     /// The record of what was decided and done.
     pub audit: AuditSection,
     /// What is measured of the effects of actions.
@@ -199,6 +201,37 @@ impl Default for MemorySection {
             change_minimum_mib: 64,
             boot_ratio_maximum: 4,
             hold_s: 1800,
+        }
+    }
+}
+
+/// What is made of a guest that asks for memory at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NeedWord {
+    /// It grows within its persona's bounds and its fair share.
+    #[default]
+    Honour,
+    /// Guests are not listened to.
+    Ignore,
+}
+
+/// `[agent]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentSection {
+    /// Seconds in which a guest has to agree to become smaller. Its hooks have a second less; what they stop for is
+    /// meant to be short, since the host waits.
+    pub consent_s: u64,
+    /// Whether a guest may ask for memory at once.
+    pub need: NeedWord,
+}
+
+impl Default for AgentSection {
+    fn default() -> Self {
+        Self {
+            consent_s: 5,
+            need: NeedWord::Honour,
         }
     }
 }
@@ -391,6 +424,12 @@ impl Config {
             "memory.boot_ratio_maximum",
             self.memory.boot_ratio_maximum.to_string(),
             "1 to 64",
+        )?;
+        check(
+            (1..=60).contains(&self.agent.consent_s),
+            "agent.consent_s",
+            self.agent.consent_s.to_string(),
+            "1 to 60",
         )?;
         check(
             (100..=100_000_000).contains(&self.audit.records),

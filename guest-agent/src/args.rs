@@ -2,6 +2,10 @@
 
 use std::{ffi::OsString, os::fd::RawFd, path::PathBuf};
 
+use agent_protocol::Need;
+
+use crate::need::parse_memory;
+
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 virt-persona-agent: the agent of virt-persona in the guest
@@ -9,6 +13,8 @@ virt-persona-agent: the agent of virt-persona in the guest
 Usage:
   virt-persona-agent [options]                  serve the host
   virt-persona-agent status [--state DIR]       print the active persona and the history
+  virt-persona-agent need MEMORY [--reason TEXT]
+                                                ask the host for so much more memory, as 256M; root only
   virt-persona-agent --version | --help
 
 Options:
@@ -18,6 +24,7 @@ Options:
   --transport fd:N     serve the connected socket N, and end with it
   --state DIR          where the active persona is kept [/var/lib/virt-persona-agent]
   --config FILE        what the host may ask [/etc/virt-persona/agent.toml]
+  --reason TEXT        why memory is needed, for the host's log
   --root DIR           where /etc, /run, /proc and /sys are looked up [/]
 ";
 
@@ -28,6 +35,7 @@ pub(crate) const PORT_NAME: &str = "org.virtpersona.agent.0";
 pub(crate) enum Invocation {
     Run(Args),
     Status { state: PathBuf },
+    Need { root: PathBuf, need: Need },
     Version,
     Help,
 }
@@ -60,6 +68,8 @@ pub(crate) enum ArgsError {
     Unknown(OsString),
     #[error("{0} needs a value")]
     NoValue(&'static str),
+    #[error("an amount of memory is a number of bytes, or one with K, M, G or T, not {0:?}")]
+    Memory(OsString),
     #[error("--transport is unix:PATH or fd:N with N from 3, not {0:?}")]
     Transport(OsString),
 }
@@ -67,7 +77,7 @@ pub(crate) enum ArgsError {
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, ArgsError> {
     let mut arguments = arguments;
-    let mut status = false;
+    let (mut status, mut needed, mut reason) = (false, None, String::new());
     let mut args = Args {
         transport: Transport::NamedPort,
         state: "/var/lib/virt-persona-agent".into(),
@@ -78,6 +88,12 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
         let mut value = |name| arguments.next().ok_or(ArgsError::NoValue(name));
         match argument.to_str() {
             Some("status") => status = true,
+            Some("need") => {
+                let text = value("need")?;
+                let bytes = text.to_str().and_then(parse_memory);
+                needed = Some(bytes.ok_or(ArgsError::Memory(text))?);
+            }
+            Some("--reason") => reason = value("--reason")?.to_string_lossy().into_owned(),
             Some("--version") => return Ok(Invocation::Version),
             Some("--help" | "-h") => return Ok(Invocation::Help),
             Some("--port") => args.transport = Transport::Port(value("--port")?.into()),
@@ -88,10 +104,16 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
             _ => return Err(ArgsError::Unknown(argument)),
         }
     }
-    Ok(if status {
-        Invocation::Status { state: args.state }
-    } else {
-        Invocation::Run(args)
+    Ok(match needed {
+        Some(memory_bytes) => Invocation::Need {
+            root: args.root,
+            need: Need {
+                memory_bytes,
+                reason,
+            },
+        },
+        None if status => Invocation::Status { state: args.state },
+        None => Invocation::Run(args),
     })
 }
 
@@ -128,6 +150,19 @@ mod tests {
                 && HELP.contains(args.config.to_str().unwrap())
         );
         assert!(HELP.contains(PORT_NAME));
+    }
+
+    #[test]
+    fn a_need_has_an_amount() {
+        let Ok(Invocation::Need { need, .. }) = read("need 256M --reason import") else {
+            panic!("no need")
+        };
+        assert_eq!(
+            (need.memory_bytes, need.reason.as_str()),
+            (256 << 20, "import")
+        );
+        assert!(matches!(read("need lots"), Err(ArgsError::Memory(_))));
+        assert!(matches!(read("need"), Err(ArgsError::NoValue("need"))));
     }
 
     #[test]

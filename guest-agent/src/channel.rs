@@ -27,7 +27,10 @@ use crate::{
     conversation::{Conversation, Order},
     disk::{DiskJob, ToDisk},
     events::{Event, FromWorkers},
+    hooks::Hooks,
+    local::Local,
     log::{chain, log},
+    need::{Pressure, under_pressure},
     sys,
     telemetry::Telemetry,
     uevent::{Uevent, Uevents},
@@ -42,6 +45,9 @@ const PORT: u64 = 0;
 const LISTENER: u64 = 1;
 const WORKERS: u64 = 2;
 const UEVENTS: u64 = 3;
+const LOCAL: u64 = 4;
+const CLIENT: u64 = 5;
+const PRESSURE: u64 = 6;
 
 /// Why the channel ends.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +95,19 @@ pub(crate) struct Channel {
     port: Option<Port>,
     listener: Option<UnixListener>,
     uevents: Option<Uevents>,
-    workers: FromWorkers,
-    disk: ToDisk,
-    commands: Commission,
+    workers: Workers,
     conversation: Conversation,
     telemetry: Telemetry,
+    local: Option<Local>,
+    pressure: Option<Pressure>,
+}
+
+/// The other threads.
+pub(crate) struct Workers {
+    pub(crate) results: FromWorkers,
+    pub(crate) disk: ToDisk,
+    pub(crate) commands: Commission,
+    pub(crate) hooks: Hooks,
 }
 
 impl Channel {
@@ -102,9 +116,7 @@ impl Channel {
         args: &Args,
         conversation: Conversation,
         telemetry: Telemetry,
-        workers: FromWorkers,
-        disk: ToDisk,
-        commands: Commission,
+        workers: Workers,
     ) -> Result<Self, ChannelError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|error| ChannelError::Wait(error.into()))?;
@@ -123,18 +135,44 @@ impl Channel {
             listener: None,
             uevents,
             workers,
-            disk,
-            commands,
             conversation,
             telemetry,
+            local: None,
+            pressure: None,
         };
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-        channel.register(channel.workers.as_fd(), edge, WORKERS)?;
+        channel.register(channel.workers.results.as_fd(), edge, WORKERS)?;
         if let Some(uevents) = &channel.uevents {
             channel.register(uevents.as_fd(), edge, UEVENTS)?;
         }
         channel.open_transport()?;
+        channel.hear_needs(&args.root)?;
         Ok(channel)
+    }
+
+    /// Waits for what makes the guest ask for memory. Each way can be missing: the agent serves without it.
+    fn hear_needs(&mut self, root: &Path) -> Result<(), ChannelError> {
+        let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        match Local::open(root) {
+            Ok(local) => {
+                self.register(local.as_fd(), edge, LOCAL)?;
+                self.local = Some(local);
+            }
+            Err(error) => log!("`virt-persona-agent need` will not reach this agent: {error}"),
+        }
+        if !self.conversation.may_need() {
+            return Ok(());
+        }
+        let waits = Pressure::open(root).and_then(|pressure| {
+            let event = EpollEvent::new(EpollFlags::EPOLLPRI, PRESSURE);
+            self.epoll.add(&pressure, event)?;
+            Ok(pressure)
+        });
+        match waits {
+            Ok(pressure) => self.pressure = Some(pressure),
+            Err(error) => log!("memory pressure is not noticed: {error}"),
+        }
+        Ok(())
     }
 
     /// Serves the host until an inherited connection ends or nothing can be waited for.
@@ -153,6 +191,9 @@ impl Channel {
                     PORT => self.on_port_edge(event.events()),
                     LISTENER => self.accept()?,
                     WORKERS => self.take_results(),
+                    LOCAL => self.accept_local()?,
+                    CLIENT => self.hear_client(),
+                    PRESSURE => self.on_pressure(event.events()),
                     _ => self.take_notices()?,
                 }
             }
@@ -294,7 +335,7 @@ impl Channel {
     }
 
     fn take_results(&mut self) {
-        while let Some(event) = self.workers.next() {
+        while let Some(event) = self.workers.results.next() {
             match event {
                 Event::Done { id, body } => self.conversation.finished(id, body),
                 Event::State(state) => self.conversation.set_state(state),
@@ -309,8 +350,12 @@ impl Channel {
             };
             match uevents.next().map_err(ChannelError::Wait)? {
                 None => return Ok(()),
-                Some(Uevent::CpuAdded(cpu)) => self.commands.send(CommandJob::CpuAdded(cpu)),
-                Some(Uevent::CpuRemoved(cpu)) => self.commands.send(CommandJob::CpuRemoved(cpu)),
+                Some(Uevent::CpuAdded(cpu)) => {
+                    self.workers.commands.send(CommandJob::CpuAdded(cpu))
+                }
+                Some(Uevent::CpuRemoved(cpu)) => {
+                    self.workers.commands.send(CommandJob::CpuRemoved(cpu))
+                }
                 Some(Uevent::PortAdded | Uevent::Overrun) => {
                     if self.port.is_none()
                         && matches!(self.transport, Transport::NamedPort | Transport::Port(_))
@@ -319,6 +364,45 @@ impl Channel {
                     }
                 }
             }
+        }
+    }
+
+    fn accept_local(&mut self) -> Result<(), ChannelError> {
+        let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        let Some(local) = &mut self.local else {
+            return Ok(());
+        };
+        while let Some(client) = local.accept() {
+            self.epoll
+                .add(client, EpollEvent::new(edge, CLIENT))
+                .map_err(|error| ChannelError::Wait(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn hear_client(&mut self) {
+        let Some(local) = &mut self.local else { return };
+        if let Some(need) = local.take() {
+            let told = self.conversation.need(need, Instant::now());
+            local.answer(&told.err().map_or_else(String::new, |why| why.to_string()));
+        }
+    }
+
+    fn on_pressure(&mut self, events: EpollFlags) {
+        if events.contains(EpollFlags::EPOLLERR) {
+            // The kernel no longer tells; closing the file ends the wait for it.
+            self.pressure = None;
+            return;
+        }
+        let need = match self.telemetry.memory() {
+            Ok(memory) => under_pressure(memory),
+            Err(error) => return log!("a need cannot be told: {}", chain(&error)),
+        };
+        // One that is not sent now comes again while the pressure lasts.
+        if let Some(need) = need
+            && self.conversation.need(need, Instant::now()).is_ok()
+        {
+            log!("memory is short; the host is asked for more");
         }
     }
 
@@ -442,19 +526,26 @@ impl Channel {
         // The other threads live as long as the process; a send to them cannot fail before its end.
         match order {
             Order::Wish { id, wish, deadline } => {
-                drop(self.disk.send(DiskJob::Wish { id, wish, deadline }))
+                drop(self.workers.disk.send(DiskJob::Wish { id, wish, deadline }))
             }
-            Order::Status { id, about } => drop(self.disk.send(DiskJob::Status { id, about })),
+            Order::Status { id, about } => {
+                drop(self.workers.disk.send(DiskJob::Status { id, about }))
+            }
             Order::OnlineCpus {
                 id,
                 target,
                 deadline,
-            } => self.commands.send(CommandJob::OnlineCpus {
+            } => self.workers.commands.send(CommandJob::OnlineCpus {
                 id,
                 target,
                 deadline,
             }),
-            Order::Reread => drop(self.disk.send(DiskJob::Reread)),
+            Order::Hooks {
+                id,
+                errand,
+                deadline,
+            } => self.workers.hooks.begin(id, errand, deadline),
+            Order::Reread => drop(self.workers.disk.send(DiskJob::Reread)),
             Order::Report { id } => {
                 let body = match self.telemetry.report(self.conversation.overwritten()) {
                     Ok(report) => serde_json::to_value(report).map(ReplyBody::Ok),

@@ -25,7 +25,8 @@ use crate::{
     disk::{DiskJob, ToDisk, expired},
     events::{Event, Events},
     log::{chain, log},
-    script::{Meanwhile, ScriptJob, run_script},
+    program::Meanwhile,
+    script::{ScriptJob, run_script},
     store::Answered,
 };
 
@@ -153,8 +154,8 @@ impl Commands {
 }
 
 impl Meanwhile for Counter {
-    fn signal(&self) -> BorrowedFd<'_> {
-        self.queue.signal.as_fd()
+    fn signal(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.queue.signal.as_fd())
     }
 
     /// Waits for the signal when it is called without one, as it is between scripts.

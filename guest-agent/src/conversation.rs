@@ -12,13 +12,14 @@ use std::{
 };
 
 use agent_protocol::{
-    Assembler, DecodeError, Decoder, EncodeError, GuestMessage, HostMessage, Operation, PROTOCOL,
-    Reply, ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    Assembler, DecodeError, Decoder, EncodeError, GuestMessage, HostMessage, Need, Operation,
+    PROTOCOL, Reply, ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    coordination::NEED_FEATURE,
     decode_host, encode_guest,
     envelope::decode_request_body,
     limits::{
         ACTIVATIONS_WAITING_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MIN_FRAME,
-        TELEMETRY_MIN_MS,
+        NEED_INTERVAL_MS, TELEMETRY_MIN_MS,
     },
     message::{
         Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
@@ -31,13 +32,14 @@ use crate::{
     activate::Wish,
     disk::expired,
     durable::Gauge,
+    hooks::{Errand, Occasion},
     log::{chain, log},
     policy::{Leave, Policy},
     reporting::Reporting,
 };
 
 /// Optional abilities of this agent.
-const FEATURES: [&str; 2] = ["cpus", "activation"];
+const FEATURES: [&str; 3] = ["cpus", "activation", "hooks"];
 
 /// Who this agent is, for as long as it runs.
 #[derive(Clone, Debug)]
@@ -75,6 +77,11 @@ pub(crate) enum Order {
     Report {
         id: RequestId,
     },
+    Hooks {
+        id: RequestId,
+        errand: Errand,
+        deadline: Instant,
+    },
     /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
     Reread,
 }
@@ -109,6 +116,27 @@ struct Live {
     assembler: Assembler,
     max_frame: usize,
     reporting: Reporting,
+    ear: Ear,
+}
+
+/// Whether the host listens to needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ear {
+    Open,
+    Closed,
+}
+
+/// Why a need was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unsent {
+    #[error("the guest's owner does not allow `need` in agent.toml")]
+    Denied,
+    #[error("the host is not connected")]
+    NoHost,
+    #[error("the host does not listen to needs")]
+    Deaf,
+    #[error("the host was told less than {} s ago", NEED_INTERVAL_MS / 1000)]
+    TooSoon,
 }
 
 /// The agent's side of one port.
@@ -123,6 +151,8 @@ pub(crate) struct Conversation {
     in_flight: HashMap<RequestId, Waiting>,
     control: VecDeque<Vec<u8>>,
     dropped: Dropped,
+    /// When a need was last sent, in whatever session.
+    needed: Option<Instant>,
 }
 
 impl Conversation {
@@ -142,7 +172,32 @@ impl Conversation {
             in_flight: HashMap::new(),
             control: VecDeque::new(),
             dropped: Dropped::default(),
+            needed: None,
         }
+    }
+
+    /// Whether the guest's owner lets the agent tell of needs at all.
+    pub(crate) fn may_need(&self) -> bool {
+        self.policy.need == Leave::Granted
+    }
+
+    /// Tells the host that memory is needed. What is not sent now is not sent later: a need that lasts is noticed again.
+    pub(crate) fn need(&mut self, need: Need, now: Instant) -> Result<(), Unsent> {
+        if self.policy.need == Leave::Denied {
+            return Err(Unsent::Denied);
+        }
+        match self.live.as_ref().map(|live| live.ear) {
+            None => return Err(Unsent::NoHost),
+            Some(Ear::Closed) => return Err(Unsent::Deaf),
+            Some(Ear::Open) => {}
+        }
+        let interval = Duration::from_millis(NEED_INTERVAL_MS);
+        if self.needed.is_some_and(|sent| now < sent + interval) {
+            return Err(Unsent::TooSoon);
+        }
+        self.needed = Some(now);
+        self.send(&GuestMessage::Need(need));
+        Ok(())
     }
 
     /// The host's side came up: says that there is somebody to greet.
@@ -361,6 +416,11 @@ impl Conversation {
                     assembler: Assembler::new(),
                     max_frame: hello.max_frame.clamp(MIN_FRAME, MAX_FRAME),
                     reporting: Reporting::new(interval),
+                    ear: if hello.feats.iter().any(|feat| feat == NEED_FEATURE) {
+                        Ear::Open
+                    } else {
+                        Ear::Closed
+                    },
                 });
             }
         }
@@ -469,6 +529,22 @@ impl Conversation {
                 about,
             },
             Operation::Report => Order::Report { id: id.clone() },
+            Operation::PrepareShrink { resize } => Order::Hooks {
+                id: id.clone(),
+                errand: Errand {
+                    occasion: Occasion::PreShrink,
+                    resize,
+                },
+                deadline,
+            },
+            Operation::Grown { resize } => Order::Hooks {
+                id: id.clone(),
+                errand: Errand {
+                    occasion: Occasion::PostGrow,
+                    resize,
+                },
+                deadline,
+            },
             Operation::Unknown(name) => {
                 let message = format!("the agent does not know the operation `{name}`");
                 return self.refuse(id, ErrorCode::Unsupported, message, Retry::Useless);

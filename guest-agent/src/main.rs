@@ -11,7 +11,7 @@
 //!                      +------ results ---+-------------------------+
 //! ```
 //! `channel` never touches a disk, `disk` alone writes state and environment, `commands` alone starts programs and switches
-//! CPUs. This file starts them and knows the command line; it holds no rule of its own.
+//! CPUs. Hooks run in a thread of their own that ends with them. This file starts the three and knows the command line; it holds no rule of its own.
 
 mod args;
 mod log;
@@ -22,6 +22,8 @@ mod conversation;
 mod events;
 mod uevent;
 
+mod local;
+mod need;
 mod reporting;
 mod telemetry;
 
@@ -33,6 +35,8 @@ mod activate;
 
 mod commands;
 mod cpu;
+mod hooks;
+mod program;
 mod script;
 mod users;
 
@@ -61,6 +65,10 @@ fn main() -> ExitCode {
         )),
         Ok(Invocation::Status { state }) => match status::describe(&state) {
             Ok(text) => print(&text),
+            Err(error) => fail(&error),
+        },
+        Ok(Invocation::Need { root, need }) => match local::tell_need(&root, &need) {
+            Ok(()) => print("the host was told\n"),
             Err(error) => fail(&error),
         },
         Ok(Invocation::Run(args)) => match run(args) {
@@ -95,6 +103,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         results,
         &args.root,
     );
+    let hooks = hooks::Hooks::new(&args.root, events.clone());
     let disk = disk::Disk::new(
         disk_jobs,
         to_commands.clone(),
@@ -109,9 +118,12 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         &args,
         conversation,
         telemetry,
-        from_workers,
-        to_disk,
-        to_commands,
+        channel::Workers {
+            results: from_workers,
+            disk: to_disk,
+            commands: to_commands,
+            hooks,
+        },
     )?;
 
     thread::Builder::new()

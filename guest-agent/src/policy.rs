@@ -38,6 +38,10 @@ pub(crate) struct Policy {
     pub(crate) cpus: Leave,
     /// Commands outside any persona. No operation of this protocol version asks for one; the owner's word is kept for it.
     pub(crate) commands: Leave,
+    /// Asking the guest's hooks before it shrinks, and telling them after it has grown.
+    pub(crate) hooks: Leave,
+    /// Telling the host that memory is needed.
+    pub(crate) need: Leave,
 }
 
 impl Default for Policy {
@@ -48,6 +52,8 @@ impl Default for Policy {
             telemetry: Leave::Granted,
             cpus: Leave::Granted,
             commands: Leave::Denied,
+            hooks: Leave::Granted,
+            need: Leave::Granted,
         }
     }
 }
@@ -72,6 +78,9 @@ impl Policy {
                 Some((self.activation, "activation"))
             }
             Operation::Report => Some((self.telemetry, "telemetry")),
+            Operation::PrepareShrink { .. } | Operation::Grown { .. } => {
+                Some((self.hooks, "hooks"))
+            }
             Operation::OpStatus { .. } | Operation::Unknown(_) => None,
         }
     }

@@ -5,37 +5,25 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::{self, DirBuilder, OpenOptions},
-    io::{self, PipeReader, Read as _, Write as _},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{
-            fs::{DirBuilderExt as _, OpenOptionsExt as _, chown},
-            process::ExitStatusExt as _,
-        },
+    io::{self, Write as _},
+    os::unix::{
+        fs::{DirBuilderExt as _, OpenOptionsExt as _, chown},
+        process::ExitStatusExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
-use agent_protocol::{
-    RequestId, Script, ScriptResult,
-    limits::{SCRIPT_KILL_GRACE_MS, SCRIPT_OUTPUT_KEEP},
-    message::clean_text,
-};
+use agent_protocol::{RequestId, Script, ScriptResult, limits::SCRIPT_KILL_GRACE_MS};
 use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{Signal, kill, killpg},
-        wait::{Id, WaitPidFlag, WaitStatus, waitid},
-    },
+    sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
 };
 
 use crate::{
     log::log,
-    sys,
+    program::{self, Bounds, Meanwhile, ProgramError},
     users::{User, UserError, find_user},
 };
 
@@ -44,9 +32,7 @@ const DIRECTORY: &str = "run/virt-persona-agent/scripts";
 /// Marks every process of a script, so that what an interrupted one left can be found.
 const MARK: &str = "VIRT_PERSONA_REQUEST";
 /// Where programs are found, as login(1) has it for root.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Kernels without pidfd_open are asked this often whether the script has ended.
-const OLD_KERNEL_INTERVAL_MS: u64 = 50;
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Which of the two scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,14 +86,6 @@ pub(crate) enum ScriptError {
     NobodyRuns,
 }
 
-/// What is looked after while a script runs.
-pub(crate) trait Meanwhile {
-    /// Becomes readable when there is something to look after.
-    fn signal(&self) -> BorrowedFd<'_>;
-    /// Looks after it, without waiting.
-    fn attend(&mut self);
-}
-
 /// Runs a script until it ends or its time is over.
 pub(crate) fn run_script(
     root: &Path,
@@ -120,31 +98,35 @@ pub(crate) fn run_script(
         return Err(ScriptError::NotPrivileged(user.name));
     }
     let file = ScriptFile::write(root, job, &user)?;
+    let interpreter = job.script.interpreter.clone();
+    let mut words = interpreter.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command
+        .args(words)
+        .arg(&file.path)
+        .env_clear()
+        .envs(environment(job, &user));
+    let credentials = own.is_root().then(|| user.credentials.clone());
     let began = Instant::now();
-    let (mut running, ended) = {
-        let mut running = Running::start(job, &user, &file)?;
-        let ended = running.watch(
-            began + Duration::from_millis(job.script.timeout_ms),
-            meanwhile,
-        );
-        (running, ended)
+    let bounds = Bounds {
+        deadline: began + Duration::from_millis(job.script.timeout_ms),
+        grace: Duration::from_millis(SCRIPT_KILL_GRACE_MS),
     };
-    if ended.is_err() {
-        // Whatever went wrong with waiting, nothing of the script stays behind.
-        running.signal(Signal::SIGKILL);
-    }
-    let timed_out = matches!(ended, Ok(End::TimedOut));
-    let status = running.child.wait().map_err(ScriptError::Wait)?;
-    running.drain();
-    ended.map_err(ScriptError::Wait)?;
-    let (output, output_truncated) = running.tail.into_text();
+    let ended =
+        program::run(command, credentials, bounds, meanwhile).map_err(|error| match error {
+            ProgramError::Start(source) => ScriptError::Start {
+                interpreter: interpreter.clone(),
+                source,
+            },
+            ProgramError::Wait(source) => ScriptError::Wait(source),
+        })?;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(ScriptResult {
-        exit: status.code(),
-        signal: status.signal(),
-        output,
-        output_truncated,
-        timed_out,
+        exit: ended.status.code(),
+        signal: ended.status.signal(),
+        output: ended.output,
+        output_truncated: ended.output_truncated,
+        timed_out: ended.timed_out,
         duration_ms,
     })
 }
@@ -173,12 +155,6 @@ pub(crate) fn stop_leftovers(root: &Path, request: &RequestId) {
         }
     }
     let _ = fs::remove_dir_all(root.join(DIRECTORY));
-}
-
-/// How the watch over a script ended; the child is not yet waited for.
-enum End {
-    ByItself,
-    TimedOut,
 }
 
 /// The script's own directory and file, removed with this value.
@@ -234,184 +210,6 @@ impl Drop for ScriptFile {
     }
 }
 
-struct Running {
-    child: Child,
-    /// The process group, which has the child's number.
-    group: Pid,
-    ended: Option<OwnedFd>,
-    output: PipeReader,
-    output_open: bool,
-    tail: Tail,
-}
-
-impl Running {
-    fn start(job: &ScriptJob, user: &User, file: &ScriptFile) -> Result<Self, ScriptError> {
-        let interpreter = job.script.interpreter.clone();
-        let failed = |source| ScriptError::Start {
-            interpreter: interpreter.clone(),
-            source,
-        };
-        let (output, writer) = io::pipe().map_err(failed)?;
-        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-            .map_err(|error| failed(error.into()))?;
-        let mut words = interpreter.split_whitespace();
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command
-            .args(words)
-            .arg(&file.path)
-            .current_dir("/")
-            .stdin(Stdio::null());
-        command
-            .stdout(writer.try_clone().map_err(failed)?)
-            .stderr(writer);
-        command.env_clear().envs(environment(job, user));
-        sys::isolate(
-            &mut command,
-            geteuid().is_root().then(|| user.credentials.clone()),
-        );
-        let child = command.spawn().map_err(failed)?;
-        // Process ids fit an i32 on every Linux.
-        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-        let ended = sys::open_child(child.id()).ok();
-        Ok(Self {
-            child,
-            group,
-            ended,
-            output,
-            output_open: true,
-            tail: Tail::default(),
-        })
-    }
-
-    /// Watches until the child has ended (not yet waited for, so that its number cannot be another's).
-    fn watch(&mut self, deadline: Instant, meanwhile: &mut impl Meanwhile) -> io::Result<End> {
-        let mut kill_at = None;
-        let mut end = End::ByItself;
-        loop {
-            let now = Instant::now();
-            match kill_at {
-                None if now >= deadline => {
-                    end = End::TimedOut;
-                    self.signal(Signal::SIGTERM);
-                    kill_at = Some(now + Duration::from_millis(SCRIPT_KILL_GRACE_MS));
-                }
-                Some(at) if now >= at => self.signal(Signal::SIGKILL),
-                _ => {}
-            }
-            self.wait_for_news(
-                kill_at
-                    .unwrap_or(deadline)
-                    .saturating_duration_since(Instant::now()),
-                meanwhile,
-            )?;
-            self.drain();
-            if self.has_ended()? {
-                if kill_at.is_some() {
-                    // Those of the group that did not heed SIGTERM.
-                    self.signal(Signal::SIGKILL);
-                }
-                return Ok(end);
-            }
-        }
-    }
-
-    fn wait_for_news(&self, longest: Duration, meanwhile: &mut impl Meanwhile) -> io::Result<()> {
-        let interval = if self.ended.is_some() {
-            u64::MAX
-        } else {
-            OLD_KERNEL_INTERVAL_MS
-        };
-        // Rounded up, so that the last wait is not repeated many times within its last millisecond.
-        let longest = u64::try_from(longest.as_millis())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1)
-            .min(interval);
-        let timeout = PollTimeout::try_from(longest.min(60_000)).unwrap_or(PollTimeout::MAX);
-        let mut attend = false;
-        {
-            let mut fds = vec![PollFd::new(meanwhile.signal(), PollFlags::POLLIN)];
-            fds.extend(
-                self.output_open
-                    .then(|| PollFd::new(self.output.as_fd(), PollFlags::POLLIN)),
-            );
-            fds.extend(
-                self.ended
-                    .as_ref()
-                    .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)),
-            );
-            match poll(&mut fds, timeout) {
-                Ok(_) => attend = attend || fds[0].any().unwrap_or(false),
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if attend {
-            meanwhile.attend();
-        }
-        Ok(())
-    }
-
-    fn has_ended(&self) -> io::Result<bool> {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        Ok(waitid(Id::Pid(self.group), flags)? != WaitStatus::StillAlive)
-    }
-
-    fn signal(&self, signal: Signal) {
-        // An error means that nobody is left in the group.
-        let _ = killpg(self.group, signal);
-    }
-
-    fn drain(&mut self) {
-        let mut buffer = [0; 4096];
-        while self.output_open {
-            match self.output.read(&mut buffer) {
-                Ok(0) => self.output_open = false,
-                Ok(length) => self.tail.push(&buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-            // A script that writes faster than this loop reads shall not keep the thread here.
-            if self.tail.since_drain > 16 * SCRIPT_OUTPUT_KEEP {
-                break;
-            }
-        }
-        self.tail.since_drain = 0;
-    }
-}
-
-/// The end of an output.
-#[derive(Debug, Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    truncated: bool,
-    since_drain: usize,
-}
-
-impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
-        self.since_drain += bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() > 2 * SCRIPT_OUTPUT_KEEP {
-            self.cut();
-        }
-    }
-
-    fn cut(&mut self) {
-        let surplus = self.bytes.len().saturating_sub(SCRIPT_OUTPUT_KEEP);
-        self.truncated |= surplus > 0;
-        self.bytes.drain(..surplus);
-    }
-
-    fn into_text(mut self) -> (String, bool) {
-        self.cut();
-        // A replacement character can be longer than what it replaces; the bound is on what was written.
-        (
-            clean_text(&String::from_utf8_lossy(&self.bytes), usize::MAX),
-            self.truncated,
-        )
-    }
-}
-
 fn environment(job: &ScriptJob, user: &User) -> BTreeMap<OsString, OsString> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: OsString| drop(variables.insert(name.into(), value));
@@ -439,18 +237,9 @@ fn environment(job: &ScriptJob, user: &User) -> BTreeMap<OsString, OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Nothing;
     use agent_protocol::OnFailure;
-    use nix::sys::eventfd::EventFd;
-
-    struct Nothing(EventFd);
-
-    impl Meanwhile for Nothing {
-        fn signal(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
-        }
-
-        fn attend(&mut self) {}
-    }
+    use agent_protocol::limits::SCRIPT_OUTPUT_KEEP;
 
     fn root() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -483,7 +272,7 @@ mod tests {
             persona: "web".to_owned(),
             generation: 7,
         };
-        run_script(root, &job, &mut Nothing(EventFd::new().unwrap()))
+        run_script(root, &job, &mut Nothing)
     }
 
     #[test]
@@ -560,7 +349,7 @@ mod tests {
             persona: "web".to_owned(),
             generation: 7,
         };
-        let mut nothing = Nothing(EventFd::new().unwrap());
+        let mut nothing = Nothing;
         let error = run_script(root.path(), &job, &mut nothing).unwrap_err();
         assert!(error.to_string().contains("nosuch"), "{error}");
         (job.script.user, job.script.interpreter) =

@@ -27,6 +27,13 @@ pub(crate) enum TelemetryError {
     Missing { path: PathBuf, figure: &'static str },
 }
 
+/// What the guest has of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryFigures {
+    pub(crate) total_kib: u64,
+    pub(crate) available_kib: u64,
+}
+
 /// Reads reports, with one buffer for all files.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
@@ -71,6 +78,21 @@ impl Telemetry {
         report.load1 = load.and_then(|text| text.split_whitespace().next()?.parse().ok());
         report.processes = load.and_then(processes);
         Ok(report)
+    }
+
+    /// Memory alone.
+    pub(crate) fn memory(&mut self) -> Result<MemoryFigures, TelemetryError> {
+        let meminfo = self.read("proc/meminfo")?;
+        let figure = |figure| {
+            meminfo_kib(meminfo, figure).ok_or_else(|| TelemetryError::Missing {
+                path: "/proc/meminfo".into(),
+                figure,
+            })
+        };
+        Ok(MemoryFigures {
+            total_kib: figure("MemTotal")?,
+            available_kib: figure("MemAvailable")?,
+        })
     }
 
     fn cpus(&mut self, path: &str) -> Result<CpuList, TelemetryError> {

@@ -5,11 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use agent_protocol::Operation;
+use agent_protocol::{Operation, Resize};
 use persona::domain::DomainId;
 use persona::units::Bytes;
 
-use crate::agent::{AgentError, AgentReply, Effect, Registry};
+use crate::agent::{AgentError, AgentReply, Consent, Effect, Registry};
 
 /// An answer in the making.
 pub(crate) type GuestAnswer<'a, T> =
@@ -24,6 +24,22 @@ pub struct CpusOnline {
     pub present: u32,
 }
 
+/// What a guest says about becoming smaller. The text is free of control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It agrees.
+    Agreed,
+    /// Its agent knows no such question, or its owner does not want it asked.
+    NotAsked,
+    /// It does not agree.
+    Refused {
+        /// Why.
+        reason: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+}
+
 /// What can be asked of a guest.
 pub trait Guest: Send + Sync + 'static {
     /// Makes exactly `target` CPUs online, and says what is online then.
@@ -35,6 +51,14 @@ pub trait Guest: Send + Sync + 'static {
     ) -> GuestAnswer<'_, CpusOnline>;
     /// The memory that the guest shows as its own.
     fn memory_total(&self, domain: DomainId, deadline: Duration) -> GuestAnswer<'_, Bytes>;
+    /// Whether it agrees to become smaller.
+    fn prepare_shrink(&self, _: DomainId, _: Resize, _: Duration) -> GuestAnswer<'_, Answer> {
+        Box::pin(async { Ok(Answer::NotAsked) })
+    }
+    /// Tells it that it has grown. Returns what failed in the guest because of it.
+    fn grown(&self, _: DomainId, _: Resize, _: Duration) -> GuestAnswer<'_, Option<String>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// Why the guest did not answer as asked. The text is free of control characters.
@@ -85,6 +109,54 @@ impl Guest for Registry {
             }
         })
     }
+
+    fn prepare_shrink(
+        &self,
+        domain: DomainId,
+        resize: Resize,
+        deadline: Duration,
+    ) -> GuestAnswer<'_, Answer> {
+        Box::pin(async move {
+            let operation = Operation::PrepareShrink { resize };
+            match self.request(domain, None, operation, deadline).await {
+                Ok(AgentReply::Consent(Consent::Agreed)) => Ok(Answer::Agreed),
+                Ok(AgentReply::Consent(Consent::Refused {
+                    reason,
+                    retry_after,
+                })) => Ok(Answer::Refused {
+                    reason: reason.as_str().to_owned(),
+                    retry_after,
+                }),
+                Ok(other) => Err(strange(&other)),
+                Err(error) if has_no_say(&error) => Ok(Answer::NotAsked),
+                Err(error) => Err(fault(&error)),
+            }
+        })
+    }
+
+    fn grown(
+        &self,
+        domain: DomainId,
+        resize: Resize,
+        deadline: Duration,
+    ) -> GuestAnswer<'_, Option<String>> {
+        Box::pin(async move {
+            let operation = Operation::Grown { resize };
+            match self.request(domain, None, operation, deadline).await {
+                Ok(AgentReply::Grown { failed }) => {
+                    Ok(failed.map(|words| words.as_str().to_owned()))
+                }
+                Ok(other) => Err(strange(&other)),
+                Err(error) if has_no_say(&error) => Ok(None),
+                Err(error) => Err(fault(&error)),
+            }
+        })
+    }
+}
+
+/// Whether an agent knows nothing of the question, or its guest's owner does not want it asked.
+fn has_no_say(error: &AgentError) -> bool {
+    matches!(error, AgentError::Refused { code, .. } if matches!(code.as_str(), "unsupported" | "forbidden"))
 }
 
 /// The link gives each operation the answer that belongs to it; anything else says nothing of the guest.

@@ -119,6 +119,7 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         step,
         ending,
         note: (!notes.is_empty()).then(|| notes.join("; ")),
+        veto: None,
     }
 }
 
@@ -141,6 +142,7 @@ fn refused(step: &Step, note: String, seen: Option<&DomainDescription>) -> Outco
         step: step.clone(),
         ending: Ending::Refused,
         note: Some(note),
+        veto: None,
     }
 }
 

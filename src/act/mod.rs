@@ -2,12 +2,13 @@
 //! force, and the outcome says what host and guest show afterwards. A hypervisor's "ok" is not success.
 //!
 //! ```text
-//! Step -> vcpu | memory -> ask guest and hypervisor -> look at both until they agree or the deadline passes -> Outcome
+//! Step -> ask -> vcpu | memory -> ask guest and hypervisor -> look at both until they agree or the deadline passes -> Outcome
 //! ```
 //!
 //! The daemon runs each step in a task of its own; a domain has at most one step a resource under way. Every step is
 //! idempotent: it names the amount that shall be in force, so doing it again after a crash changes nothing more.
 
+mod ask;
 mod guest;
 mod memory;
 mod vcpu;
@@ -20,13 +21,13 @@ use std::time::Duration;
 
 use persona::rule::Resource;
 use planner::report::amount_text;
-use planner::{Ending, Step};
+use planner::{Ending, Step, Veto};
 use serde::Serialize;
 
 use crate::config::VcpuRemoval;
 use crate::hypervisor::Hypervisor;
 
-pub use guest::{CpusOnline, Guest, GuestFault};
+pub use guest::{Answer, CpusOnline, Guest, GuestFault};
 
 /// What carries steps out.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Settings {
     pub vcpu_deadline: Duration,
     /// A memory step has to be seen within this.
     pub memory_deadline: Duration,
+    /// The guest has to agree to a shrink within this, and to hear of a growth.
+    pub consent_deadline: Duration,
     /// Whether a vCPU that the guest no longer uses is unplugged too.
     pub removal: VcpuRemoval,
 }
@@ -68,6 +71,9 @@ pub struct Outcome {
     pub asked: Option<u64>,
     /// Anything out of the ordinary, as one sentence.
     pub note: Option<String>,
+    /// The guest was asked and did not agree; nothing was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub veto: Option<Veto>,
 }
 
 impl Outcome {
@@ -104,10 +110,15 @@ impl Outcome {
 
 /// Carries out one step.
 pub async fn act(hands: &Hands, step: Step) -> Outcome {
-    match step.resource {
+    let before = match ask::before(hands, &step).await {
+        Ok(note) => note,
+        Err(outcome) => return *outcome,
+    };
+    let outcome = match step.resource {
         Resource::Vcpus => vcpu::act(hands, step).await,
         Resource::Memory => memory::act(hands, step).await,
-    }
+    };
+    ask::after(hands, outcome, before).await
 }
 
 /// An error with its causes, in one line.

@@ -102,6 +102,7 @@ impl Bench {
             hypervisor: simulated.clone(),
             guest: guest.clone(),
             settings: Settings {
+                consent_deadline: Duration::from_secs(1),
                 vcpu_deadline: Duration::from_millis(500),
                 memory_deadline: Duration::from_secs(3),
                 removal: VcpuRemoval::Auto,
@@ -142,6 +143,7 @@ impl Bench {
             to,
             by: Wish::Rule("test".into()),
             effect: None,
+            consent: planner::Consent::Asked,
         }
     }
 

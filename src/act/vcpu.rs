@@ -70,6 +70,7 @@ fn ended(step: &Step, ending: Ending, seen: Seen, note: Option<String>) -> Outco
         step: step.clone(),
         ending,
         note,
+        veto: None,
     }
 }
 

@@ -11,6 +11,7 @@ use agent_protocol::frame::FrameCounters;
 use agent_protocol::message::JournalState;
 use agent_protocol::session::SessionCounters;
 use agent_protocol::version::NoCommonVersion;
+use persona::units::Bytes;
 use serde::Serialize;
 
 use super::budget::Overflow;
@@ -31,6 +32,13 @@ pub enum AgentEvent {
     },
     /// A report waits to be taken. There is never more than one of these under way for a link.
     Telemetry(LatestReport),
+    /// The guest says that it needs memory: a claim, at most one each [`agent_protocol::limits::NEED_INTERVAL_MS`] or so.
+    Needs {
+        /// How much more.
+        more: Bytes,
+        /// Why, in its words.
+        reason: GuestWords,
+    },
     /// The agent had a session on this channel and has not answered over several connections since.
     Unresponsive,
     /// Daemon and agent have no protocol version in common. It is told once until there is a session again.
@@ -127,6 +135,8 @@ pub struct Misconduct {
     pub uncredited: u64,
     /// Reports with figures that cannot be.
     pub refused_reports: u64,
+    /// Needs that cannot be, that came too often, or that nobody listens to.
+    pub refused_needs: u64,
 }
 
 impl Misconduct {
@@ -134,7 +144,8 @@ impl Misconduct {
     /// not in it: a reset or a migration brings those about.
     pub fn offences(&self) -> u64 {
         let frames = self.frames.oversize + self.frames.nul + self.frames.not_utf8;
-        let messages = self.undecodable + self.uncredited + self.refused_reports;
+        let messages =
+            self.undecodable + self.uncredited + self.refused_reports + self.refused_needs;
         frames + messages + u64::from(self.flooded.is_some())
     }
 }

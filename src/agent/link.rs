@@ -468,6 +468,9 @@ impl Link {
                         self.tell(AgentEvent::Telemetry(latest));
                     }
                 }
+                Ok(Happening::Needed { more, reason }) => {
+                    self.tell(AgentEvent::Needs { more, reason });
+                }
                 Err(ending) => return ControlFlow::Break(Verdict::Ended(ending)),
             }
         }

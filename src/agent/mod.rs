@@ -33,7 +33,7 @@ pub use event::{
     ActivePersona, AgentEvent, AgentFacts, LatestReport, LinkState, LostReason, Misconduct, Running,
 };
 pub use registry::Registry;
-pub use reply::{Activated, AgentReply, RequestStatus, ScriptEnd};
+pub use reply::{Activated, AgentReply, Consent, RequestStatus, ScriptEnd};
 pub use words::{GuestWords, Lines};
 
 /// How links behave. [`LinkConfig::new`] has the values for production; tests change single ones.
@@ -60,6 +60,18 @@ pub struct LinkConfig {
     pub flood_pause: (Duration, Duration),
     /// How much a guest may send.
     pub rates: Rates,
+    /// Whether guests may say that they need memory.
+    pub needs: Needs,
+}
+
+/// Whether needs of guests are listened to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Needs {
+    /// They are, as far as the persona's bounds and the domain's fair share go.
+    #[default]
+    Honour,
+    /// Guests are not told that they could say so, and one that does misbehaves.
+    Ignore,
 }
 
 impl LinkConfig {
@@ -76,6 +88,7 @@ impl LinkConfig {
             reconnect: (Duration::from_millis(200), Duration::from_secs(30)),
             flood_pause: (Duration::from_secs(1), Duration::from_secs(60)),
             rates: Rates::default(),
+            needs: Needs::default(),
         }
     }
 }

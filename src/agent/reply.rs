@@ -1,12 +1,15 @@
 //! Answers of an agent as the daemon may use them: of the shape that was asked for, without contradictions, their text
 //! cleaned. What does not pass is an [`AgentError`]. An answer stays a claim of the guest.
 
+use std::time::Duration;
+
 use agent_protocol::activation::{ActivationReply, Change, ScriptResult};
+use agent_protocol::coordination::Consent as WireConsent;
 use agent_protocol::limits::{MESSAGE_MAX, NAME_MAX, REPLY_OUTPUT_MAX};
 use agent_protocol::message::{
     DeactivationReply, OnlineCpusReply, OpStatus, Reply, ReplyBody, ReplyFault,
 };
-use agent_protocol::{CheckedReport, CpuList, Operation, Report, RequestId};
+use agent_protocol::{CheckedReport, CpuList, GrownReply, Operation, Report, RequestId};
 use persona::domain::DomainId;
 
 use super::error::{AgentError, Retry};
@@ -42,6 +45,27 @@ pub enum AgentReply {
     Status(RequestStatus),
     /// To `Report`.
     Report(CheckedReport),
+    /// To `PrepareShrink`.
+    Consent(Consent),
+    /// To `Grown`.
+    Grown {
+        /// The first of the guest's hooks that failed, in its words.
+        failed: Option<GuestWords>,
+    },
+}
+
+/// What a guest says about becoming smaller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// It agrees.
+    Agreed,
+    /// It does not.
+    Refused {
+        /// Why, in its words.
+        reason: GuestWords,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// An activation that stands.
@@ -97,6 +121,8 @@ pub(super) enum Asked {
     Deactivate,
     Status,
     Report,
+    PrepareShrink,
+    Grown,
     Other,
 }
 
@@ -110,6 +136,8 @@ impl Asked {
             Operation::Deactivate { .. } => Self::Deactivate,
             Operation::OpStatus { .. } => Self::Status,
             Operation::Report => Self::Report,
+            Operation::PrepareShrink { .. } => Self::PrepareShrink,
+            Operation::Grown { .. } => Self::Grown,
             Operation::Unknown(_) => Self::Other,
         }
     }
@@ -122,6 +150,8 @@ impl Asked {
             Self::Deactivate => "deactivate",
             Self::Status => "op_status",
             Self::Report => "report",
+            Self::PrepareShrink => "prepare_shrink",
+            Self::Grown => "grown",
             Self::Other => "unknown operation",
         }
     }
@@ -203,6 +233,26 @@ impl Asked {
                     .check()
                     .map(AgentReply::Report)
                     .map_err(|refusal| self.bad(domain, refusal))
+            }
+            Self::PrepareShrink => {
+                let consent: WireConsent = reply.into_answer().map_err(fault)?;
+                Ok(AgentReply::Consent(match consent.bounded(MESSAGE_MAX) {
+                    WireConsent::Agreed => Consent::Agreed,
+                    WireConsent::Refused {
+                        reason,
+                        retry_after_ms,
+                    } => Consent::Refused {
+                        reason: GuestWords::clean(&reason, MESSAGE_MAX, Lines::One),
+                        retry_after: retry_after_ms.map(Duration::from_millis),
+                    },
+                }))
+            }
+            Self::Grown => {
+                let GrownReply { failed, .. } = reply.into_answer().map_err(fault)?;
+                let words = |text: String| GuestWords::clean(&text, MESSAGE_MAX, Lines::One);
+                Ok(AgentReply::Grown {
+                    failed: failed.map(words),
+                })
             }
             Self::Other => match reply.into_answer::<serde::de::IgnoredAny>() {
                 Ok(_) => Err(self.bad(domain, "the daemon does not know the operation either")),
@@ -330,6 +380,26 @@ mod tests {
             "/etc/ [2Jx".replace(" [2J", "")
         );
         assert_eq!(activated.pre.unwrap().output.as_str(), "a\nb");
+    }
+
+    #[test]
+    fn a_guests_no_is_one_clean_line_and_its_wait_is_bounded() {
+        let answer = read(
+            Asked::PrepareShrink,
+            json!({"answer": "refused", "reason": format!("no\u{1b}[2J\nnever {}", "x".repeat(9999)), "retry_after_ms": u64::MAX}),
+        );
+        let Ok(AgentReply::Consent(Consent::Refused {
+            reason,
+            retry_after,
+        })) = answer
+        else {
+            panic!("{answer:?}")
+        };
+        assert!(reason.as_str().starts_with("no") && reason.as_str().len() <= MESSAGE_MAX);
+        assert!(!reason.as_str().chars().any(char::is_control));
+        assert_eq!(retry_after, Some(Duration::from_secs(3600)));
+        refused(Asked::PrepareShrink, json!({"answer": "perhaps"}));
+        refused(Asked::Grown, json!({"ran": -1}));
     }
 
     #[test]

@@ -12,23 +12,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_protocol::coordination::NEED_FEATURE;
 use agent_protocol::frame::FrameCounters;
-use agent_protocol::limits::{MAX_FRAME, MIN_FRAME, NAME_MAX};
+use agent_protocol::limits::{MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, NEED_REASON_MAX};
 use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping};
 use agent_protocol::version::{NoCommonVersion, negotiate};
 use agent_protocol::{
-    CheckedReport, GuestMessage, HostMessage, Stamp, decode_guest, encode_host, encode_request,
+    CheckedReport, GuestMessage, HostMessage, Need, Stamp, decode_guest, encode_host,
+    encode_request,
 };
 use persona::domain::DomainId;
+use persona::units::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::LinkConfig;
 use super::error::AgentError;
 use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running};
 use super::identity::{fresh_session_id, unix_time};
 use super::requests::{Fit, Requests};
 use super::words::{GuestWords, Lines};
+use super::{LinkConfig, Needs};
 
 /// A hello this young was on its way when the agent announced itself, and will be answered.
 const HELLO_CROSSED: Duration = Duration::from_millis(200);
@@ -45,6 +48,10 @@ const CREDIT_WINDOW: u32 = 8;
 
 /// Intervals of telemetry between two grants: fewer than the window, so that a late grant stops nothing.
 const CREDIT_PERIODS: u32 = 5;
+
+/// Needs that come faster than this are dropped. An agent keeps twice the interval, so that a late first one and a punctual
+/// second one both count.
+const NEED_PAUSE: Duration = Duration::from_millis(NEED_INTERVAL_MS / 2);
 
 /// Pings of callers that may be under way at once.
 const PINGS_MAX: usize = 8;
@@ -69,6 +76,7 @@ pub(super) enum Happening {
     Nothing,
     Connected(AgentFacts),
     Reported(Box<CheckedReport>),
+    Needed { more: Bytes, reason: GuestWords },
 }
 
 /// Why the connection is to be closed.
@@ -110,6 +118,8 @@ pub(super) struct Session {
     grant_at: Option<Instant>,
     peer_max_frame: usize,
     misconduct: Misconduct,
+    /// When the guest last said that it needs memory.
+    needed_at: Option<Instant>,
 }
 
 impl Session {
@@ -143,6 +153,7 @@ impl Session {
             grant_at: None,
             peer_max_frame: MIN_FRAME,
             misconduct: Misconduct::default(),
+            needed_at: None,
         };
         session.say_hello(reason);
         session
@@ -155,7 +166,10 @@ impl Session {
             vm_uuid: self.domain.to_string(),
             reason,
             max_frame: MAX_FRAME,
-            feats: Vec::new(),
+            feats: match self.config.needs {
+                Needs::Honour => vec![NEED_FEATURE.to_owned()],
+                Needs::Ignore => Vec::new(),
+            },
             now_unix_ms: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
             telemetry_ms: u64::try_from(self.config.telemetry.as_millis()).ok(),
         }));
@@ -245,10 +259,32 @@ impl Session {
                 self.misconduct.refused_reports += 1;
                 Happening::Nothing
             }
+            GuestMessage::Need(need) => self.needed(need, now),
             GuestMessage::Announce(_)
             | GuestMessage::HelloAck(_)
             | GuestMessage::HelloRefused(_) => self.undue(),
         })
+    }
+
+    /// A need counts when it can be, somebody listens, and it does not come too soon after the one before. A new session
+    /// begins without one before it; the pause between connections bounds what a guest gains by that.
+    fn needed(&mut self, need: Need, now: Instant) -> Happening {
+        let soon = self
+            .needed_at
+            .is_some_and(|before| now < before + NEED_PAUSE);
+        match need.check() {
+            Ok(need) if !soon && self.config.needs == Needs::Honour => {
+                self.needed_at = Some(now);
+                Happening::Needed {
+                    more: Bytes(need.memory_bytes),
+                    reason: GuestWords::clean(&need.reason, NEED_REASON_MAX, Lines::One),
+                }
+            }
+            _ => {
+                self.misconduct.refused_needs += 1;
+                Happening::Nothing
+            }
+        }
     }
 
     fn undue(&mut self) -> Happening {

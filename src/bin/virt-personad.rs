@@ -12,10 +12,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use virt_persona::agent::{LinkConfig, Registry};
+use virt_persona::agent::{LinkConfig, Needs, Registry};
 use virt_persona::bus::{self, BusChoice};
 use virt_persona::catalog::host_id;
-use virt_persona::config::{Config, DEFAULT_PATH};
+use virt_persona::config::{Config, DEFAULT_PATH, NeedWord};
 use virt_persona::daemon::{self, Clock, Event, Parts, systemd};
 use virt_persona::hypervisor::{Events, Hypervisor, libvirt, simulated};
 use virt_persona::observe::{Observer, Roots};
@@ -126,6 +126,10 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
 
     let mut links = LinkConfig::new(config.paths.run.clone(), host.to_string());
     links.telemetry = std::time::Duration::from_millis(config.tick.telemetry_ms);
+    links.needs = match config.agent.need {
+        NeedWord::Honour => Needs::Honour,
+        NeedWord::Ignore => Needs::Ignore,
+    };
     let (agent_sender, agent_events) = mpsc::unbounded_channel();
     let registry = Registry::new(links, agent_sender);
 

@@ -79,6 +79,11 @@ impl Daemon {
                 // Shown with the next tick.
                 return;
             }
+            AgentEvent::Needs { more, reason } => {
+                agent.heard = Some(now);
+                self.guest_needs(id, more, &reason, now);
+                return;
+            }
             AgentEvent::Unresponsive => {
                 let text = "the agent no longer answers; the guest may hang".to_string();
                 agent.trouble = Some((AgentState::Unresponsive, text.clone()));

@@ -39,6 +39,8 @@ pub enum Event {
     Stats(Result<Vec<(DomainId, DomainStats)>, HypervisorError>),
     /// An agent, or its channel, tells something.
     Agent(DomainId, AgentEvent),
+    /// A guest has said that it is in need: a plan is due before the next tick.
+    Needed,
     /// A step has ended, and this is how the hypervisor describes the domain after it, where it could be asked.
     Acted(Box<Outcome>, Option<Box<DomainDescription>>),
     /// The task that carried out a step died, so nothing is known.

@@ -8,6 +8,7 @@
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
+//! need       a guest that is short of memory -> a plan at once
 //! show       what is known -> view;  explain and doctor: the long answers
 //! ```
 //!
@@ -25,6 +26,7 @@ mod follow;
 mod happened;
 mod impacts;
 mod message;
+mod need;
 mod personas;
 mod requests;
 mod rollout;
@@ -136,6 +138,8 @@ pub struct Daemon {
     asking_stats: bool,
     asking_host: bool,
     acting: usize,
+    /// When there was last a plan for a need, and whether one is due.
+    needed: need::Urgency,
     /// Steps that have ended.
     ended: Asked,
     /// Tells this daemon's requests from those of another store.
@@ -224,6 +228,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         asking_stats: false,
         asking_host: false,
         acting: 0,
+        needed: need::Urgency::default(),
         ended: Asked::default(),
         host_id: host.to_string(),
         adopting: BTreeSet::new(),
@@ -318,6 +323,7 @@ impl Daemon {
             }
             Event::Stats(result) => self.stats_are_known(result),
             Event::Agent(domain, event) => self.agent_tells(domain, event),
+            Event::Needed => self.plan_for_need(),
             Event::Acted(outcome, description) => {
                 self.step_ended(*outcome, description.map(|description| *description));
             }

@@ -37,6 +37,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         vcpu_deadline: Duration::from_secs(config.vcpu.deadline_s),
         memory_deadline: Duration::from_secs(config.memory.deadline_s),
+        consent_deadline: Duration::from_secs(config.agent.consent_s),
         removal: config.vcpu.removal,
     }
 }
@@ -99,13 +100,7 @@ impl Daemon {
         self.sample(now);
         self.give_up_agents(now);
         self.roll_on();
-        if let Some(host) = &self.host {
-            let budget = self.config.budget.of(host);
-            let plan = self.plan(budget, now);
-            let (calls, returns) = (plan.calls.clone(), plan.returns.clone());
-            self.begin_plan(plan, now);
-            self.follow_shifts(&calls, &returns, now);
-        }
+        self.plan_and_begin(now);
         self.measure_impacts(now);
         self.publish();
         if began.elapsed() > self.config.tick.interval() {
@@ -117,6 +112,17 @@ impl Daemon {
             self.domains.len(),
             self.ticks
         ));
+    }
+
+    /// Makes a plan of what is known and begins its steps.
+    pub(super) fn plan_and_begin(&mut self, now: Moment) {
+        if let Some(host) = &self.host {
+            let budget = self.config.budget.of(host);
+            let plan = self.plan(budget, now);
+            let (calls, returns) = (plan.calls.clone(), plan.returns.clone());
+            self.begin_plan(plan, now);
+            self.follow_shifts(&calls, &returns, now);
+        }
     }
 
     fn ask_for_slow_figures(&mut self, now: Moment) {
@@ -310,8 +316,14 @@ impl Daemon {
             .domains
             .get(&id)
             .map(|domain| domain.snapshot(now, 1).asked(resource));
-        self.state
-            .finish(&outcome.step, outcome.ending, asked, &self.policy, now);
+        match &outcome.veto {
+            Some(veto) => self
+                .state
+                .veto(&outcome.step, veto, asked, &self.policy, now),
+            None => self
+                .state
+                .finish(&outcome.step, outcome.ending, asked, &self.policy, now),
+        }
         self.impacts.open.end(&outcome.step, outcome.ending, now);
         let text = outcome.sentence();
         let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
@@ -339,6 +351,7 @@ impl Daemon {
             guest: None,
             asked: None,
             note: Some("the daemon's own task failed; its log has more".into()),
+            veto: None,
         };
         self.step_ended(outcome, None);
     }

@@ -239,9 +239,12 @@ impl Replay<'_> {
     fn cause(&self, plan: &Plan, by: &Wish) -> Cause {
         let rule = match by {
             Wish::Rule(name) | Wish::Undo(name) => self.index(name),
-            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Return | Wish::Donation(_) => {
-                None
-            }
+            Wish::Minimum
+            | Wish::Maximum
+            | Wish::Initial
+            | Wish::Return
+            | Wish::Need
+            | Wish::Donation(_) => None,
         };
         let rule = rule.map(|index| &self.persona.rules[index]);
         let condition = rule.and_then(|rule| match by {
@@ -277,9 +280,12 @@ impl Replay<'_> {
                 .map_or_else(Vec::new, |until| {
                     Sample::read(until, &self.machine, plan.at)
                 }),
-            Wish::Minimum | Wish::Maximum | Wish::Initial | Wish::Return | Wish::Donation(_) => {
-                Vec::new()
-            }
+            Wish::Minimum
+            | Wish::Maximum
+            | Wish::Initial
+            | Wish::Return
+            | Wish::Need
+            | Wish::Donation(_) => Vec::new(),
         }
     }
 

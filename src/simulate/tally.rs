@@ -232,6 +232,7 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         | Reason::InFlight { .. }
         | Reason::Waiting { .. }
         | Reason::Spared { .. }
+        | Reason::Vetoed { .. }
         | Reason::Awaiting { .. } => Refused::No,
         Reason::AtLimit(_)
         | Reason::Held { .. }

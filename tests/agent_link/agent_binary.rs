@@ -3,16 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 use agent_protocol::activation::Change;
-use agent_protocol::{Activation, OnFailure, Operation, RequestId, Script};
+use agent_protocol::coordination::Resource;
+use agent_protocol::{Activation, OnFailure, Operation, RequestId, Resize, Script};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use virt_persona::agent::{AgentEvent, AgentReply, LostReason, Running};
+use virt_persona::agent::{AgentEvent, AgentReply, Consent, LostReason, Running};
 
 use super::peer::{DOMAIN, Host, seconds};
 
@@ -244,6 +246,50 @@ async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and
     };
     assert!(matches!(reply, Ok(AgentReply::Activated(_))), "{reply:?}");
     assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\n");
+}
+
+#[tokio::test]
+async fn a_guest_is_asked_before_it_shrinks_and_its_refusal_and_its_slow_hooks_are_told() {
+    let mut host = Host::in_real_time(|_| {});
+    let root = tempfile::tempdir().unwrap();
+    let agent = Agent::start(root.path());
+    agent.connect().await;
+    host.registry
+        .attach(DOMAIN, root.path().join("agent.sock"), Running::Yes);
+    connected(&mut host).await;
+    let resize = Resize {
+        resource: Resource::Memory,
+        from: 2,
+        to: 1,
+    };
+    let registry = host.registry.clone();
+    let ask =
+        |deadline| registry.request(DOMAIN, None, Operation::PrepareShrink { resize }, deadline);
+    assert_eq!(
+        ask(seconds(60)).await,
+        Ok(AgentReply::Consent(Consent::Agreed))
+    );
+    let hook = root.path().join("etc/virt-persona/hooks/pre-shrink.d/hook");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    let say = |text: &str| {
+        fs::write(&hook, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let reason = |reply| match reply {
+        Ok(AgentReply::Consent(Consent::Refused { reason, .. })) => reason.as_str().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    say("printf 'not \\033[31mnow\\n'; exit 1");
+    let said = reason(ask(seconds(60)).await);
+    assert!(
+        said.starts_with("hook hook: not") && !said.contains('\u{1b}'),
+        "{said}"
+    );
+    say("exec sleep 1000");
+    assert_eq!(
+        reason(ask(seconds(2)).await),
+        "hook hook did not end in time"
+    );
 }
 
 #[tokio::test]

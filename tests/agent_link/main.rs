@@ -9,12 +9,12 @@ mod simulated;
 
 use agent_protocol::message::{HelloReason, HelloRefused, Ping};
 use agent_protocol::version::VersionRange;
-use agent_protocol::{GuestMessage, Operation, RequestId, SessionId};
+use agent_protocol::{GuestMessage, Need, Operation, RequestId, SessionId};
 use peer::{DOMAIN, Host, advance, report, seconds};
 use persona::domain::DomainId;
 use serde_json::json;
 use virt_persona::agent::{
-    AgentError, AgentEvent, AgentReply, LinkState, LostReason, Overflow, Running,
+    AgentError, AgentEvent, AgentReply, LinkState, LostReason, Needs, Overflow, Running,
 };
 
 const OTHER: DomainId = DomainId([0x0e; 16]);
@@ -514,6 +514,65 @@ async fn a_report_that_nobody_takes_does_not_silence_the_next() {
         peer.telemetry(online).await;
         assert!(matches!(host.event().await, AgentEvent::Telemetry(_)));
     }
+}
+
+fn need(bytes: u64) -> GuestMessage {
+    GuestMessage::Need(Need {
+        memory_bytes: bytes,
+        reason: "im\u{1b}[31mport".to_owned(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn needs_that_come_too_fast_or_cannot_be_are_dropped_and_counted() {
+    let mut host = Host::new();
+    let guest = host.guest(DOMAIN, "a");
+    let mut peer = guest.accept().await;
+    let hello = peer.hello().await;
+    assert!(hello.feats.iter().any(|feat| feat == "need"), "{hello:?}");
+    peer.acknowledge().await;
+    assert!(connected(&host.event().await));
+    peer.send(&need(1 << 28)).await;
+    let event = host.event().await;
+    assert!(
+        matches!(&event, AgentEvent::Needs { more, reason } if more.0 == 1 << 28 && !reason.as_str().contains('\u{1b}')),
+        "{event:?}"
+    );
+    for _ in 0..50 {
+        peer.send(&need(1 << 28)).await;
+    }
+    let event = host.event().await;
+    assert!(
+        matches!(event, AgentEvent::Misbehaved { misconduct } if misconduct.refused_needs >= 1),
+        "{event:?}"
+    );
+    advance(seconds(2)).await;
+    peer.send(&need(0)).await;
+    peer.send(&need(u64::MAX)).await;
+    peer.send(&need(7)).await;
+    loop {
+        match host.event().await {
+            AgentEvent::Needs { more, .. } => break assert_eq!(more.0, 7),
+            AgentEvent::Misbehaved { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_does_not_listen_to_needs_says_so_and_takes_none() {
+    let mut host = Host::with(|config| config.needs = Needs::Ignore);
+    let guest = host.guest(DOMAIN, "a");
+    let mut peer = guest.accept().await;
+    assert_eq!(peer.hello().await.feats, [""; 0]);
+    peer.acknowledge().await;
+    assert!(connected(&host.event().await));
+    peer.send(&need(1)).await;
+    let event = host.event().await;
+    assert!(
+        matches!(event, AgentEvent::Misbehaved { misconduct } if misconduct.refused_needs == 1),
+        "{event:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

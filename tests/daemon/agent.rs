@@ -76,6 +76,22 @@ impl Agent {
         }
     }
 
+    /// Says in the guest that so much more memory is needed.
+    ///
+    /// # Errors
+    /// What the agent answers.
+    pub(crate) fn need(&self, amount: &str) -> Result<(), String> {
+        let said = Command::new(&*AGENT)
+            .args(["need", amount, "--root"])
+            .arg(&self.root)
+            .output()
+            .unwrap();
+        if said.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&said.stderr).into_owned())
+    }
+
     /// The environment that login shells of the guest get; `None` when there is none.
     pub(crate) fn environment(&self) -> Option<String> {
         fs::read_to_string(self.root.join("etc/profile.d/50-virt-persona.sh")).ok()

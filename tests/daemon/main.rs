@@ -12,6 +12,7 @@ mod stage;
 
 mod adopt;
 mod control;
+mod coordination;
 mod crash;
 mod effects;
 mod events;

@@ -12,6 +12,7 @@
 mod adopt;
 mod agent;
 mod budget;
+mod coordination;
 mod figures;
 #[allow(dead_code, unused_imports, reason = "the demo uses the rest of it")]
 mod harness;

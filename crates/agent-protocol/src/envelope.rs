@@ -129,6 +129,7 @@ pub fn encode_guest(
         GuestMessage::Pong(body) => encode("pong", stamp, body, max_frame),
         GuestMessage::Reply(body) => encode("reply", stamp, body, max_frame),
         GuestMessage::Telemetry(body) => encode("telemetry", stamp, body, max_frame),
+        GuestMessage::Need(body) => encode("need", stamp, body, max_frame),
     }
 }
 
@@ -198,6 +199,7 @@ pub fn decode_guest(text: &str) -> Result<(Stamp, GuestMessage), DecodeError> {
         "pong" => GuestMessage::Pong(body(value)?),
         "reply" => GuestMessage::Reply(body(value)?),
         "telemetry" => GuestMessage::Telemetry(body(value)?),
+        "need" => GuestMessage::Need(body(value)?),
         _ => return Err(unknown(&name)),
     };
     Ok((stamp, message))

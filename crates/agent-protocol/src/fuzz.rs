@@ -3,9 +3,10 @@
 
 use crate::{
     chunk::{Assembler, Chunk},
+    coordination::Consent,
     envelope::{decode_guest, decode_host, decode_request_body},
     frame::Decoder,
-    limits::{BODY_MAX, MAX_FRAME},
+    limits::{BODY_MAX, MAX_FRAME, MESSAGE_MAX, NEED_REASON_MAX},
     message::GuestMessage,
 };
 
@@ -16,11 +17,27 @@ pub fn stream(mut bytes: &[u8]) {
     while let Some(text) = decoder.next_frame(&mut bytes) {
         assert!(text.len() + 2 <= MAX_FRAME);
         let _ = decode_host(text);
-        if let Ok((_, GuestMessage::Telemetry(telemetry))) = decode_guest(text)
-            && let Ok(report) = telemetry.report.check()
-        {
-            assert!(report.memory_available_kib <= report.memory_total_kib);
-            assert!(report.online.count() <= report.present_count);
+        match decode_guest(text) {
+            Ok((_, GuestMessage::Telemetry(telemetry))) => {
+                if let Ok(report) = telemetry.report.check() {
+                    assert!(report.memory_available_kib <= report.memory_total_kib);
+                    assert!(report.online.count() <= report.present_count);
+                }
+            }
+            Ok((_, GuestMessage::Need(need))) => {
+                if let Ok(need) = need.check() {
+                    assert!(need.memory_bytes > 0 && need.reason.len() <= NEED_REASON_MAX);
+                }
+            }
+            Ok((_, GuestMessage::Reply(reply))) => {
+                if let Ok(Consent::Refused { reason, .. }) = reply
+                    .into_answer::<Consent>()
+                    .map(|consent| consent.bounded(MESSAGE_MAX))
+                {
+                    assert!(reason.len() <= MESSAGE_MAX);
+                }
+            }
+            _ => {}
         }
     }
 }

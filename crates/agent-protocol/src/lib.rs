@@ -16,6 +16,7 @@ pub mod message;
 pub mod reply;
 
 pub mod activation;
+pub mod coordination;
 pub mod cpu_list;
 pub mod report;
 
@@ -26,6 +27,7 @@ pub mod fuzz;
 
 pub use activation::{Activation, ActivationReply, OnFailure, Script, ScriptResult};
 pub use chunk::{Assembler, ChunkRefusal};
+pub use coordination::{Consent, GrownReply, Need, Resize};
 pub use cpu_list::CpuList;
 pub use envelope::{
     DecodeError, EncodeError, Stamp, decode_guest, decode_host, encode_guest, encode_host,

@@ -42,6 +42,27 @@ pub const REPLY_OUTPUT_MAX: usize = 6 * 1_024;
 /// Time between SIGTERM and SIGKILL for a script that overran, in milliseconds.
 pub const SCRIPT_KILL_GRACE_MS: u64 = 5_000;
 
+/// Hooks of one occasion that the agent runs; the others are left out, with a line in its log.
+pub const HOOKS_MAX: usize = 64;
+
+/// What of a request's `ttl_ms` hooks leave for the way of the answer, in milliseconds.
+pub const HOOK_MARGIN_MS: u64 = 1_000;
+
+/// Time between SIGTERM and SIGKILL for a hook that overran, in milliseconds: within [`HOOK_MARGIN_MS`].
+pub const HOOK_KILL_GRACE_MS: u64 = 300;
+
+/// Occasions for which hooks may run at the same time: one for each resource.
+pub const HOOK_RUNS_MAX: usize = 2;
+
+/// Longest wait in milliseconds that a guest can ask for after it refused (one hour).
+pub const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
+
+/// Shortest interval in milliseconds between two needs of a guest. The host drops those that come at less than half of it.
+pub const NEED_INTERVAL_MS: u64 = 2_000;
+
+/// Bytes of the reason of a need.
+pub const NEED_REASON_MAX: usize = 128;
+
 /// Requests that may wait for their reply at the same time; the next one is refused as `busy`.
 pub const IN_FLIGHT_MAX: usize = 64;
 

@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    activation::Activation, chunk::Chunk, identity::RequestId, report::Report,
+    activation::Activation,
+    chunk::Chunk,
+    coordination::{Need, Resize},
+    identity::RequestId,
+    report::Report,
     version::VersionRange,
 };
 
@@ -44,6 +48,8 @@ pub enum GuestMessage {
     Reply(Reply),
     /// A report, against credit.
     Telemetry(Telemetry),
+    /// Memory is needed at once.
+    Need(Need),
 }
 
 /// Why the host greets.
@@ -141,6 +147,16 @@ pub enum Operation {
     },
     /// A report at once. Replied with a [`Report`].
     Report,
+    /// Whether the guest agrees to become smaller. Replied with a [`crate::coordination::Consent`].
+    PrepareShrink {
+        /// What is going to be done.
+        resize: Resize,
+    },
+    /// The guest has become larger. Replied with a [`crate::coordination::GrownReply`].
+    Grown {
+        /// What was done.
+        resize: Resize,
+    },
     /// An operation of a newer protocol, by name.
     Unknown(String),
 }
@@ -182,6 +198,8 @@ impl Operation {
             Self::Deactivate { .. } => "deactivate",
             Self::OpStatus { .. } => "op_status",
             Self::Report => "report",
+            Self::PrepareShrink { .. } => "prepare_shrink",
+            Self::Grown { .. } => "grown",
             Self::Unknown(name) => name,
         }
     }
@@ -205,6 +223,12 @@ impl TryFrom<OperationWire> for Operation {
                 id: serde_json::from_value::<OpStatusArgs>(args)?.id,
             },
             "report" => Self::Report,
+            "prepare_shrink" => Self::PrepareShrink {
+                resize: serde_json::from_value(args)?,
+            },
+            "grown" => Self::Grown {
+                resize: serde_json::from_value(args)?,
+            },
             _ => Self::Unknown(op),
         })
     }
@@ -220,6 +244,9 @@ impl From<Operation> for OperationWire {
                 serde_json::to_value(DeactivateArgs { generation })
             }
             Operation::OpStatus { id } => serde_json::to_value(OpStatusArgs { id }),
+            Operation::PrepareShrink { resize } | Operation::Grown { resize } => {
+                serde_json::to_value(resize)
+            }
             Operation::Report | Operation::Unknown(_) => Ok(Value::Null),
         };
         // These structs have string keys and no foreign serializers, the only causes of an error.

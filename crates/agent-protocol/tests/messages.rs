@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use agent_protocol::{
-    Activation, CpuList, DecodeError, Decoder, GuestMessage, HostMessage, Operation, Reply, Report,
-    Request, RequestId, Script, Session, SessionId, Stamp,
+    Activation, Consent, CpuList, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation,
+    Reply, Report, Request, RequestId, Resize, Script, Session, SessionId, Stamp,
     activation::{Change, OnFailure},
     chunk::Assembler,
+    coordination::Resource,
     decode_guest, decode_host, encode_guest, encode_host, encode_request,
     envelope::decode_request_body,
     fuzz,
@@ -83,6 +84,20 @@ fn host_messages() -> Vec<HostMessage> {
         request(Operation::Deactivate { generation: 8 }),
         request(Operation::OpStatus { id: id("old") }),
         request(Operation::Report),
+        request(Operation::PrepareShrink {
+            resize: Resize {
+                resource: Resource::Memory,
+                from: 1 << 30,
+                to: 1 << 29,
+            },
+        }),
+        request(Operation::Grown {
+            resize: Resize {
+                resource: Resource::Vcpus,
+                from: 1,
+                to: 2,
+            },
+        }),
         request(Operation::Unknown("dance".to_owned())),
     ]
 }
@@ -138,6 +153,17 @@ fn guest_messages() -> Vec<GuestMessage> {
         reply(ReplyBody::Ok(serde_json::to_value(cpus).unwrap())),
         reply(ReplyBody::Ok(serde_json::to_value(done).unwrap())),
         reply(ReplyBody::Err(error)),
+        reply(ReplyBody::Ok(
+            serde_json::to_value(Consent::Refused {
+                reason: "a backup runs".to_owned(),
+                retry_after_ms: Some(60_000),
+            })
+            .unwrap(),
+        )),
+        GuestMessage::Need(Need {
+            memory_bytes: 1 << 28,
+            reason: "pressure".to_owned(),
+        }),
         GuestMessage::Telemetry(Telemetry {
             report: Report {
                 load1: Some(0.25),
@@ -174,6 +200,29 @@ fn the_wire_form_is_the_documented_one() {
         text(&encode_host(&stamp(), &request, MAX_FRAME).unwrap()),
         expected
     );
+    let shrink = HostMessage::Request(Request {
+        id: id("01JD"),
+        ttl_ms: 5000,
+        op: Operation::PrepareShrink {
+            resize: Resize {
+                resource: Resource::Memory,
+                from: 2,
+                to: 1,
+            },
+        },
+    });
+    let expected = format!(
+        r#"{{"msg":"request","sid":"{sid}","seq":3,"id":"01JD","ttl_ms":5000,"op":"prepare_shrink","args":{{"from":2,"resource":"memory","to":1}}}}"#
+    );
+    assert_eq!(
+        text(&encode_host(&stamp(), &shrink, MAX_FRAME).unwrap()),
+        expected
+    );
+    let refused = serde_json::to_string(&Consent::Refused {
+        reason: "no".to_owned(),
+        retry_after_ms: None,
+    });
+    assert_eq!(refused.unwrap(), r#"{"answer":"refused","reason":"no"}"#);
     let announce = GuestMessage::Announce(Announce {
         inst: "i".to_owned(),
         boot_id: "b".to_owned(),

@@ -9,7 +9,9 @@ use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
 use persona::signal::{Event, Metric, Named, Reading, Signals, Source};
 use persona::units::Moment;
 
+use crate::need::prefer_need;
 use crate::plan::Edge;
+use crate::policy::Policy;
 use crate::relief::returned;
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
@@ -104,7 +106,7 @@ impl Signals for SinceChange<'_> {
 }
 
 /// The base configuration goes before every rule.
-const BASE_PRIORITY: i64 = i64::MAX;
+pub(crate) const BASE_PRIORITY: i64 = i64::MAX;
 /// Then what a guest misses.
 const RETURN_PRIORITY: i64 = BASE_PRIORITY - 1;
 
@@ -113,6 +115,7 @@ pub(crate) fn evaluate(
     domain: &Domain<'_>,
     persona: &Persona,
     state: &mut DomainState,
+    policy: &Policy,
     now: Moment,
 ) -> Evaluation {
     align(persona, state);
@@ -189,6 +192,7 @@ pub(crate) fn evaluate(
             .max_by_key(|wish| (wish.priority, wish.to > present));
         best.extend(pick.cloned());
     }
+    prefer_need(domain, persona, state, policy, now, &mut best);
     Evaluation {
         rules,
         wanted: best,

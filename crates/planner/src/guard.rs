@@ -6,6 +6,7 @@ use persona::signal::{Event, Metric, Named, Reading, Signal, Signals};
 use persona::units::Moment;
 use persona::{Class, Level, Persona};
 
+use crate::consent::respects;
 use crate::evaluate::{Bounds, Wanted, bounds, cooldown_left};
 use crate::policy::Policy;
 use crate::relief::may_take;
@@ -100,6 +101,9 @@ fn check(
     let growing = wanted.to > present;
     if clamps.to == present || (clamps.to > present) != growing {
         return Err(Reason::AtLimit(clamps.last()));
+    }
+    if !growing {
+        respects(&wanted.by, state.resource(resource), policy, now)?;
     }
     match (resource, growing) {
         (Resource::Vcpus, true) => clamps.at_most(Limit::OneVcpuAStep, present + 1),
@@ -215,7 +219,9 @@ fn grow_memory(
     let whole = (clamps.to - present) / block * block;
     clamps.at_most(Limit::Block, present + whole);
     // What the base configuration asks for is given to the last byte, whatever its size.
-    if whole == 0 || (whole < least && matches!(wanted.by, Wish::Rule(_) | Wish::Undo(_))) {
+    if whole == 0
+        || (whole < least && matches!(wanted.by, Wish::Rule(_) | Wish::Undo(_) | Wish::Need))
+    {
         return Err(Reason::TooSmall {
             least: least.max(block),
         });

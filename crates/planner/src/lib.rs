@@ -9,6 +9,8 @@
 //! notice      what changed without the daemon's doing: a restart, a hand, a guest that does not follow
 //! relief      memory that was taken and is missed: what that forbids, and what goes back
 //! evaluate    rules over readings -> one Decision a resource
+//! consent     a guest that refuses to become smaller
+//! need        a guest that asks for memory at once
 //! guard       Decision -> Decision within bounds, or a refusal with its reason
 //! peak        the most that was in use lately
 //! donate      what a domain could do without
@@ -26,8 +28,10 @@ pub mod snapshot;
 pub mod stage;
 pub mod state;
 
+pub mod consent;
 mod evaluate;
 mod guard;
+pub mod need;
 pub mod notice;
 pub mod peak;
 pub mod relief;
@@ -46,6 +50,8 @@ mod settle;
 #[cfg(test)]
 mod testing;
 
+pub use consent::{Consent, Veto};
+pub use need::Heard;
 pub use notice::{Drift, Stall};
 pub use others::{Other, Stake};
 pub use plan::{Call, Edge, Plan, Step, plan, plan_among};

@@ -44,8 +44,14 @@ pub struct Stall {
 /// What an earlier running instance showed says nothing of this one.
 pub(crate) fn notice_restart(domain: &Domain<'_>, carried: &mut DomainState, now: Moment) {
     if carried.instance != domain.instance {
+        // A guest may have said that it is in need before anything else was known of it.
+        let needs = carried
+            .instance
+            .is_none()
+            .then(|| std::mem::take(&mut carried.needs));
         *carried = DomainState {
             instance: domain.instance,
+            needs: needs.unwrap_or_default(),
             ..DomainState::default()
         };
     }

@@ -6,6 +6,7 @@ use persona::rule::{Action, Resource};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
+use crate::consent::{Consent, consent};
 use crate::donate::watch;
 use crate::evaluate::{SinceChange, Wanted, evaluate};
 use crate::guard::guard;
@@ -61,6 +62,9 @@ pub struct Step {
     pub by: Wish,
     /// The rule whose effect will be undone later.
     pub effect: Option<String>,
+    /// Whether the guest is asked before, where it becomes smaller.
+    #[serde(default)]
+    pub consent: Consent,
 }
 
 /// What a rule wants done once.
@@ -134,7 +138,7 @@ pub fn plan_among(
             if shift::over(domain, carried, now) {
                 returns.push(domain.id);
             }
-            let evaluation = evaluate(domain, persona, carried, now);
+            let evaluation = evaluate(domain, persona, carried, policy, now);
             report.rules = evaluation.rules;
             calls.extend(
                 evaluation
@@ -176,7 +180,15 @@ pub fn plan_among(
                             line.verdict = Verdict::Step(to);
                             wishes.decreases.push(Decrease {
                                 domain: index,
-                                step: step(domain, &wanted, to),
+                                step: Step {
+                                    consent: consent(
+                                        &wanted.by,
+                                        carried.resource(resource),
+                                        policy,
+                                        now,
+                                    ),
+                                    ..step(domain, &wanted, to)
+                                },
                             });
                         }
                         Ok(to) => wishes.growth.push(Growth {
@@ -227,6 +239,7 @@ fn step(domain: &Domain<'_>, wanted: &Wanted, to: u64) -> Step {
         to,
         by: wanted.by.clone(),
         effect: wanted.effect.clone(),
+        consent: Consent::Asked,
     }
 }
 

@@ -48,6 +48,22 @@ pub struct Policy {
     pub failures_before_quarantine: u32,
     /// How long a stuck mechanism is left alone.
     pub quarantine: Duration,
+    /// A guest that refused to become smaller and did not say when to ask again is asked after this: a backup or an
+    /// import takes minutes, and a shrink is never urgent for the domain itself.
+    pub veto_wait: Duration,
+    /// It is never asked again sooner, whatever it says: each question may start programs in the guest.
+    pub veto_wait_minimum: Duration,
+    /// So many refusals in a row, or refusals for so long, and what others are to have is taken without consent. A
+    /// guest's own wait is no longer than this either.
+    pub vetoes_before_overruling: u32,
+    /// See above.
+    pub veto_patience: Duration,
+    /// What a guest says that it needs holds for so long: as long as a guest that is short may wait for it and still be
+    /// helped. One that still needs it says so again.
+    pub need_valid: Duration,
+    /// So many steps for needs of one guest begin within a minute at most, in which time it can grow by half a dozen
+    /// steps; one that is short after that is short of something else.
+    pub needs_a_minute: usize,
     /// Memory that was asked for and neither plugged nor unplugged counts as stuck when nothing has moved for so long.
     /// A step is given up much earlier; this is for what a person, or a daemon that died, asked for.
     pub stall: Duration,
@@ -164,6 +180,12 @@ impl Default for Policy {
             retry_after: Duration::from_secs(5),
             failures_before_quarantine: 3,
             quarantine: Duration::from_secs(10 * 60),
+            veto_wait: Duration::from_secs(30),
+            veto_wait_minimum: Duration::from_secs(5),
+            vetoes_before_overruling: 3,
+            veto_patience: Duration::from_secs(5 * 60),
+            need_valid: Duration::from_secs(10),
+            needs_a_minute: 6,
             stall: Duration::from_secs(60),
             memory_available: Marks::new((10.0, 15.0), (6.0, 9.0), (3.0, 5.0)),
             memory_pressure: Marks::new((10.0, 5.0), (25.0, 15.0), (50.0, 30.0)),

@@ -103,6 +103,8 @@ pub enum Wish {
     Initial,
     /// The guest, which is in need since memory was taken from it: it gets that back.
     Return,
+    /// The guest itself, which is short of memory.
+    Need,
     /// The host, for the domain of this name: what this one does not use is of more use there.
     Donation(String),
 }
@@ -118,6 +120,7 @@ impl fmt::Display for Wish {
             Self::Return => {
                 f.write_str("the guest, which misses the memory that was taken from it")
             }
+            Self::Need => f.write_str("the guest's own need"),
             Self::Donation(domain) => {
                 write!(
                     f,
@@ -239,6 +242,13 @@ pub enum Reason {
         /// Failures in a row.
         failures: u32,
     },
+    /// The guest refused to become smaller.
+    Vetoed {
+        /// It is not asked again for so long still.
+        left: Duration,
+        /// What it said.
+        reason: String,
+    },
     /// The mechanism is stuck.
     Quarantined {
         /// Left alone for so long still.
@@ -315,6 +325,10 @@ impl Reason {
             Self::Waiting { left, failures } => {
                 format!("the last {failures} steps did not take effect; the next try is in {} s", seconds(left))
             }
+            Self::Vetoed { left, reason } => format!(
+                "the guest refused it: {reason}; it is asked again in {} s",
+                seconds(left)
+            ),
             Self::Quarantined { left } => format!(
                 "the mechanism is stuck and left alone for another {} s; `virt-persona doctor` says what is wrong",
                 seconds(left)

@@ -9,6 +9,7 @@ use persona::units::Moment;
 use persona::{Class, Level, Persona};
 
 use crate::arbitrate::{Grant, arbitrate};
+use crate::consent::{Consent, consent};
 use crate::donate::{Offer, offer};
 use crate::evaluate::{SinceChange, Wanted};
 use crate::ledger::{Account, Books, Wishes, slot};
@@ -173,6 +174,9 @@ impl Books<'_> {
                 };
                 line.verdict = Verdict::Step(to);
             }
+            let consent = self.carried(index).map_or(Consent::Asked, |carried| {
+                consent(&by, carried.resource(resource), self.policy, self.now)
+            });
             steps.push(Step {
                 domain: domain.id,
                 instance: domain.instance,
@@ -181,6 +185,7 @@ impl Books<'_> {
                 to,
                 by,
                 effect: None,
+                consent,
             });
         }
     }
@@ -268,6 +273,7 @@ impl Books<'_> {
                     to: granted,
                     by: wish.wanted.by.clone(),
                     effect: wish.wanted.effect.clone(),
+                    consent: Consent::Asked,
                 });
                 Verdict::Step(granted)
             };

@@ -11,10 +11,13 @@ use persona::rule::{Resource, Windows};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
+use crate::consent::Vetoes;
+use crate::need::Needs;
 use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
 use crate::relief::Relief;
+use crate::report::Wish;
 use crate::shift::ShiftWatch;
 use crate::stage::HostState;
 
@@ -48,6 +51,9 @@ pub struct DomainState {
     pub rules: Vec<RuleState>,
     /// What rules with an `until` have done and will undo.
     pub effects: Vec<Effect>,
+    /// What the guest says that it needs.
+    #[serde(skip)]
+    pub needs: Needs,
     /// vCPUs.
     pub vcpus: ResourceState,
     /// Memory.
@@ -121,6 +127,9 @@ pub struct ResourceState {
     pub retry_at: Option<Moment>,
     /// Left alone until then, because it is stuck.
     pub quarantined_until: Option<Moment>,
+    /// The guest's refusals to become smaller, in a row.
+    #[serde(default)]
+    pub vetoes: Option<Vetoes>,
     /// The most that was in use lately, in thousandths of a vCPU or in bytes.
     #[serde(skip)]
     pub peak: Peak,
@@ -178,6 +187,9 @@ impl State {
     /// Notes that `step` is being carried out.
     pub fn begin(&mut self, step: &Step, now: Moment) {
         let state = self.domains.entry(step.domain).or_default();
+        if step.by == Wish::Need {
+            state.needs.begin(now);
+        }
         let slot = state.resource_mut(step.resource);
         slot.target = Some(step.to);
         slot.in_flight = Some(InFlight {
@@ -205,6 +217,9 @@ impl State {
                     (&mut slot.retry_at, longest_wait),
                 ] {
                     *date = date.map(|date| date.min(now.after(most)));
+                }
+                if let Some(vetoes) = &mut slot.vetoes {
+                    vetoes.bound(policy, now);
                 }
                 if let Some(flight) = slot.in_flight.take() {
                     // It may have taken place; undoing what did not is no change at all.
@@ -241,6 +256,7 @@ impl State {
         let changed = matches!(ending, Ending::Applied | Ending::Partial);
         if changed {
             slot.changed_at = Some(now);
+            slot.vetoes = None;
         }
         if ending == Ending::Applied {
             slot.failures = 0;
@@ -292,6 +308,7 @@ impl State {
                 slot.quarantined_until = None;
                 slot.failures = 0;
                 slot.retry_at = None;
+                slot.vetoes = None;
             }
             state.relief.spared_until = None;
         }

@@ -41,6 +41,7 @@ fn step(by: Wish) -> Step {
         to: 2,
         by,
         effect: None,
+        consent: planner::Consent::Asked,
     }
 }
 

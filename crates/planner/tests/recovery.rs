@@ -83,6 +83,7 @@ fn step(instance: u32, from: u64, to: u64, effect: Option<&str>) -> Step {
         to,
         by: Wish::Rule("grow".into()),
         effect: effect.map(str::to_owned),
+        consent: planner::Consent::Asked,
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use agent_protocol::activation::{Activation, ActivationReply, Change};
+use agent_protocol::coordination::{Consent, GrownReply};
 use agent_protocol::envelope::decode_request_body;
 use agent_protocol::limits::{CREDIT_MAX, MAX_FRAME};
 use agent_protocol::message::{
@@ -285,7 +286,14 @@ impl Peer {
             None => {
                 let body =
                     self.machine(|machine, now| obey(machine, &request.op, fault.as_ref(), now))?;
-                if !matches!(request.op, Operation::Report | Operation::OpStatus { .. }) {
+                let question = matches!(
+                    request.op,
+                    Operation::Report
+                        | Operation::OpStatus { .. }
+                        | Operation::PrepareShrink { .. }
+                        | Operation::Grown { .. }
+                );
+                if !question {
                     let (id, kept) = (request.id.clone(), body.clone());
                     self.machine(|machine, _| machine.inside.remember(id, kept))?;
                 }
@@ -380,6 +388,9 @@ fn obey(
             None => OpStatus::Unknown,
         }),
         Operation::Report => done(&machine.report(now)),
+        // A guest without hooks.
+        Operation::PrepareShrink { .. } => done(&Consent::Agreed),
+        Operation::Grown { .. } => done(&GrownReply::default()),
         Operation::Unknown(name) => refused(ErrorCode::Unsupported, name),
     }
 }

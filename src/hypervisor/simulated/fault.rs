@@ -50,7 +50,10 @@ impl CallName {
                 Some(Self::GuestActivation)
             }
             Operation::Report => Some(Self::GuestReport),
-            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
+            Operation::OpStatus { .. }
+            | Operation::PrepareShrink { .. }
+            | Operation::Grown { .. }
+            | Operation::Unknown(_) => None,
         }
     }
 

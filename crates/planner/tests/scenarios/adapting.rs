@@ -437,6 +437,7 @@ fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
         to: 768 * Bytes::MIB,
         by: Wish::Rule("grow".into()),
         effect: None,
+        consent: planner::Consent::Asked,
     };
     world.state.begin(&step, world.now);
     let text = serde_json::to_string(&world.state).expect("serialises");

@@ -4,6 +4,8 @@
 #![allow(clippy::panic)]
 
 mod adapting;
+mod consent;
+mod need;
 mod relief;
 mod sharing;
 mod waves;

@@ -10,7 +10,9 @@ use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{ResourceReport, Verdict};
 use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
-use planner::{Ending, Other, Plan, Policy, Snapshot, State, Step, plan, plan_among};
+use planner::{
+    Consent, Ending, Other, Plan, Policy, Snapshot, State, Step, Veto, plan, plan_among,
+};
 
 pub(crate) const WEB: &str = "
 name: web
@@ -186,6 +188,8 @@ pub(crate) struct World {
     pub(crate) now: Moment,
     /// What every step comes to.
     pub(crate) ending: Ending,
+    /// What guests say that are asked before they become smaller.
+    pub(crate) veto: Option<Veto>,
     /// Seconds until a step has ended.
     pub(crate) delay: u64,
     /// Steps under way, with the second at which each ends.
@@ -211,6 +215,7 @@ impl World {
             policy: Policy::default(),
             now: Moment(START),
             ending: Ending::Applied,
+            veto: None,
             delay: 0,
             under_way: Vec::new(),
             steps: Vec::new(),
@@ -290,7 +295,11 @@ impl World {
                 .iter_mut()
                 .find(|machine| machine.id == step.domain)
                 .expect("known");
-            if self.ending == Ending::Applied {
+            let refusal = self
+                .veto
+                .as_ref()
+                .filter(|_| step.to < step.from && step.consent == Consent::Asked);
+            if self.ending == Ending::Applied && refusal.is_none() {
                 match step.resource {
                     Resource::Vcpus => machine.vcpus = u32::try_from(step.to).expect("few"),
                     Resource::Memory => machine.memory = step.to,
@@ -300,8 +309,14 @@ impl World {
                 Resource::Vcpus => u64::from(machine.vcpus),
                 Resource::Memory => machine.memory,
             };
-            self.state
-                .finish(&step, self.ending, Some(asked), &self.policy, self.now);
+            match refusal {
+                Some(veto) => self
+                    .state
+                    .veto(&step, veto, Some(asked), &self.policy, self.now),
+                None => self
+                    .state
+                    .finish(&step, self.ending, Some(asked), &self.policy, self.now),
+            }
         }
     }
 

@@ -1,0 +1,497 @@
+//! What applications of the guest say to changes of its size: the programs in `/etc/virt-persona/hooks/pre-shrink.d` and
+//! `post-grow.d`. Called by the channel, which lends no time: each occasion has a thread of its own, which ends with it, so
+//! that neither CPU orders nor an activation's scripts wait for a hook, and an idle agent has no more threads than before.
+//!
+//! A hook is run only when root alone can have put it there: it, and the directories above it, belong to root and nobody
+//! else may write to them. What is not so is left out, with a line in the log.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::ExitStatusExt as _,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{
+    Consent, GrownReply, RequestId, Resize,
+    limits::{HOOK_KILL_GRACE_MS, HOOK_MARGIN_MS, HOOK_RUNS_MAX, HOOKS_MAX},
+    message::{ErrorCode, ReplyBody, ReplyError, Retry},
+};
+use nix::unistd::geteuid;
+
+use crate::{
+    events::{Event, Events},
+    log::log,
+    program::{self, Bounds, Ended, Nothing, ProgramError},
+    script::PATH,
+};
+
+/// Where hooks lie, under the root.
+const DIRECTORY: &str = "etc/virt-persona/hooks";
+/// A file that somebody is just writing is tried again after this.
+const BUSY_INTERVAL: Duration = Duration::from_millis(10);
+/// What a hook prints at the beginning of a line to say when to ask again, in seconds.
+const RETRY_AFTER: &str = "retry-after=";
+
+/// When hooks are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// The guest is going to shrink; a hook may refuse.
+    PreShrink,
+    /// The guest has grown.
+    PostGrow,
+}
+
+impl Occasion {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PreShrink => "pre-shrink",
+            Self::PostGrow => "post-grow",
+        }
+    }
+}
+
+/// An occasion with what it is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Errand {
+    pub(crate) occasion: Occasion,
+    pub(crate) resize: Resize,
+}
+
+/// Runs hooks.
+#[derive(Clone, Debug)]
+pub(crate) struct Hooks {
+    root: PathBuf,
+    events: Events,
+    running: Arc<AtomicUsize>,
+}
+
+/// Counts an occasion for as long as it lasts.
+struct Turn(Arc<AtomicUsize>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Hooks {
+    pub(crate) fn new(root: &Path, events: Events) -> Self {
+        Self {
+            root: root.to_owned(),
+            events,
+            running: Arc::default(),
+        }
+    }
+
+    /// Runs the hooks of an errand; the answer comes as an event. `deadline` is when nobody waits for it any more.
+    pub(crate) fn begin(&self, id: RequestId, errand: Errand, deadline: Instant) {
+        let turn = Turn(Arc::clone(&self.running));
+        if self.running.fetch_add(1, Ordering::AcqRel) >= HOOK_RUNS_MAX {
+            drop(turn);
+            let why = "hooks of earlier occasions are still running";
+            return self.fail(id, ErrorCode::Busy, why);
+        }
+        let (root, events, job) = (self.root.clone(), self.events.clone(), id.clone());
+        let spawned = thread::Builder::new()
+            .name("hooks".to_owned())
+            .spawn(move || {
+                let _turn = turn;
+                let body = answer(&root, errand, deadline);
+                events.send(Event::Done { id: job, body });
+            });
+        if let Err(error) = spawned {
+            self.fail(id, ErrorCode::Busy, &format!("cannot run hooks: {error}"));
+        }
+    }
+
+    fn fail(&self, id: RequestId, code: ErrorCode, why: &str) {
+        let body = ReplyBody::Err(ReplyError::new(code, why, Retry::Useful));
+        self.events.send(Event::Done { id, body });
+    }
+}
+
+fn answer(root: &Path, errand: Errand, deadline: Instant) -> ReplyBody {
+    // The answer needs its way back, also when a hook overruns.
+    let left = deadline.saturating_duration_since(Instant::now());
+    let margin = Duration::from_millis(HOOK_MARGIN_MS).min(left / 2);
+    let deadline = deadline.checked_sub(margin).unwrap_or(deadline);
+    let encoded = match errand.occasion {
+        Occasion::PreShrink => serde_json::to_value(pre_shrink(root, errand.resize, deadline)),
+        Occasion::PostGrow => serde_json::to_value(post_grow(root, errand.resize, deadline)),
+    };
+    match encoded {
+        Ok(value) => ReplyBody::Ok(value),
+        Err(error) => ReplyBody::Err(ReplyError::new(
+            ErrorCode::Malformed,
+            error.to_string(),
+            Retry::Useless,
+        )),
+    }
+}
+
+/// All hooks have to agree; the first one that does not ends it.
+pub(crate) fn pre_shrink(root: &Path, resize: Resize, deadline: Instant) -> Consent {
+    for hook in find(root, Occasion::PreShrink) {
+        let (reason, retry_after_ms) = match run(&hook, Occasion::PreShrink, resize, deadline) {
+            Ok(ended) if ended.status.success() && !ended.timed_out => continue,
+            Ok(ended) => (hook.failure(&ended), retry_after(&ended.head)),
+            Err(error) => (format!("hook {} cannot be run: {error}", hook.name), None),
+        };
+        log!(
+            "{} is not to shrink from {} to {}: {reason}",
+            resize.resource.name(),
+            resize.from,
+            resize.to
+        );
+        return Consent::Refused {
+            reason,
+            retry_after_ms,
+        };
+    }
+    Consent::Agreed
+}
+
+/// All hooks are told, whatever becomes of each.
+pub(crate) fn post_grow(root: &Path, resize: Resize, deadline: Instant) -> GrownReply {
+    let mut reply = GrownReply::default();
+    for hook in find(root, Occasion::PostGrow) {
+        reply.ran += 1;
+        let failure = match run(&hook, Occasion::PostGrow, resize, deadline) {
+            Ok(ended) if ended.status.success() && !ended.timed_out => {
+                log!("hook {} of post-grow is done", hook.name);
+                continue;
+            }
+            Ok(ended) => hook.failure(&ended),
+            Err(error) => format!("hook {} cannot be run: {error}", hook.name),
+        };
+        log!("{failure}");
+        reply.failed.get_or_insert(failure);
+    }
+    reply
+}
+
+struct Hook {
+    path: PathBuf,
+    name: String,
+}
+
+impl Hook {
+    /// What it said, or how it ended.
+    fn failure(&self, ended: &Ended) -> String {
+        let name = &self.name;
+        if ended.timed_out {
+            return format!("hook {name} did not end in time");
+        }
+        let said = ended
+            .head
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty() && !line.starts_with(RETRY_AFTER));
+        match (said, ended.status.code(), ended.status.signal()) {
+            (Some(said), _, _) => format!("hook {name}: {said}"),
+            (None, Some(code), _) => format!("hook {name} exited with {code}"),
+            (None, None, signal) => {
+                format!("hook {name} was ended by signal {}", signal.unwrap_or(0))
+            }
+        }
+    }
+}
+
+fn retry_after(head: &str) -> Option<u64> {
+    let seconds: u64 = head
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(RETRY_AFTER))?
+        .trim()
+        .parse()
+        .ok()?;
+    seconds.checked_mul(1000)
+}
+
+/// The hooks of an occasion in their order.
+fn find(root: &Path, occasion: Occasion) -> Vec<Hook> {
+    let top = root.join(DIRECTORY);
+    let directory = top.join(format!("{}.d", occasion.name()));
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            log!("cannot read {}: {error}", directory.display());
+            return Vec::new();
+        }
+    };
+    let above = top.parent().unwrap_or(&top);
+    for directory in [above, &top, &directory] {
+        if let Err(why) = trusted(directory) {
+            log!("hooks are left out: {} {why}", directory.display());
+            return Vec::new();
+        }
+    }
+    let mut hooks: Vec<Hook> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            // What editors and package managers leave beside a file has other characters.
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let left_over = [".dpkg-", ".rpmnew", ".rpmsave", ".swp"]
+                .iter()
+                .any(|part| name.contains(part));
+            let usable = !name.starts_with('.') && name.chars().all(plain) && !left_over;
+            let path = entry.path();
+            usable.then_some(Hook { path, name })
+        })
+        .filter(|hook| match runnable(&hook.path) {
+            Ok(()) => true,
+            Err(why) => {
+                log!("hook {} is left out: it {why}", hook.path.display());
+                false
+            }
+        })
+        .collect();
+    hooks.sort_by(|a, b| a.name.cmp(&b.name));
+    if hooks.len() > HOOKS_MAX {
+        log!("{} has more than {HOOKS_MAX} hooks", directory.display());
+        hooks.truncate(HOOKS_MAX);
+    }
+    hooks
+}
+
+/// Why a hook is not to be run.
+fn runnable(path: &Path) -> Result<(), String> {
+    // A link is not followed: what it leads to may lie where others write.
+    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("is no file".to_owned());
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return Err("is not executable".to_owned());
+    }
+    owned(&metadata)
+}
+
+fn trusted(path: &Path) -> Result<(), String> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_dir() {
+        return Err("is no directory".to_owned());
+    }
+    owned(&metadata)
+}
+
+fn owned(metadata: &Metadata) -> Result<(), String> {
+    // An agent that does not run as root has nothing to give away but its own.
+    if metadata.uid() != 0 && metadata.uid() != geteuid().as_raw() {
+        return Err("does not belong to root".to_owned());
+    }
+    if metadata.permissions().mode() & 0o022 != 0 {
+        return Err("may be written by others than root".to_owned());
+    }
+    Ok(())
+}
+
+fn run(
+    hook: &Hook,
+    occasion: Occasion,
+    resize: Resize,
+    deadline: Instant,
+) -> Result<Ended, io::Error> {
+    let bounds = Bounds {
+        deadline,
+        grace: Duration::from_millis(HOOK_KILL_GRACE_MS),
+    };
+    loop {
+        let mut command = Command::new(&hook.path);
+        command.env_clear();
+        for kept in ["LANG", "TZ"] {
+            command.envs(std::env::var_os(kept).map(|value| (kept, value)));
+        }
+        command
+            .env("PATH", PATH)
+            .env("HOME", "/root")
+            .env("VIRT_PERSONA_HOOK", occasion.name())
+            .env("VIRT_PERSONA_RESOURCE", resize.resource.name())
+            .env("VIRT_PERSONA_FROM", resize.from.to_string())
+            .env("VIRT_PERSONA_TO", resize.to.to_string());
+        match program::run(command, None, bounds, &mut Nothing) {
+            Ok(ended) => return Ok(ended),
+            Err(ProgramError::Start(error))
+                if error.kind() == io::ErrorKind::ExecutableFileBusy
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(BUSY_INTERVAL);
+            }
+            Err(ProgramError::Start(error) | ProgramError::Wait(error)) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_protocol::coordination::Resource;
+
+    const RESIZE: Resize = Resize {
+        resource: Resource::Memory,
+        from: 200,
+        to: 100,
+    };
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn hook(&self, occasion: &str, name: &str, text: &str) -> PathBuf {
+            let directory = self.0.path().join(DIRECTORY).join(occasion);
+            fs::create_dir_all(&directory).unwrap();
+            let path = directory.join(name);
+            fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+            self.mode(&path, 0o755);
+            path
+        }
+
+        fn mode(&self, path: &Path, mode: u32) {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn ask(&self) -> Consent {
+            self.ask_within(Duration::from_secs(60))
+        }
+
+        fn ask_within(&self, time: Duration) -> Consent {
+            pre_shrink(self.0.path(), RESIZE, Instant::now() + time)
+        }
+    }
+
+    fn refused(consent: Consent) -> (String, Option<u64>) {
+        match consent {
+            Consent::Refused {
+                reason,
+                retry_after_ms,
+            } => (reason, retry_after_ms),
+            Consent::Agreed => panic!("it agreed"),
+        }
+    }
+
+    #[test]
+    fn without_hooks_the_guest_agrees_and_the_first_refusal_ends_it() {
+        let tree = Tree::new();
+        assert_eq!(tree.ask(), Consent::Agreed);
+        let seen = tree.0.path().join("seen");
+        let look = format!(
+            "echo $VIRT_PERSONA_HOOK $VIRT_PERSONA_RESOURCE $VIRT_PERSONA_FROM $VIRT_PERSONA_TO ${{CARGO_MANIFEST_DIR-none}} >{}",
+            seen.display()
+        );
+        tree.hook("pre-shrink.d", "10-look", &look);
+        assert_eq!(tree.ask(), Consent::Agreed);
+        assert_eq!(
+            fs::read_to_string(&seen).unwrap(),
+            "pre-shrink memory 200 100 none\n"
+        );
+        tree.hook(
+            "pre-shrink.d",
+            "20-no",
+            "echo retry-after=90; echo a backup runs; echo more; exit 75",
+        );
+        let after = tree.0.path().join("after");
+        tree.hook(
+            "pre-shrink.d",
+            "30-after",
+            &format!("touch {}", after.display()),
+        );
+        assert_eq!(
+            refused(tree.ask()),
+            ("hook 20-no: a backup runs".to_owned(), Some(90_000))
+        );
+        assert!(!after.exists());
+    }
+
+    #[test]
+    fn a_hook_that_fails_without_a_word_or_overruns_refuses_too() {
+        let tree = Tree::new();
+        let hook = tree.hook("pre-shrink.d", "h", "exit 3");
+        assert_eq!(refused(tree.ask()).0, "hook h exited with 3");
+        fs::write(&hook, "#!/bin/sh\nkill -9 $$\n").unwrap();
+        assert_eq!(refused(tree.ask()).0, "hook h was ended by signal 9");
+        fs::write(&hook, "#!/bin/sh\ntrap '' TERM\nsleep 1000\n").unwrap();
+        assert_eq!(
+            refused(tree.ask_within(Duration::from_millis(200))).0,
+            "hook h did not end in time"
+        );
+    }
+
+    #[test]
+    fn what_others_could_have_put_there_is_left_out() {
+        let tree = Tree::new();
+        let hook = tree.hook("pre-shrink.d", "h", "exit 1");
+        refused(tree.ask());
+        for mode in [0o775, 0o757, 0o644] {
+            tree.mode(&hook, mode);
+            assert_eq!(tree.ask(), Consent::Agreed, "{mode:o}");
+        }
+        tree.mode(&hook, 0o755);
+        for name in ["h~", ".h", "h.dpkg-old"] {
+            let other = hook.with_file_name(name);
+            fs::rename(&hook, &other).unwrap();
+            assert_eq!(tree.ask(), Consent::Agreed, "{name}");
+            fs::rename(&other, &hook).unwrap();
+        }
+        let link = hook.with_file_name("link");
+        let elsewhere = tree.0.path().join("elsewhere");
+        fs::rename(&hook, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        assert_eq!(tree.ask(), Consent::Agreed);
+        fs::remove_file(&link).unwrap();
+        fs::rename(&elsewhere, &hook).unwrap();
+        refused(tree.ask());
+        tree.mode(hook.parent().unwrap(), 0o777);
+        assert_eq!(tree.ask(), Consent::Agreed);
+    }
+
+    #[test]
+    fn after_growth_every_hook_is_told_and_the_first_failure_named() {
+        let tree = Tree::new();
+        let told = tree.0.path().join("told");
+        tree.hook("post-grow.d", "1", "echo no room >&2; exit 1");
+        tree.hook("post-grow.d", "2", &format!("touch {}", told.display()));
+        let reply = post_grow(
+            tree.0.path(),
+            RESIZE,
+            Instant::now() + Duration::from_secs(60),
+        );
+        assert_eq!(
+            reply,
+            GrownReply {
+                ran: 2,
+                failed: Some("hook 1: no room".to_owned())
+            }
+        );
+        assert!(told.exists());
+    }
+
+    #[test]
+    fn the_answer_leaves_time_for_its_way() {
+        let tree = Tree::new();
+        tree.hook("pre-shrink.d", "h", "exec sleep 1000");
+        let errand = Errand {
+            occasion: Occasion::PreShrink,
+            resize: RESIZE,
+        };
+        let deadline = Instant::now() + Duration::from_millis(HOOK_MARGIN_MS + 200);
+        let ReplyBody::Ok(value) = answer(tree.0.path(), errand, deadline) else {
+            panic!("no answer")
+        };
+        assert_eq!(value["answer"], "refused");
+    }
+}

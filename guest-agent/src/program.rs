@@ -1,0 +1,279 @@
+//! One program from start to end: its own session, its output, its time. Who it is and what its end means is said by
+//! `script` and `hooks`, which call this; whoever waits may look after other things meanwhile.
+
+use std::{
+    io::{self, PipeReader, Read as _},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{limits::SCRIPT_OUTPUT_KEEP, message::clean_text};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+
+use crate::sys::{self, Credentials};
+
+/// Kernels without pidfd_open are asked this often whether the program has ended.
+const OLD_KERNEL_INTERVAL_MS: u64 = 50;
+/// Bytes of the beginning of an output that are kept beside its end: what a hook says comes first.
+const HEAD_MAX: usize = 2 * 1_024;
+
+/// What is looked after while a program runs.
+pub(crate) trait Meanwhile {
+    /// Becomes readable when there is something to look after; `None` where there is nothing.
+    fn signal(&self) -> Option<BorrowedFd<'_>>;
+    /// Looks after it, without waiting.
+    fn attend(&mut self);
+}
+
+/// Nothing is looked after.
+pub(crate) struct Nothing;
+
+impl Meanwhile for Nothing {
+    fn signal(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn attend(&mut self) {}
+}
+
+/// How long a program may run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// When it is told to end.
+    pub(crate) deadline: Instant,
+    /// How long after that it is killed.
+    pub(crate) grace: Duration,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// It was stopped for taking too long.
+    pub(crate) timed_out: bool,
+    /// The end of its output, safe to show.
+    pub(crate) output: String,
+    /// The beginning of the output was left out.
+    pub(crate) output_truncated: bool,
+    /// The beginning of the output, up to [`HEAD_MAX`] bytes, safe to show.
+    pub(crate) head: String,
+}
+
+/// A program that did not run, or was not seen to its end.
+#[derive(Debug)]
+pub(crate) enum ProgramError {
+    Start(io::Error),
+    Wait(io::Error),
+}
+
+/// Runs a command until it ends or its time is over, as `credentials` (as this process when `None`), with nothing on its
+/// input and its output caught. No process of its group outlives an overrun.
+pub(crate) fn run(
+    command: Command,
+    credentials: Option<Credentials>,
+    bounds: Bounds,
+    meanwhile: &mut impl Meanwhile,
+) -> Result<Ended, ProgramError> {
+    let mut running = Running::start(command, credentials).map_err(ProgramError::Start)?;
+    let ended = running.watch(bounds, meanwhile);
+    if ended.is_err() {
+        // Whatever went wrong with waiting, nothing of the program stays behind.
+        running.signal(Signal::SIGKILL);
+    }
+    let timed_out = matches!(ended, Ok(End::TimedOut));
+    let status = running.child.wait().map_err(ProgramError::Wait)?;
+    running.drain();
+    ended.map_err(ProgramError::Wait)?;
+    let head = clean_text(&String::from_utf8_lossy(&running.tail.head), usize::MAX);
+    let (output, output_truncated) = running.tail.into_text();
+    Ok(Ended {
+        status,
+        timed_out,
+        output,
+        output_truncated,
+        head,
+    })
+}
+
+/// How the watch over a program ended; the child is not yet waited for.
+enum End {
+    ByItself,
+    TimedOut,
+}
+
+struct Running {
+    child: Child,
+    /// The process group, which has the child's number.
+    group: Pid,
+    ended: Option<OwnedFd>,
+    output: PipeReader,
+    output_open: bool,
+    tail: Tail,
+}
+
+impl Running {
+    /// Starts the command with its output caught, in a session of its own.
+    fn start(command: Command, credentials: Option<Credentials>) -> io::Result<Self> {
+        let mut command = command;
+        let (output, writer) = io::pipe()?;
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        sys::isolate(&mut command, credentials);
+        let child = command.spawn()?;
+        // Process ids fit an i32 on every Linux.
+        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        let ended = sys::open_child(child.id()).ok();
+        Ok(Self {
+            child,
+            group,
+            ended,
+            output,
+            output_open: true,
+            tail: Tail::default(),
+        })
+    }
+
+    /// Watches until the child has ended (not yet waited for, so that its number cannot be another's).
+    fn watch(&mut self, bounds: Bounds, meanwhile: &mut impl Meanwhile) -> io::Result<End> {
+        let mut kill_at = None;
+        let mut end = End::ByItself;
+        loop {
+            let now = Instant::now();
+            match kill_at {
+                None if now >= bounds.deadline => {
+                    end = End::TimedOut;
+                    self.signal(Signal::SIGTERM);
+                    kill_at = Some(now + bounds.grace);
+                }
+                Some(at) if now >= at => self.signal(Signal::SIGKILL),
+                _ => {}
+            }
+            self.wait_for_news(
+                kill_at
+                    .unwrap_or(bounds.deadline)
+                    .saturating_duration_since(Instant::now()),
+                meanwhile,
+            )?;
+            self.drain();
+            if self.has_ended()? {
+                if kill_at.is_some() {
+                    // Those of the group that did not heed SIGTERM.
+                    self.signal(Signal::SIGKILL);
+                }
+                return Ok(end);
+            }
+        }
+    }
+
+    fn wait_for_news(&self, longest: Duration, meanwhile: &mut impl Meanwhile) -> io::Result<()> {
+        let interval = if self.ended.is_some() {
+            u64::MAX
+        } else {
+            OLD_KERNEL_INTERVAL_MS
+        };
+        // Rounded up, so that the last wait is not repeated many times within its last millisecond.
+        let longest = u64::try_from(longest.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1)
+            .min(interval);
+        let timeout = PollTimeout::try_from(longest.min(60_000)).unwrap_or(PollTimeout::MAX);
+        let mut attend = false;
+        {
+            let signal = meanwhile.signal();
+            let listens = signal.is_some();
+            let output = self.output_open.then(|| self.output.as_fd());
+            let ended = self.ended.as_ref().map(AsFd::as_fd);
+            let mut fds: Vec<PollFd<'_>> = [signal, output, ended]
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .collect();
+            match poll(&mut fds, timeout) {
+                Ok(_) => attend = listens && fds[0].any().unwrap_or(false),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if attend {
+            meanwhile.attend();
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self) -> io::Result<bool> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        Ok(waitid(Id::Pid(self.group), flags)? != WaitStatus::StillAlive)
+    }
+
+    fn signal(&self, signal: Signal) {
+        // An error means that nobody is left in the group.
+        let _ = killpg(self.group, signal);
+    }
+
+    fn drain(&mut self) {
+        let mut buffer = [0; 4096];
+        while self.output_open {
+            match self.output.read(&mut buffer) {
+                Ok(0) => self.output_open = false,
+                Ok(length) => self.tail.push(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+            // A program that writes faster than this loop reads shall not keep the thread here.
+            if self.tail.since_drain > 16 * SCRIPT_OUTPUT_KEEP {
+                break;
+            }
+        }
+        self.tail.since_drain = 0;
+    }
+}
+
+/// The end of an output.
+#[derive(Debug, Default)]
+struct Tail {
+    /// The first [`HEAD_MAX`] bytes of all.
+    head: Vec<u8>,
+    bytes: Vec<u8>,
+    truncated: bool,
+    since_drain: usize,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.since_drain += bytes.len();
+        let missing = HEAD_MAX.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(&bytes[..missing]);
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() > 2 * SCRIPT_OUTPUT_KEEP {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        let surplus = self.bytes.len().saturating_sub(SCRIPT_OUTPUT_KEEP);
+        self.truncated |= surplus > 0;
+        self.bytes.drain(..surplus);
+    }
+
+    fn into_text(mut self) -> (String, bool) {
+        self.cut();
+        // A replacement character can be longer than what it replaces; the bound is on what was written.
+        (
+            clean_text(&String::from_utf8_lossy(&self.bytes), usize::MAX),
+            self.truncated,
+        )
+    }
+}
