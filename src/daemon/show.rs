@@ -9,9 +9,10 @@ use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use planner::snapshot::{Ability, Run};
 use planner::stage::Stage;
+use tokio::time::Instant;
 
-use super::Daemon;
 use super::tracked::Tracked;
+use super::{Daemon, SHOW};
 use crate::act::sentence_of;
 use crate::audit::AuditRecord;
 use crate::catalog::{self, Activation, Desired, Origin};
@@ -29,9 +30,10 @@ impl Daemon {
         // Readers may all be gone; the next one finds the latest view.
         self.views.send_replace(view);
         self.unshown = false;
+        self.show_at = Instant::now() + SHOW;
     }
 
-    /// Publishes once everything that waits has been handled. A view of many domains costs milliseconds, and whatever
+    /// Publishes once everything that waits has been handled, and not too often. A view of many domains costs milliseconds, and whatever
     /// happens to one happens to many at once: a hypervisor that comes back, a persona that is mapped.
     pub(super) fn publish_soon(&mut self) {
         self.unshown = true;

@@ -153,7 +153,9 @@ impl Daemon {
             if domain.run() != Run::Running {
                 continue;
             }
-            let sample = self.observer.sample_domain(*id, domain.online(now), now);
+            let sample = self
+                .observer
+                .sample_domain(*id, domain.claimed_online(now), now);
             domain.readings = sample.readings;
             domain.vcpu_basis = sample.vcpu_basis;
             // The guest may update more often than the bulk call looks; what is in hand is as old as the rarer of both.
@@ -307,6 +309,7 @@ impl Daemon {
         let (id, resource) = (outcome.step.domain, outcome.step.resource);
         if let Some(domain) = self.domains.get_mut(&id) {
             domain.changed = self.ended;
+            domain.step_showed(&outcome);
             if let Some(description) = description {
                 self.take_description(description);
             }

@@ -176,8 +176,14 @@ impl Tracked {
         }
     }
 
-    /// vCPUs online, of a fresh report of the guest.
+    /// vCPUs online, as far as the guest is believed: not when more than it says have just run on the host.
     pub(super) fn online(&self, now: Moment) -> Option<u32> {
+        let contradicted = matches!(self.vcpu_basis, Some(VcpuBasis::Contradicted(_)));
+        self.claimed_online(now).filter(|_| !contradicted)
+    }
+
+    /// vCPUs online, of a fresh report of the guest.
+    pub(super) fn claimed_online(&self, now: Moment) -> Option<u32> {
         let online = guest::online_vcpus(self.agent.report.as_ref()?, now)?;
         // A guest cannot have more online than are plugged; such a claim is worth nothing.
         (online <= self.description.vcpus_plugged).then_some(online)
@@ -196,6 +202,22 @@ impl Tracked {
             at: now,
             period,
         });
+    }
+
+    /// What a step that has just ended saw of the guest's CPUs counts at once: the report in hand is of before, and by it
+    /// the domain would seem to hold less than it does. Where nothing is known, it holds what is plugged.
+    pub(super) fn step_showed(&mut self, outcome: &Outcome) {
+        let Some(report) = &mut self.agent.report else {
+            return;
+        };
+        if outcome.step.resource != Resource::Vcpus {
+            return;
+        }
+        let shown = outcome.guest.and_then(|online| u32::try_from(online).ok());
+        if shown.is_some() || outcome.ending == planner::Ending::Unknown {
+            report.online_count = shown;
+            report.present_count = report.present_count.max(shown);
+        }
     }
 
     /// The domain as the planner sees it.

@@ -126,6 +126,8 @@ impl House {
             host_id(&store).unwrap().to_string(),
         );
         links.telemetry = Duration::from_millis(config.tick.telemetry_ms);
+        // Agents that report rarely are not asked in between whether they live.
+        links.heartbeat = links.heartbeat.max(links.telemetry * 2);
         let (agent_sender, agent_events) = mpsc::unbounded_channel();
         let registry = Registry::new(links, agent_sender);
         let (ear, hypervisor_events) = mpsc::unbounded_channel();

@@ -259,6 +259,7 @@ impl Peer {
 
     /// Does what is asked, once, with what goes wrong with it.
     async fn answer(&mut self, request: Request) -> Result<(), Over> {
+        let expires = Instant::now() + Duration::from_millis(request.ttl_ms);
         let (before, fault, delay) = self.machine(|machine, _| {
             let fault = CallName::of_guest(&request.op).and_then(|call| machine.take_fault(call));
             let delay = machine
@@ -280,6 +281,11 @@ impl Peer {
                 sleep(Duration::from_millis(*ms)).await;
             }
             _ => {}
+        }
+        if before.is_none() && Instant::now() >= expires {
+            return self
+                .refuse(request.id, ErrorCode::Expired, "it came too late")
+                .await;
         }
         let body = match before {
             Some(body) => body,

@@ -105,7 +105,7 @@ impl Simulated {
                 if !state.connected {
                     return Err(words.not_connected());
                 }
-                state.calls.extend(called);
+                called.into_iter().for_each(|called| state.note(called));
                 let machine = state.machines.get_mut(&domain);
                 machine.ok_or_else(|| words.no_domain())?.take_fault(name)
             };

@@ -1,7 +1,7 @@
 //! What the calls, the guests and whoever moves them share: the domains, the connection and the time. Each thing that
 //! takes its time is a task of the run time in which the world was opened, and ends with the world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,9 @@ use super::conduct::{Conduct, Spell};
 use super::fault::Called;
 use super::machine::{Machine, Progress, Telling};
 use super::scenario::{Agent, Domain, Host, Scenario};
+
+/// Calls that are remembered: more than any test makes, and not more than a day may hold.
+const CALLS: usize = 10_000;
 
 /// Between two events of a flood.
 const FLOOD: Duration = Duration::from_millis(10);
@@ -43,11 +46,20 @@ pub(super) struct State {
     pub(super) host: Host,
     pub(super) machines: BTreeMap<DomainId, Machine>,
     pub(super) connected: bool,
-    pub(super) calls: Vec<Called>,
+    pub(super) calls: VecDeque<Called>,
     /// The number of the next instance that starts.
     instance: u32,
     /// How many domains there have been, for UUIDs of their own.
     domains: u64,
+}
+
+impl State {
+    pub(super) fn note(&mut self, called: Called) {
+        if self.calls.len() >= CALLS {
+            self.calls.pop_front();
+        }
+        self.calls.push_back(called);
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -64,7 +76,7 @@ impl World {
                 host: scenario.host,
                 machines: BTreeMap::new(),
                 connected: true,
-                calls: Vec::new(),
+                calls: VecDeque::new(),
                 instance: 1,
                 domains: 0,
             }),
