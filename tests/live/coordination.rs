@@ -70,7 +70,6 @@ pre_activation_script:
 #[test]
 fn a_guest_that_is_suddenly_short_of_memory_grows_by_its_own_word_at_once() {
     let _turn = turn(Use::PartOfHost);
-    // Ticks are rare, so what is quick here is not one of them.
     let scene = Scene::start("");
     let domain = scene.boot_with_disk("vpt-needy");
     let web = Guest::of(&domain);
