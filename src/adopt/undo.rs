@@ -34,12 +34,12 @@ pub enum Refused {
 /// # Errors
 /// Where somebody changed it since.
 pub fn put_back(before: &str, after: Option<&str>, now: &str) -> Result<Option<String>, Refused> {
-    let bare_now = without_metadata(now)?;
-    if without_metadata(before)? == bare_now {
+    let bare_now = comparable(now)?;
+    if comparable(before)? == bare_now {
         return Ok(None);
     }
     if let Some(after) = after {
-        let bare_after = without_metadata(after)?;
+        let bare_after = comparable(after)?;
         if bare_after != bare_now {
             let difference = difference(&bare_after, &bare_now);
             return Err(Refused::Changed { difference });
@@ -59,6 +59,29 @@ fn metadata(text: &str) -> Result<Option<Range<usize>>, Refused> {
         let before = text[..metadata.span.start].trim_end().len();
         before..metadata.span.end
     }))
+}
+
+/// What two definitions are compared by: without metadata, and with the devices in one order. libvirt prints them in
+/// another when it has read its own words again; which address each has, they say themselves.
+fn comparable(text: &str) -> Result<String, Refused> {
+    let text = without_metadata(text)?;
+    let root = parse(&text)?;
+    let devices = root.child("devices").map(|devices| &devices.children);
+    let Some((first, last)) = devices.and_then(|all| Some((all.first()?, all.last()?))) else {
+        return Ok(text);
+    };
+    let mut each: Vec<&str> = devices
+        .into_iter()
+        .flatten()
+        .map(|device| &text[device.span.clone()])
+        .collect();
+    each.sort_unstable();
+    Ok(format!(
+        "{}{}{}",
+        &text[..first.span.start],
+        each.join("\n    "),
+        &text[last.span.end..]
+    ))
 }
 
 fn without_metadata(text: &str) -> Result<String, Refused> {
@@ -161,6 +184,24 @@ mod tests {
             put_back(BEFORE, None, &after()),
             Ok(Some(BEFORE.to_owned()))
         );
+    }
+
+    #[test]
+    fn devices_in_another_order_are_no_change() {
+        let two = |devices: &str| {
+            after().replace("    <graphics passwd='secret'/>", &format!("    {devices}"))
+        };
+        let (one, other) = (two("<a/>\n    <b/>"), two("<b/>\n    <a/>"));
+        assert_ne!(one, other);
+        assert_eq!(
+            put_back(BEFORE, Some(&one), &other),
+            Ok(Some(BEFORE.to_owned()))
+        );
+        let refused = put_back(BEFORE, Some(&one), &two("<b/>\n    <a c='1'/>"));
+        let Err(Refused::Changed { difference }) = refused else {
+            panic!("it was put back");
+        };
+        assert_eq!(difference, "- <a/>\n+ <a c='1'/>");
     }
 
     #[test]
