@@ -290,6 +290,37 @@ fn sentences(source: &str) -> Vec<String> {
     found
 }
 
+/// All that `doctor` is made of.
+fn doctor_sources() -> String {
+    let sources = files("src/daemon/doctor", ".rs");
+    let texts = sources
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("a source is text"));
+    texts.collect()
+}
+
+#[test]
+fn every_check_of_doctor_is_documented_by_its_name_and_no_other() {
+    let documented: BTreeSet<String> = read("docs/troubleshooting.md")
+        .split("## What `doctor` says")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .expect("the part about doctor")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .filter(|name| *name != "check")
+        .map(str::to_owned)
+        .collect();
+    let sources = doctor_sources();
+    let named: BTreeSet<String> = sources
+        .split("add(")
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+        .map(str::to_owned)
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    assert_eq!(documented, named);
+}
+
 #[test]
 fn every_sentence_of_doctor_and_explain_is_documented() {
     let documented = flat(&read("docs/troubleshooting.md"));
@@ -298,7 +329,7 @@ fn every_sentence_of_doctor_and_explain_is_documented() {
     let unknown = read("src/observe/reading.rs");
     let unknown = between(&unknown, "pub enum Missing {", "\n}\n").next();
     for (what, source) in [
-        ("doctor", read("src/daemon/doctor.rs").as_str()),
+        ("doctor", doctor_sources().as_str()),
         ("a metric that is unknown", unknown.expect("reasons why")),
         ("explain", reasons.expect("reasons have sentences")),
     ] {

@@ -12,7 +12,7 @@ const CELL: &str = "NUMA cell";
 const DEVICE: &str = "virtio-mem device";
 
 /// Slots of `<maxMemory>`: one for the device, the others for hands. QEMU sets a GiB of addresses aside for each.
-const SLOTS: u64 = 4;
+pub const SLOTS: u64 = 4;
 
 /// Linux plugs memory in blocks of this size; a device of another size would have a rest of no use.
 const LINUX_BLOCK: u64 = 128 * Bytes::MIB;
@@ -414,6 +414,12 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
+/// The memory at most that so many bits of physical address hold beside all that is not memory, with so many slots.
+pub fn room_for_memory(bits: u8, slots: u64) -> Bytes {
+    let all = 1_u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+    Bytes(all.saturating_sub(NOT_FOR_MEMORY + slots * Bytes::GIB))
+}
+
 /// What memory at most may be.
 struct Cap {
     host: Bytes,
@@ -425,11 +431,10 @@ struct Cap {
 impl Cap {
     fn of(work: &Work<'_>) -> Self {
         let bits = work.address_bits();
-        let all = 1_u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
         let slots = SLOTS.max(u64::try_from(work.machine.slots()).unwrap_or(SLOTS));
         Self {
             host: work.host.facts.memory,
-            addresses: Bytes(all.saturating_sub(NOT_FOR_MEMORY + slots * Bytes::GIB)),
+            addresses: room_for_memory(bits, slots),
             bits,
             hardware: work.is_hardware(),
         }

@@ -22,6 +22,7 @@ mod tests;
 
 use persona::units::Bytes;
 
+pub use memory::{SLOTS, room_for_memory};
 pub use undo::{Refused, put_back};
 
 use self::machine::Machine;

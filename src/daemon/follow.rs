@@ -13,7 +13,7 @@ use crate::act::sentence_of;
 use crate::agent::Running;
 use crate::audit::AuditKind;
 use crate::hypervisor::{
-    DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent,
+    Arrival, DomainDescription, DomainId, DomainStats, HostFacts, HypervisorError, HypervisorEvent,
     Lifecycle, MetadataElement, PortState,
 };
 use crate::observe::Emulator;
@@ -254,6 +254,10 @@ impl Daemon {
             .or_insert_with(|| Tracked::new(description.clone()));
         let old = std::mem::replace(&mut tracked.description, description);
         let restarted = old.instance != tracked.description.instance;
+        // The hypervisor forgets it when the domain is paused.
+        if !restarted && old.arrival != Arrival::Started {
+            tracked.description.arrival = old.arrival;
+        }
         if restarted {
             tracked.restarted();
         }

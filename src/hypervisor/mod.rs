@@ -47,6 +47,19 @@ pub enum Acceleration {
     Emulated,
 }
 
+/// How the instance that runs came to run here, as far as the hypervisor tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// It was started, or nothing else is known.
+    #[default]
+    Started,
+    /// By live migration.
+    Migrated,
+    /// From a saved state or a snapshot.
+    Restored,
+}
+
 /// How many bits of physical address a domain's CPU model has. What the machine may hold at most has to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -108,6 +121,10 @@ pub struct DomainDescription {
     pub instance: Option<u32>,
     /// Run state.
     pub state: RunState,
+    /// How it came to run here.
+    pub arrival: Arrival,
+    /// The guest's system as its installer noted it (libosinfo), `http://debian.org/debian/12`.
+    pub guest_os: Option<String>,
     /// How it is emulated.
     pub acceleration: Acceleration,
     /// vCPUs that the definition allows at most.
@@ -122,6 +139,8 @@ pub struct DomainDescription {
     pub memory_boot: Bytes,
     /// `<maxMemory>`, absent where memory hot-plug was not prepared.
     pub memory_maximum: Option<Bytes>,
+    /// Memory in devices that are there from the start and are no part of it, DIMMs.
+    pub memory_dimms: Bytes,
     /// Physical addresses of its CPU model.
     pub address_bits: AddressBits,
     /// NUMA nodes of the guest; memory hot-plug needs at least one.

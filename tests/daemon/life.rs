@@ -311,7 +311,7 @@ fn a_persona_reaches_the_guest_and_every_command_tells_of_it_in_json() {
         assert!(
             check["mend"]
                 .as_str()
-                .is_some_and(|mend| mend.contains("virsh")),
+                .is_some_and(|mend| mend.contains("virt-persona adopt")),
             "{check}"
         );
     }

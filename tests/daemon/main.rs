@@ -14,6 +14,7 @@ mod adopt;
 mod control;
 mod coordination;
 mod crash;
+mod doctor;
 mod effects;
 mod events;
 mod layers;

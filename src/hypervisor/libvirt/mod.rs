@@ -30,7 +30,7 @@ use self::connection::{Connection, Lease};
 use self::stats::{FIGURES, stats};
 use super::queue::{Call, Queue};
 use super::{
-    Answer, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
+    Answer, Arrival, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
     HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, MetadataElement, RunState,
 };
 
@@ -166,15 +166,24 @@ fn look_up(connect: &Connect, id: DomainId) -> Result<Domain, Error> {
 
 /// Reads one domain; for a caller that is on a thread of its own already.
 fn read(connect: &Connect, id: DomainId) -> Result<xml::Read, String> {
-    let (xml, state) = look_up(connect, id)
+    let (xml, state, _) = look_up(connect, id)
         .and_then(|domain| raw(&domain))
         .map_err(|error| error.message().to_owned())?;
     xml::read_domain(&xml, state)
 }
 
 /// The definition in force and the state. Neither call asks the emulator.
-fn raw(domain: &Domain) -> Result<(String, RunState), Error> {
-    let state = match ffi::domain_state(domain)? {
+fn raw(domain: &Domain) -> Result<(String, RunState, Arrival), Error> {
+    let (state, reason) = ffi::domain_state(domain)?;
+    let arrival = match (state, reason) {
+        (sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_RUNNING_MIGRATED) => Arrival::Migrated,
+        (
+            sys::VIR_DOMAIN_RUNNING,
+            sys::VIR_DOMAIN_RUNNING_RESTORED | sys::VIR_DOMAIN_RUNNING_FROM_SNAPSHOT,
+        ) => Arrival::Restored,
+        _ => Arrival::Started,
+    };
+    let state = match state {
         sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => RunState::Running,
         sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => RunState::Paused,
         sys::VIR_DOMAIN_SHUTOFF => RunState::Off,
@@ -182,18 +191,18 @@ fn raw(domain: &Domain) -> Result<(String, RunState), Error> {
         sys::VIR_DOMAIN_SHUTDOWN => RunState::Off,
         _ => RunState::Other,
     };
-    Ok((domain.xml_desc(0)?, state))
+    Ok((domain.xml_desc(0)?, state, arrival))
 }
 
 fn describe_one(
     connection: &Connection,
     processes: Option<&Path>,
-    xml: &str,
-    state: RunState,
+    (xml, state, arrival): (&str, RunState, Arrival),
 ) -> Result<DomainDescription, String> {
     let read = xml::read_domain(xml, state)?;
     connection.memory.learn(&read);
     let mut description = read.description;
+    description.arrival = arrival;
     description.process = processes
         .filter(|_| description.instance.is_some())
         .and_then(|directory| process::find(directory, &description.name, description.id));
@@ -306,12 +315,12 @@ impl Hypervisor for Libvirt {
                 .map_err(|error| working.failed(&error))?;
             let mut found = Vec::with_capacity(domains.len());
             for domain in &domains {
-                let (xml, state) = match raw(domain) {
+                let (xml, state, arrival) = match raw(domain) {
                     Ok(raw) => raw,
                     Err(error) if error.code().to_raw() == sys::VIR_ERR_NO_DOMAIN => continue,
                     Err(error) => return Err(working.failed(&error)),
                 };
-                match describe_one(&connection, processes.as_deref(), &xml, state) {
+                match describe_one(&connection, processes.as_deref(), (&xml, state, arrival)) {
                     Ok(description) => found.push(description),
                     Err(problem) => {
                         let name = domain.name().unwrap_or_default();
@@ -329,8 +338,8 @@ impl Hypervisor for Libvirt {
         Box::pin(
             self.call(Lane::Read(domain), "describe", READ, move |working| {
                 let found = working.find(domain)?;
-                let (xml, state) = raw(&found).map_err(|error| working.failed(&error))?;
-                describe_one(&connection, processes.as_deref(), &xml, state)
+                let (xml, state, arrival) = raw(&found).map_err(|error| working.failed(&error))?;
+                describe_one(&connection, processes.as_deref(), (&xml, state, arrival))
                     .map_err(|problem| working.unreadable(problem))
             }),
         )

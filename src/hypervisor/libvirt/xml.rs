@@ -10,7 +10,8 @@ use persona::units::Bytes;
 
 use super::super::tree::{Element, parse};
 use super::super::{
-    Acceleration, AddressBits, DomainDescription, Interface, MetadataElement, RunState, VirtioMem,
+    Acceleration, AddressBits, Arrival, DomainDescription, Interface, MetadataElement, RunState,
+    VirtioMem,
 };
 
 /// The virtio-serial port of the persona agent.
@@ -107,6 +108,8 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
             name,
             instance,
             state,
+            arrival: Arrival::Started,
+            guest_os: guest_os(&domain),
             acceleration,
             vcpus_maximum,
             vcpus_plugged,
@@ -116,6 +119,7 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
                 .is_some_and(|tune| tune.child("vcpupin").is_some()),
             memory_boot: boot_memory(&domain, devices)?,
             memory_maximum: domain.child("maxMemory").map(memory).transpose()?,
+            memory_dimms: dimms(devices)?,
             address_bits: address_bits(&domain),
             numa_nodes: cells,
             virtio_mem,
@@ -270,6 +274,26 @@ fn without_virtio_mem(domain: &Element, devices: &[VirtioMem]) -> Result<Bytes, 
     Ok(total.saturating_sub(Bytes(devices)))
 }
 
+/// Memory in DIMMs.
+fn dimms(devices: &Element) -> Result<Bytes, String> {
+    let mut total = Bytes(0);
+    for device in devices.all("memory") {
+        if device.attribute("model") == Some("dimm") {
+            total = total.saturating_add(device_memory(device, "size")?);
+        }
+    }
+    Ok(total)
+}
+
+/// The system that installers note in the metadata.
+fn guest_os(domain: &Element) -> Option<String> {
+    const LIBOSINFO: &str = "http://libosinfo.org/xmlns/libvirt/domain/1.0";
+    let ours = |element: &&Element| element.namespace.as_deref() == Some(LIBOSINFO);
+    let noted = domain.child("metadata")?.children.iter().find(ours)?;
+    let system = noted.children.iter().find(|child| child.name == "os")?;
+    system.attribute("id").map(str::to_owned)
+}
+
 /// Physical addresses of the CPU model that QEMU makes of this. Its named models have 40 bits whatever the host has, and
 /// 36 where they know no 64-bit mode.
 fn address_bits(domain: &Element) -> AddressBits {
@@ -401,6 +425,8 @@ mod tests {
             name: "example-a".into(),
             instance: Some(5),
             state: RunState::Running,
+            arrival: Arrival::Started,
+            guest_os: None,
             acceleration: Acceleration::Emulated,
             vcpus_maximum: 4,
             vcpus_plugged: 1,
@@ -408,6 +434,7 @@ mod tests {
             vcpus_pinned: false,
             memory_boot: Bytes::from_mib(512),
             memory_maximum: Some(Bytes::from_mib(4096)),
+            memory_dimms: Bytes(0),
             address_bits: AddressBits::Of(40),
             numa_nodes: 1,
             virtio_mem: vec![VirtioMem {
@@ -455,6 +482,8 @@ mod tests {
             name: "example-k".into(),
             instance: None,
             state: RunState::Off,
+            arrival: Arrival::Started,
+            guest_os: None,
             acceleration: Acceleration::Kvm,
             vcpus_maximum: 2,
             vcpus_plugged: 2,
@@ -462,6 +491,7 @@ mod tests {
             vcpus_pinned: true,
             memory_boot: Bytes::from_mib(2048),
             memory_maximum: None,
+            memory_dimms: Bytes(0),
             address_bits: AddressBits::Of(40),
             numa_nodes: 0,
             virtio_mem: Vec::new(),

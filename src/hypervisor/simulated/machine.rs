@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::super::tree;
 use super::super::{
-    AddressBits, BalloonStats, DeviceChange, DomainDescription, DomainStats, HotpluggableVcpu,
-    HypervisorEvent, Lifecycle, MetadataElement, RunState,
+    AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
+    HotpluggableVcpu, HypervisorEvent, Lifecycle, MetadataElement, RunState,
 };
 use super::Shown;
 use super::conduct::Conduct;
@@ -89,6 +89,8 @@ impl Machine {
             name: scenario.name.clone(),
             instance: runs.then_some(instance),
             state: scenario.state,
+            arrival: scenario.arrival,
+            guest_os: scenario.guest_os.clone(),
             acceleration: scenario.acceleration,
             vcpus_maximum: scenario.vcpus_maximum,
             vcpus_plugged: scenario.vcpus,
@@ -96,6 +98,7 @@ impl Machine {
             vcpus_pinned: scenario.vcpus_pinned,
             memory_boot: boot,
             memory_maximum: scenario.memory_maximum_mib.map(Bytes::from_mib),
+            memory_dimms: Bytes::from_mib(scenario.dimms_mib),
             address_bits: AddressBits::Of(40),
             numa_nodes: scenario.numa_nodes,
             virtio_mem: scenario
@@ -237,7 +240,11 @@ impl Machine {
                 self.description.process = None;
                 told.push(self.lifecycle(Lifecycle::Stopped));
             }
-            (_, RunState::Paused) => told.push(self.lifecycle(Lifecycle::Suspended)),
+            (_, RunState::Paused) => {
+                // The library tells how it came to run only until it is paused.
+                self.description.arrival = Arrival::Started;
+                told.push(self.lifecycle(Lifecycle::Suspended));
+            }
             (RunState::Paused, RunState::Running) => told.push(self.lifecycle(Lifecycle::Resumed)),
             _ => {}
         }
@@ -258,6 +265,7 @@ impl Machine {
         };
         let fresh = Self::new(self.id(), scenario, instance);
         self.description = fresh.description;
+        self.description.arrival = Arrival::Started;
         self.emulator_vcpus = fresh.emulator_vcpus;
         self.inside.start(self.emulator_vcpus);
         self.balloon_target = fresh.balloon_target;

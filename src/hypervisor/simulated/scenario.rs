@@ -29,7 +29,9 @@ use persona::domain::DomainId;
 use persona::units::Bytes;
 use serde::Deserialize;
 
-use super::super::{Acceleration, DiskCounters, DiskStats, HostFacts, RunState, VirtioMem};
+use super::super::{
+    Acceleration, Arrival, DiskCounters, DiskStats, HostFacts, RunState, VirtioMem,
+};
 use super::conduct::Spell;
 use super::fault::{CallName, Fault};
 use super::load::Load;
@@ -87,6 +89,14 @@ pub struct Domain {
     pub vcpus_pinned: bool,
     /// Boot memory, in MiB.
     pub memory_mib: u64,
+    /// Memory in DIMMs besides, in MiB.
+    #[serde(default)]
+    pub dimms_mib: u64,
+    /// How it came to run.
+    #[serde(default)]
+    pub arrival: Arrival,
+    /// The guest's system as its installer noted it.
+    pub guest_os: Option<String>,
     /// `<maxMemory>`, in MiB.
     pub memory_maximum_mib: Option<u64>,
     /// NUMA nodes of the guest.

@@ -179,15 +179,17 @@ unsafe fn text(parameter: &sys::virTypedParameter) -> Option<String> {
 /// The library's own.
 pub(in crate::hypervisor::libvirt) fn domain_state(
     domain: &virt::domain::Domain,
-) -> Result<u32, Error> {
-    let mut state: c_int = 0;
-    // SAFETY: the domain is live; the reason may be null by the call's documentation.
+) -> Result<(u32, u32), Error> {
+    let (mut state, mut reason): (c_int, c_int) = (0, 0);
+    // SAFETY: the domain is live, and both numbers outlive the call, which writes them.
     let answer =
-        unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, ptr::null_mut(), 0) };
+        unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) };
     if answer < 0 {
         return Err(Error::last_error());
     }
-    Ok(u32::try_from(state).unwrap_or(sys::VIR_DOMAIN_NOSTATE))
+    // Both begin at 0, which is the unknown one of either.
+    let state = u32::try_from(state).unwrap_or(sys::VIR_DOMAIN_NOSTATE);
+    Ok((state, u32::try_from(reason).unwrap_or(0)))
 }
 
 #[cfg(test)]
