@@ -4,13 +4,15 @@
 //! What can be read from the published [`crate::view::View`] (domains, personas, mappings) is not asked for here. The
 //! daemon publishes the view that shows a change before it answers the command that made it.
 
+use std::time::Duration;
+
 use persona::units::{Bytes, Moment};
 use tokio::sync::oneshot;
 
 use crate::view::{
     AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
-    EffectiveView, ExplainView, FragmentView, MappedView, PlanView, ProblemView, StoredView,
-    VersionView,
+    EffectiveView, ExplainView, FragmentView, HoldView, MappedView, PlanView, ProblemView,
+    ProposalView, Resource, StoredView, VersionView,
 };
 
 /// A command with who gave it and where the answer goes.
@@ -235,6 +237,30 @@ pub enum Command {
         /// Only about this domain; else the host and every domain.
         domain: Option<DomainName>,
     },
+    /// Lets be done what a proposal wants. Answers [`Reply::Proposal`].
+    Approve {
+        /// Its number.
+        id: u64,
+    },
+    /// Lets it not be done, nor proposed again at once. Answers [`Reply::Proposal`].
+    Reject {
+        /// Its number.
+        id: u64,
+    },
+    /// Leaves a domain's resources alone for a while. Answers [`Reply::Held`].
+    Hold {
+        /// The domain.
+        domain: DomainName,
+        /// Only this resource.
+        resource: Option<Resource>,
+        /// For how long, 1 s to 30 days.
+        length: Duration,
+    },
+    /// Ends every hold of a domain, and forgets quarantine and waits after failures. Answers [`Reply::Done`].
+    Release {
+        /// The domain.
+        domain: DomainName,
+    },
     /// Reads the configuration again. Answers [`Reply::Done`].
     Reload,
 }
@@ -270,6 +296,10 @@ pub enum Reply {
     Audit(AuditView),
     /// Checks.
     Doctor(DoctorView),
+    /// A proposal on which somebody has decided.
+    Proposal(Box<ProposalView>),
+    /// What of a domain is left alone now.
+    Held(Vec<HoldView>),
 }
 
 /// What a name was looked up as.
@@ -285,6 +315,8 @@ pub enum Noun {
     Mapping,
     /// An override that a tag means.
     Override,
+    /// Something that waits for a person.
+    Proposal,
 }
 
 impl std::fmt::Display for Noun {
@@ -295,6 +327,7 @@ impl std::fmt::Display for Noun {
             Self::Version => "persona version",
             Self::Mapping => "mapping of a tag",
             Self::Override => "override of tag",
+            Self::Proposal => "proposal",
         })
     }
 }

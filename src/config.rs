@@ -32,6 +32,8 @@ pub struct Config {
     pub memory: MemorySection,
     /// What guests have to say.
     pub agent: AgentSection,
+    /// What waits for people.
+    pub approvals: ApprovalsSection,
     /// The record of what was decided and done.
     pub audit: AuditSection,
     /// What is measured of the effects of actions.
@@ -236,6 +238,27 @@ impl Default for AgentSection {
     }
 }
 
+/// `[approvals]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalsSection {
+    /// Seconds after which a proposal that nobody decided ends. After an hour the figures behind it say little of the
+    /// present; where its rule still holds, a new one follows with the figures of that moment.
+    pub expire_s: u64,
+    /// Seconds for which a proposal stays when nothing wants it any more. Load sways, and what a person is reading shall
+    /// not vanish at each dip.
+    pub withdraw_s: u64,
+}
+
+impl Default for ApprovalsSection {
+    fn default() -> Self {
+        Self {
+            expire_s: 3600,
+            withdraw_s: 60,
+        }
+    }
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -352,6 +375,8 @@ impl Config {
             memory_change_minimum: Bytes::from_mib(self.memory.change_minimum_mib),
             memory_growth_ratio: self.memory.boot_ratio_maximum,
             hold: Duration::from_secs(self.memory.hold_s),
+            proposal_expiry: Duration::from_secs(self.approvals.expire_s),
+            proposal_grace: Duration::from_secs(self.approvals.withdraw_s),
             ..Policy::default()
         }
     }
@@ -430,6 +455,18 @@ impl Config {
             "agent.consent_s",
             self.agent.consent_s.to_string(),
             "1 to 60",
+        )?;
+        check(
+            (1..=2_592_000).contains(&self.approvals.expire_s),
+            "approvals.expire_s",
+            self.approvals.expire_s.to_string(),
+            "1 to 2592000",
+        )?;
+        check(
+            (1..=86_400).contains(&self.approvals.withdraw_s),
+            "approvals.withdraw_s",
+            self.approvals.withdraw_s.to_string(),
+            "1 to 86400",
         )?;
         check(
             (100..=100_000_000).contains(&self.audit.records),

@@ -34,6 +34,10 @@ pub enum AuditKind {
     Adoption,
     /// Somebody else changed what the daemon manages.
     Drift,
+    /// Something waits for a person, a person has decided, or it is no longer there to decide.
+    Proposal,
+    /// A person wants something left alone, or no longer.
+    Hold,
     /// Something was asked for and refused.
     Refusal,
     /// The hypervisor or an agent came or went.
@@ -52,6 +56,8 @@ impl fmt::Display for AuditKind {
             Self::Catalogue => "catalogue",
             Self::Adoption => "adoption",
             Self::Drift => "drift",
+            Self::Proposal => "proposal",
+            Self::Hold => "hold",
             Self::Refusal => "refusal",
             Self::Connection => "connection",
             Self::Daemon => "daemon",

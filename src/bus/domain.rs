@@ -1,6 +1,7 @@
 //! `org.virtpersona1.Domain`: one object for each domain that the hypervisor defines.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use persona::domain::DomainId;
 use persona::units::Bytes;
@@ -12,8 +13,8 @@ use super::dict::{Dict, to_dict, to_dicts};
 use super::error::Failure;
 use super::names::Action;
 use super::options::Options;
-use crate::command::{Command, DomainName, Mode, PersonaRef, Reply};
-use crate::view::{AgentView, DomainView};
+use crate::command::{Command, DomainName, Mode, PersonaRef, Refusal, Reply};
+use crate::view::{AgentView, Change, DomainView, ProposalView, Resource};
 
 /// The object of a domain.
 pub(super) struct Domain {
@@ -74,6 +75,28 @@ fn last_decision(domain: &DomainView) -> Dict {
         .unwrap_or_default()
 }
 
+/// The proposals without the figures behind them, which change all the time.
+fn proposals(domain: &DomainView) -> Vec<Dict> {
+    let bare = |proposal: &ProposalView| {
+        to_dict(&ProposalView {
+            why: Vec::new(),
+            ..proposal.clone()
+        })
+    };
+    domain.proposals.iter().map(bare).collect()
+}
+
+fn resource(word: &str) -> Result<Resource, Failure> {
+    match word {
+        "vcpus" => Ok(Resource::Vcpus),
+        "memory" => Ok(Resource::Memory),
+        _ => Err(Failure::from(Refusal::BadArgument {
+            argument: "options[resource]".to_owned(),
+            reason: format!("`{word}` is neither `vcpus` nor `memory`"),
+        })),
+    }
+}
+
 /// What of a domain's view is a property that emits changes, and differs.
 pub(super) fn changed(
     old: &DomainView,
@@ -109,6 +132,9 @@ pub(super) fn changed(
     }
     if old.holds != new.holds {
         changed.insert("Holds", to_dicts(&new.holds).into());
+    }
+    if proposals(old) != proposals(new) {
+        changed.insert("Proposals", proposals(new).into());
     }
     if old.problems != new.problems {
         changed.insert("Problems", new.problems.clone().into());
@@ -274,6 +300,62 @@ impl Domain {
         }
     }
 
+    /// Leaves vCPUs and memory of the domain as they are for so many seconds, 1 to 2592000 (30 days), also over a restart
+    /// of it. A later call replaces an earlier one. Needs `org.virtpersona1.approve`.
+    ///
+    /// Options: `resource` (s) is `vcpus` or `memory`; both when absent. The result is what is held now, as Holds.
+    #[zbus(out_args("holds"))]
+    async fn hold(
+        &self,
+        seconds: u64,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Vec<Dict>, Failure> {
+        let mut options = Options::new(options);
+        let word = options.text("resource")?;
+        options.finish()?;
+        let name = self.details_name();
+        let mut details = HashMap::from([("domain", name.as_str())]);
+        details.extend(word.as_deref().map(|word| ("resource", word)));
+        let command = Command::Hold {
+            domain: self.name_for_daemon(),
+            resource: word.as_deref().map(resource).transpose()?,
+            length: Duration::from_secs(seconds),
+        };
+        match self
+            .calls
+            .change(&call, Action::Approve, details, command)
+            .await?
+        {
+            Reply::Held(holds) => Ok(to_dicts(&holds)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends every hold of the domain, also that after a change by hand, and forgets quarantine and waits after failed
+    /// steps; says whether there was any. Needs `org.virtpersona1.approve`. There are no options.
+    #[zbus(out_args("changed"))]
+    async fn release(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<bool, Failure> {
+        Options::new(options).finish()?;
+        let name = self.details_name();
+        let details = HashMap::from([("domain", name.as_str())]);
+        let command = Command::Release {
+            domain: self.name_for_daemon(),
+        };
+        match self
+            .calls
+            .change(&call, Action::Approve, details, command)
+            .await?
+        {
+            Reply::Done(change) => Ok(change == Change::Changed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Why the domain did or did not change in the latest tick: `domain`, `name`, `at`, `summary` (one sentence),
     /// `persona`, `problems` (sentences), `rules` (each with `name`, `text`, `line`, `origin` (`document`, `tag`),
     /// `truth`, `state`, `detail`, `wants` and `looked`, what it looked at: `comparison`, `truth`, `metric`, `value`,
@@ -398,6 +480,13 @@ impl Domain {
     #[zbus(property)]
     async fn holds(&self) -> fdo::Result<Vec<Dict>> {
         self.read(|domain| to_dicts(&domain.holds))
+    }
+
+    /// What waits for a person's word, or was approved and is not done yet: elements of Manager.Approvals without `why`,
+    /// whose figures change all the time.
+    #[zbus(property)]
+    async fn proposals(&self) -> fdo::Result<Vec<Dict>> {
+        self.read(proposals)
     }
 
     /// What is wrong, each a sentence.

@@ -13,7 +13,7 @@ use super::names::{Action, domain_path, persona_path};
 use super::options::Options;
 use super::record::{record_dict, record_dicts};
 use crate::command::{Command, DomainName, Force, Refusal, Reply};
-use crate::view::{Change, ManagerView};
+use crate::view::{Change, ManagerView, ProposalView};
 use persona::units::Moment;
 
 /// How many audit records are given when the caller does not say.
@@ -23,6 +23,33 @@ const AUDIT_MOST: u32 = 10_000;
 
 /// The root object.
 pub(super) struct Manager(pub(super) Calls);
+
+impl Manager {
+    /// Brings a person's word about a proposal, with what polkit's rules may look at.
+    async fn decide(&self, call: &Header<'_>, id: u64, command: Command) -> Result<Dict, Failure> {
+        let view = self.0.view();
+        let details = view
+            .proposals()
+            .find(|proposal| proposal.id == id)
+            .map(|proposal| {
+                let rule = proposal.rule.as_deref().unwrap_or_default();
+                HashMap::from([
+                    ("domain", proposal.name.as_str()),
+                    ("persona", proposal.persona.as_str()),
+                    ("rule", rule),
+                ])
+            })
+            .unwrap_or_default();
+        match self
+            .0
+            .change(call, Action::Approve, details, command)
+            .await?
+        {
+            Reply::Proposal(proposal) => Ok(to_dict(&*proposal)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
 
 /// What of the manager's view is a property that emits changes.
 pub(super) fn changed(
@@ -387,6 +414,50 @@ impl Manager {
             Reply::Doctor(doctor) => Ok(to_dicts(&doctor.checks)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// What waits for a person's word on any domain, or was approved and is not done yet: `id`, `domain` (UUID), `name`,
+    /// `persona`, `version`, `rule`, `class` and `level` (of trust), `resource` with `from` and `to` (vCPUs or bytes) or
+    /// `action`, `text` (all of it in one sentence), `why` (each with `comparison`, `metric`, `value`, `unit`, `source`,
+    /// `age_ms`), `created`, `expires`, `state` (`open`, `approved`), `by` (who approved). There are no options.
+    #[zbus(out_args("proposals"))]
+    async fn approvals(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<Vec<Dict>, Failure> {
+        Options::new(options).finish()?;
+        let view = self.0.view();
+        let mut proposals: Vec<&ProposalView> = view.proposals().collect();
+        proposals.sort_by_key(|proposal| proposal.id);
+        Ok(to_dicts(proposals))
+    }
+
+    /// Lets be done what a proposal wants, within every other limit, until it is done, expires, or another persona or
+    /// version is in force. Needs `org.virtpersona1.approve`. There are no options. The result is an element of
+    /// Approvals.
+    #[zbus(out_args("proposal"))]
+    async fn approve(
+        &self,
+        id: u64,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        self.decide(&call, id, Command::Approve { id }).await
+    }
+
+    /// Lets it not be done; it is proposed again only when its cause was gone once and has come back. One that was
+    /// approved and is not done yet can be rejected too. Needs `org.virtpersona1.approve`. There are no options. The
+    /// result is an element of Approvals, whose `state` is `rejected`.
+    #[zbus(out_args("proposal"))]
+    async fn reject(
+        &self,
+        id: u64,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        self.decide(&call, id, Command::Reject { id }).await
     }
 
     /// Reads the configuration again; says whether anything changed. Needs `org.virtpersona1.manage-daemon`. There are

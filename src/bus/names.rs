@@ -25,16 +25,19 @@ pub enum Action {
     Activate,
     /// A domain's persistent definition.
     Adopt,
+    /// What waits for a person's word, and what a person wants left alone.
+    Approve,
     /// The daemon itself.
     ManageDaemon,
 }
 
 impl Action {
     /// All of them, as the policy file has them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ManagePersonas,
         Self::Activate,
         Self::Adopt,
+        Self::Approve,
         Self::ManageDaemon,
     ];
 
@@ -44,6 +47,7 @@ impl Action {
             Self::ManagePersonas => "org.virtpersona1.manage-personas",
             Self::Activate => "org.virtpersona1.activate",
             Self::Adopt => "org.virtpersona1.adopt",
+            Self::Approve => "org.virtpersona1.approve",
             Self::ManageDaemon => "org.virtpersona1.manage-daemon",
         }
     }

@@ -242,6 +242,38 @@ pub enum Verb {
         #[arg(value_name = "DOMAIN")]
         domain: String,
     },
+    /// List what waits for a person's word: what a persona may only propose
+    Approvals,
+    /// Let be done what a proposal wants
+    Approve {
+        /// The number of the proposal
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
+    /// Let a proposal not be done; it is proposed again only when its cause was gone once and has come back
+    Reject {
+        /// The number of the proposal
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
+    /// Leave a domain's vCPUs and memory as they are for a while, also over a restart of it
+    Hold {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// For how long, such as 30m, 2h or 7d: one second to thirty days
+        #[arg(value_name = "FOR", value_parser = super::time::parse_length)]
+        length: std::time::Duration,
+        /// Only this resource
+        #[arg(long, value_enum)]
+        resource: Option<Held>,
+    },
+    /// End every hold of a domain, and forget quarantine and waits after failed steps
+    Release {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+    },
     /// Show the record of what was decided and done
     Audit {
         /// Only about this domain
@@ -298,6 +330,24 @@ pub struct Adopt {
     /// Do not ask
     #[arg(long, short, conflicts_with = "dry_run")]
     pub yes: bool,
+}
+
+/// What `hold` leaves alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Held {
+    /// vCPUs
+    Vcpus,
+    /// Memory
+    Memory,
+}
+
+impl From<Held> for crate::view::Resource {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Vcpus => Self::Vcpus,
+            Held::Memory => Self::Memory,
+        }
+    }
 }
 
 /// What `simulate` is told.

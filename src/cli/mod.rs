@@ -18,7 +18,7 @@ use self::prepare::{How, Prepared, prepare};
 use self::screen::{Screen, Style, clean};
 use crate::bus::{Client, ClientError};
 use crate::command::Force;
-use crate::view::{CheckState, DocumentFormat, ProblemView};
+use crate::view::{Change, CheckState, DocumentFormat, ProblemView};
 
 mod adopt;
 pub mod args;
@@ -335,6 +335,31 @@ async fn plain(
         }
         Verb::Explain { domain } => {
             show::print(screen, json, &client.explain(&domain).await?, show::explain)?;
+        }
+        Verb::Approvals => {
+            show::print(screen, json, &client.approvals().await?, show::approvals)?;
+        }
+        Verb::Approve { id } => {
+            show::print(screen, json, &client.approve(id).await?, show::decided)?;
+        }
+        Verb::Reject { id } => {
+            show::print(screen, json, &client.reject(id).await?, show::decided)?;
+        }
+        Verb::Hold {
+            domain,
+            length,
+            resource,
+        } => {
+            let resource = resource.map(crate::view::Resource::from);
+            let holds = client.hold(&domain, length, resource).await?;
+            show::print(screen, json, &holds, show::holds)?;
+        }
+        Verb::Release { domain } => {
+            let text = match client.release(&domain).await? {
+                Change::Changed => "its holds have ended, and its quarantine is forgotten",
+                Change::Unchanged => "nothing of it was held",
+            };
+            done(screen, json, &format!("{domain}: {text}"))?;
         }
         Verb::Audit {
             domain,

@@ -6,6 +6,12 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use persona::units::Moment;
+use persona::{Quantity, Unit};
+
+/// A hold of less than this is over before anything is looked at.
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+/// The daemon takes no longer one.
+const LONGEST_HOLD: Duration = Duration::from_secs(30 * 86_400);
 
 /// A moment that a person gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,23 @@ fn parse_since_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Since, 
     u64::try_from(timestamp.as_millisecond())
         .map(|millis| Since(Moment(millis)))
         .map_err(|_| "the moment lies before 1970".to_owned())
+}
+
+/// Reads how long: a number with its unit, as in rules.
+pub fn parse_length(text: &str) -> Result<Duration, String> {
+    let advice = "write how long, with its unit: 30m, 2h, 7d";
+    let quantity = Quantity::parse(text).map_err(|error| format!("{error}; {advice}"))?;
+    if quantity.unit != Unit::Duration {
+        return Err(format!("`{text}` is no time; {advice}"));
+    }
+    let length = Duration::try_from_secs_f64(quantity.value).unwrap_or(Duration::MAX);
+    if (SHORTEST_HOLD..=LONGEST_HOLD).contains(&length) {
+        Ok(length)
+    } else {
+        Err(format!(
+            "`{text}` is out of range; a hold lasts 1 s to 30 d"
+        ))
+    }
 }
 
 /// A moment in the host's time zone.
@@ -81,6 +104,20 @@ pub(super) fn duration(length: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hold_lasts_one_second_to_thirty_days() {
+        let seconds = |text| parse_length(text).map(|length| length.as_secs());
+        assert_eq!(seconds("1s"), Ok(1));
+        assert_eq!(seconds("30m"), Ok(1800));
+        assert_eq!(seconds("1 h"), Ok(3600));
+        assert_eq!(seconds("30d"), Ok(2_592_000));
+        for bad in [
+            "0s", "999ms", "-1h", "31d", "1e300d", "30", "5 MiB", "soon", "",
+        ] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_moment_is_given_as_a_date_or_as_how_long_ago() {

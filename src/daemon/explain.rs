@@ -2,7 +2,7 @@
 //! source and age, every limit with its sentence.
 
 use persona::rule::{Looked, Resource, Truth};
-use persona::signal::Signal;
+use persona::signal::{Signal, Source};
 use persona::units::Moment;
 use planner::report::{
     Clamp, DomainReport, ResourceReport, RuleReport, Verdict, Wish, amount_text,
@@ -12,12 +12,12 @@ use super::tracked::Tracked;
 use super::{show, tick};
 use crate::observe::Readings;
 use crate::view::{
-    ActionView, ClampView, ExplainView, LookedView, OriginView, ResourceView, RuleState, RuleView,
-    TruthWord,
+    ActionView, ClampView, ExplainView, LookedView, OriginView, ProposalState, ProposalView,
+    ResourceView, RuleState, RuleView, TruthWord,
 };
 
 /// Explains the last tick of a domain.
-pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
+pub(super) fn explain(tracked: &Tracked, proposals: &[ProposalView], now: Moment) -> ExplainView {
     let description = &tracked.description;
     let report = tracked.report.as_ref();
     let rules = report.map_or_else(Vec::new, |report| {
@@ -26,7 +26,7 @@ pub(super) fn explain(tracked: &Tracked, now: Moment) -> ExplainView {
             .iter()
             .map(|rule| {
                 let origin = origin(tracked, &rule.name);
-                let view = rule_view(rule, report, &tracked.readings);
+                let view = rule_view(rule, report, proposals, &tracked.readings);
                 RuleView {
                     line: origin
                         .as_ref()
@@ -114,10 +114,21 @@ fn verdict_text(line: &ResourceReport) -> String {
     }
 }
 
-fn rule_view(rule: &RuleReport, report: &DomainReport, readings: &Readings) -> RuleView {
+fn rule_view(
+    rule: &RuleReport,
+    report: &DomainReport,
+    proposals: &[ProposalView],
+    readings: &Readings,
+) -> RuleView {
     let line = report.resources.iter().find(
         |line| matches!(&line.by, Some(Wish::Rule(name) | Wish::Undo(name)) if *name == rule.name),
     );
+    let of_rule = || {
+        let rule = Some(&rule.name);
+        proposals
+            .iter()
+            .filter(move |proposal| proposal.rule.as_ref() == rule)
+    };
     let undoing = line.is_some_and(|line| matches!(line.by, Some(Wish::Undo(_))));
     let (state, detail) = match (rule.truth, line, rule.cooldown_left) {
         _ if undoing => (RuleState::Undoing, line.map(verdict_text)),
@@ -129,6 +140,10 @@ fn rule_view(rule: &RuleReport, report: &DomainReport, readings: &Readings) -> R
             Verdict::Step(_) => (RuleState::Fired, Some(verdict_text(line))),
             _ => (RuleState::Blocked, Some(verdict_text(line))),
         },
+        (Truth::True, None, None) if of_rule().next().is_some() => {
+            let texts: Vec<String> = of_rule().map(proposed_text).collect();
+            (RuleState::Blocked, Some(texts.join("; ")))
+        }
         (Truth::True, None, None) => (
             RuleState::Blocked,
             Some("what it wants is there already, or another rule goes before it".into()),
@@ -150,13 +165,18 @@ fn rule_view(rule: &RuleReport, report: &DomainReport, readings: &Readings) -> R
         looked: rule
             .looked
             .iter()
-            .map(|looked| looked_view(looked, report.at, readings))
+            .map(|looked| looked_view(looked, rule.demands, report.at, readings))
             .collect(),
     }
 }
 
 /// A comparison. Why a figure is not known is told by the readings of the same tick.
-fn looked_view(looked: &Looked, at: Moment, readings: &Readings) -> LookedView {
+fn looked_view(
+    looked: &Looked,
+    demands: Option<Source>,
+    at: Moment,
+    readings: &Readings,
+) -> LookedView {
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
     LookedView {
         comparison: looked.comparison.clone(),
@@ -167,6 +187,9 @@ fn looked_view(looked: &Looked, at: Moment, readings: &Readings) -> LookedView {
             (Signal::Metric(metric), None) => {
                 readings.missing(*metric).map(|reason| reason.to_string())
             }
+            (_, Some(reading)) => demands
+                .filter(|demanded| reading.source < *demanded)
+                .map(|demanded| not_enough(reading.source, demanded)),
             _ => None,
         },
         unit: looked.signal.unit(),
@@ -176,6 +199,23 @@ fn looked_view(looked: &Looked, at: Moment, readings: &Readings) -> LookedView {
             .and_then(|reading| millis(at.since(reading.at))),
         held_ms: looked.held_for.and_then(millis),
         needs_ms: looked.needs.and_then(millis),
+    }
+}
+
+/// Why a reading that is there does not count.
+fn not_enough(source: Source, demanded: Source) -> String {
+    format!("the word of {source} is not enough: the rule demands {demanded}")
+}
+
+fn proposed_text(proposal: &ProposalView) -> String {
+    let ProposalView { id, text, .. } = proposal;
+    match proposal.state {
+        ProposalState::Open => {
+            format!("{text}: proposed as {id}, and `virt-persona approve {id}` lets it be done")
+        }
+        ProposalState::Approved | ProposalState::Rejected => {
+            format!("{text}: decided as {id}")
+        }
     }
 }
 

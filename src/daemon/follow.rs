@@ -246,7 +246,7 @@ impl Daemon {
                 .is_some_and(|process| process != carried)
         {
             // The number of the instance is the same by chance.
-            self.state.forget(id);
+            self.state.rest(id, now);
         }
         let tracked = self
             .domains
@@ -345,6 +345,9 @@ impl Daemon {
             self.registry.detach(id);
             self.observer.detach(id);
             self.state.forget(id);
+            self.state
+                .proposals
+                .leave(id, planner::propose::Turn::NotRunning);
             self.forget_persona(id, &name);
         }
     }

@@ -9,6 +9,7 @@
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! need       a guest that is short of memory -> a plan at once
+//! approvals  proposals and what people say to them;  holds: what people want left alone
 //! show       what is known -> view;  explain and doctor: the long answers
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 mod adopt;
 mod agents;
+mod approvals;
 mod clock;
 mod disk;
 mod doctor;
@@ -24,6 +26,7 @@ mod event;
 mod explain;
 mod follow;
 mod happened;
+mod holds;
 mod impacts;
 mod message;
 mod need;

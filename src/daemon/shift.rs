@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use persona::PersonaName;
 use persona::rule::{Action, Rule, Truth};
 use persona::units::Moment;
-use persona::{Class, Level, PersonaName};
 use planner::report::DomainReport;
 use planner::shift::{MOST_IN_A_SPAN, SPAN, Turn, Wait};
 use planner::{Call, Edge};
@@ -76,15 +76,6 @@ enum No {
     Conflict,
     #[error("there is no persona before this one")]
     NothingBefore,
-    #[error(
-        "persona {persona} trusts its rules with no change of persona (`trust_levels.persona_change: none`)"
-    )]
-    Untrusted { persona: PersonaName },
-    #[error(
-        "persona {persona} lets its rules only propose a change of persona (`trust_levels.persona_change: low`); \
-         apply the other one by hand"
-    )]
-    OnlyPropose { persona: PersonaName },
     #[error("{DEEPEST_SHIFT} personas lie over each other already")]
     TooDeep,
     #[error("{0}")]
@@ -208,7 +199,7 @@ impl Daemon {
     /// Where a wish leads; nothing where the domain is there already.
     fn way(&self, id: DomainId, wish: &ShiftWish, now: Moment) -> Result<Option<Way>, No> {
         let tracked = &self.domains[&id];
-        let (Some(persona), Some(in_force)) = (
+        let (Some(_), Some(in_force)) = (
             tracked.persona.in_force.as_ref(),
             self.catalog.activation(id).and_then(Activation::in_force),
         ) else {
@@ -230,20 +221,6 @@ impl Daemon {
             return Err(No::NotInForce {
                 bound: binding.persona.name,
             });
-        }
-        match persona.trust.level(Class::PersonaChange) {
-            Level::None => {
-                return Err(No::Untrusted {
-                    persona: persona.name.clone(),
-                });
-            }
-            Level::Low => {
-                return Err(No::OnlyPropose {
-                    persona: persona.name.clone(),
-                });
-            }
-            // The one before can always be given back, and nobody else pays.
-            Level::Medium | Level::High => {}
         }
         let mut shifts = self.catalog.shifts(id).cloned().unwrap_or_default();
         let turn = match &wish.to {

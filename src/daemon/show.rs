@@ -98,6 +98,7 @@ impl Daemon {
             },
             last_decision: tracked.decision.clone(),
             holds: self.hold_views(description.id, now),
+            proposals: self.proposal_views(description.id, now),
             problems: self.domain_problems(tracked, now),
         }
     }
@@ -153,25 +154,27 @@ impl Daemon {
         }
     }
 
-    fn hold_views(&self, id: DomainId, now: Moment) -> Vec<HoldView> {
+    pub(super) fn hold_views(&self, id: DomainId, now: Moment) -> Vec<HoldView> {
         let Some(state) = self.state.domain(id) else {
             return Vec::new();
         };
         let mut holds = Vec::new();
         for resource in [Resource::Vcpus, Resource::Memory] {
             let slot = state.resource(resource);
+            let held = match &slot.held_by {
+                Some(by) => format!("{by} wants it left alone"),
+                None => "somebody changed it by hand".to_owned(),
+            };
+            let stuck = "the last steps did not take effect, so the mechanism is left alone";
             let reasons = [
-                (slot.held_until, "somebody changed it by hand"),
-                (
-                    slot.quarantined_until,
-                    "the last steps did not take effect, so the mechanism is left alone",
-                ),
+                (slot.held_until, held),
+                (slot.quarantined_until, stuck.to_owned()),
             ];
             for (until, reason) in reasons {
                 if let Some(until) = until.filter(|until| *until > now) {
                     holds.push(HoldView {
                         resource: self::resource(resource),
-                        reason: reason.into(),
+                        reason,
                         until: Some(until),
                     });
                 }

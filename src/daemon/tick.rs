@@ -14,6 +14,7 @@ use planner::{Ending, Plan, Policy, Snapshot, State, Step};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::approvals::stored_proposals;
 use super::event::Event;
 use super::tracked::slot;
 use super::{Daemon, systemd};
@@ -73,14 +74,19 @@ pub(super) fn carried_state(
     let mut processes = BTreeMap::new();
     let boot = host_boot();
     for (key, carried) in store.all::<Carried>()? {
-        if carried.boot != boot {
+        let Ok(id) = <[u8; 16]>::try_from(key.as_slice()) else {
             continue;
-        }
-        if let Ok(id) = <[u8; 16]>::try_from(key.as_slice()) {
+        };
+        if carried.boot != boot {
+            // Of the machines before the host's boot nothing is left but what people said of them.
+            state.domains.insert(DomainId(id), carried.state);
+            state.rest(DomainId(id), now);
+        } else {
             processes.extend(carried.process.map(|process| (DomainId(id), process)));
             state.domains.insert(DomainId(id), carried.state);
         }
     }
+    state.proposals = stored_proposals(store)?;
     state.resume(policy, now);
     Ok(CarriedOver { state, processes })
 }
@@ -227,6 +233,7 @@ impl Daemon {
     }
 
     fn begin_plan(&mut self, plan: Plan, now: Moment) {
+        self.proposals_changed(&plan.proposals);
         let mut entries = Vec::new();
         let mut touched = Vec::new();
         for drift in &plan.drifts {
@@ -253,6 +260,14 @@ impl Daemon {
         for call in &plan.calls {
             let text = call_text(call);
             entries.push(self.entry(AuditKind::Decision, Some(call.domain), &text, json(call)));
+        }
+        for call in &plan.forbidden {
+            let text = format!(
+                "{}; the persona's trust level for {} is none, which forbids it",
+                wish_text(call),
+                call.action.class()
+            );
+            entries.push(self.entry(AuditKind::Refusal, Some(call.domain), &text, json(call)));
         }
         for step in &plan.steps {
             self.state.begin(step, now);
@@ -361,7 +376,7 @@ impl Daemon {
 
     /// Puts the planner's states of some domains and what is to be recorded of them into the store, with one wait for the
     /// disk where that is possible; the records are announced afterwards.
-    fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
+    pub(super) fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
         let boot = host_boot();
         let mut kept = Ok(());
         let mut entries = Some(entries);
@@ -456,16 +471,21 @@ pub(super) fn memory_text(bytes: Option<u64>) -> String {
 
 /// What a rule says or asks for, as a line.
 fn call_text(call: &planner::Call) -> String {
+    let wish = wish_text(call);
+    match (&call.action, call.action.performed()) {
+        (Action::Notify(text), _) => format!("rule {} says: {text}", call.rule),
+        (_, Performed::Here) => wish,
+        (_, Performed::NotYet(_)) => format!("{wish}; this version only records it"),
+    }
+}
+
+/// What a rule asks for, as a part of a line.
+fn wish_text(call: &planner::Call) -> String {
     let planner::Call {
         rule, action, edge, ..
     } = call;
-    let wish = match edge {
+    match edge {
         planner::Edge::Begins => format!("rule {rule} asks for: {action}"),
         planner::Edge::Ends => format!("the until of rule {rule} takes back: {action}"),
-    };
-    match (action, action.performed()) {
-        (Action::Notify(text), _) => format!("rule {rule} says: {text}"),
-        (_, Performed::Here) => wish,
-        (_, Performed::NotYet(_)) => format!("{wish}; this version only records it"),
     }
 }

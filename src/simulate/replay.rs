@@ -6,6 +6,7 @@ use std::io::Read;
 use persona::rule::{Condition, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
+use planner::propose::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
 use planner::snapshot::Strain;
 use planner::{Ending, Plan, Policy, Snapshot, State};
@@ -119,6 +120,16 @@ impl Replay<'_> {
             };
             planner::plan(&snapshot, &mut self.state, &self.policy, now)
         };
+        for news in &plan.proposals {
+            if let (Turn::Made, Subject::Call { .. }) = (news.turn, &news.proposal.what) {
+                // Nobody is there to decide, so what a person would be asked is played as if it were approved: it is called
+                // for at the next look. One that was just made is open.
+                let _ = self
+                    .state
+                    .proposals
+                    .approve(news.proposal.id, "the replay", now);
+            }
+        }
         let Some(report) = plan.reports.first() else {
             // There is one report for each domain, and one domain.
             return Ok(());

@@ -247,7 +247,11 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         | Reason::HostMemory { .. }
         | Reason::TooSmall { .. }
         | Reason::NotTrusted(_)
-        | Reason::GuestClaim => Refused::Yes,
+        | Reason::GuestClaim
+        | Reason::HeldFor { .. }
+        | Reason::Proposed { .. }
+        | Reason::Rejected { .. }
+        | Reason::TooManyProposals => Refused::Yes,
     }
 }
 

@@ -75,11 +75,13 @@ pub enum Tree {
     Shifts,
     /// Domains that stay on a version because its rollout waits for them or stopped before them.
     Rollouts,
+    /// What waits for people.
+    Proposals,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -93,6 +95,7 @@ impl Tree {
         Self::Adoptions,
         Self::Shifts,
         Self::Rollouts,
+        Self::Proposals,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -111,6 +114,7 @@ impl Tree {
             Self::Adoptions => 11,
             Self::Shifts => 20,
             Self::Rollouts => 21,
+            Self::Proposals => 12,
         }
     }
 
@@ -129,7 +133,8 @@ impl Tree {
             | Self::Impacts
             | Self::Adoptions
             | Self::Shifts
-            | Self::Rollouts => 1,
+            | Self::Rollouts
+            | Self::Proposals => 1,
         }
     }
 }
@@ -150,6 +155,7 @@ impl fmt::Display for Tree {
             Self::Adoptions => "the definitions of adopted domains",
             Self::Shifts => "the shifts of persona",
             Self::Rollouts => "the rollouts",
+            Self::Proposals => "the proposals",
         })
     }
 }

@@ -6,6 +6,7 @@ use persona::signal::{Source, Unit};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
+use super::ProposalView;
 use crate::hypervisor::RunState;
 
 /// One domain at one moment.
@@ -45,6 +46,9 @@ pub struct DomainView {
     /// Resources that are left as a person set them.
     #[serde(default)]
     pub holds: Vec<HoldView>,
+    /// What waits for a person's word, or was approved and is not done yet.
+    #[serde(default)]
+    pub proposals: Vec<ProposalView>,
     /// What is wrong, each a sentence that a person can act on.
     #[serde(default)]
     pub problems: Vec<String>,

@@ -30,6 +30,7 @@ pub use self::host::{
     CheckState, CheckView, DoctorView, HostState, HostView, HypervisorState, HypervisorView,
     ManagerView,
 };
+pub use self::proposal::{ProposalState, ProposalView, SampleView};
 pub use self::record::{AuditRecordView, AuditView};
 
 mod adopt;
@@ -38,6 +39,7 @@ mod domain;
 mod effect;
 mod explain;
 mod host;
+mod proposal;
 mod record;
 
 /// All that a reader may look at without asking, at one moment. The daemon publishes a whole one after each tick and
@@ -95,6 +97,11 @@ impl View {
                 name: wanted.to_owned(),
                 nearest: nearest(wanted, self.domains.values().map(|d| d.name.as_str())),
             })
+    }
+
+    /// What waits for a person's word, or was approved and is not done yet.
+    pub fn proposals(&self) -> impl Iterator<Item = &ProposalView> {
+        self.domains.values().flat_map(|domain| &domain.proposals)
     }
 
     /// The persona of this name.

@@ -16,7 +16,7 @@ use crate::private_bus::{NOBODY, PrivateBus};
 use crate::repository;
 
 /// Every change, with what it needs.
-const CHANGES: [(&[&str], Action); 11] = [
+const CHANGES: [(&[&str], Action); 15] = [
     (
         &["create", "PERSONA", "--name", "x"],
         Action::ManagePersonas,
@@ -32,12 +32,16 @@ const CHANGES: [(&[&str], Action); 11] = [
     (&["apply", "db", "web-high"], Action::Activate),
     (&["deactivate", "db"], Action::Activate),
     (&["tag", "db", "+a", "-b"], Action::Activate),
+    (&["approve", "3"], Action::Approve),
+    (&["reject", "3"], Action::Approve),
+    (&["hold", "db", "1h"], Action::Approve),
+    (&["release", "db"], Action::Approve),
     (&["adopt", "web", "--yes"], Action::Adopt),
     // It may tell lines of the definition, so it is not for everybody to look at either.
     (&["adopt", "web", "--undo", "--dry-run"], Action::Adopt),
 ];
 
-const READS: [&[&str]; 15] = [
+const READS: [&[&str]; 16] = [
     &["list"],
     &["show", "web-high"],
     &["history", "web-high"],
@@ -49,6 +53,7 @@ const READS: [&[&str]; 15] = [
     &["show", "--override", "prod"],
     &["diff", "web-high", "web-high@1"],
     &["explain", "web"],
+    &["approvals"],
     &["audit"],
     &["doctor", "web"],
     &["apply", "web", "web-high", "--dry-run"],
@@ -210,6 +215,11 @@ async fn polkit_decides_for_others_with_domain_and_persona_as_details() {
         && action.lookup("domain") == "db" && action.lookup("persona") != "fails") {
         return polkit.Result.YES;
     }
+    if (action.id == "org.virtpersona1.approve" && subject.user == "nobody"
+        && action.lookup("domain") == "web" && action.lookup("persona") == "web-high"
+        && action.lookup("rule") == "grow-cpu") {
+        return polkit.Result.YES;
+    }
     if (action.id == "org.virtpersona1.manage-personas" && action.lookup("tag") == "forbidden") {
         return polkit.Result.NO;
     }
@@ -223,9 +233,20 @@ async fn polkit_decides_for_others_with_domain_and_persona_as_details() {
     let (_, caller) = fake.asked().pop().expect("it was asked");
     assert_eq!((caller.uid, caller.name.as_str()), (NOBODY, "nobody"));
 
+    let approved = run(&bus, NOBODY, &["approve", "3"]).await;
+    assert_eq!(approved.status, 0, "{}", approved.stderr);
+
     for (arguments, reason) in [
         (
-            &["apply", "db", "fails"][..],
+            &["approve", "4"][..],
+            "polkit asks for an administrator's password",
+        ),
+        (
+            &["hold", "web", "1h"],
+            "polkit asks for an administrator's password",
+        ),
+        (
+            &["apply", "db", "fails"],
             "polkit asks for an administrator's password",
         ),
         (

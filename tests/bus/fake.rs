@@ -15,11 +15,12 @@ use virt_persona::view::{
     ActivationState, ActivationView, AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen,
     AgentState, AgentView, AppliedView, AuditRecordView, AuditView, BoundPersona, Change,
     CheckState, CheckView, ClampView, DecisionView, DoctorView, DocumentFormat, DocumentView,
-    DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView,
+    DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView, HoldView,
     HostState, HostView, HypervisorState, HypervisorView, LookedView, ManagerView, MappedView,
     MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord, PersonaView,
-    PlanLine, PlanView, ProblemView, ReadingView, Resource, ResourceView, RuleState, RuleView,
-    Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    PlanLine, PlanView, ProblemView, ProposalState, ProposalView, ReadingView, Resource,
+    ResourceView, RuleState, RuleView, SampleView, Severity, StoredView, TruthWord, VcpuView,
+    VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -418,6 +419,26 @@ fn carry_out(
                 ),
             ],
         })),
+        Command::Approve { id } => decided(id, ProposalState::Approved, caller),
+        Command::Reject { id } => decided(id, ProposalState::Rejected, caller),
+        Command::Hold {
+            domain, resource, ..
+        } => {
+            now.domain_named(&domain)?;
+            Ok(Reply::Held(vec![HoldView {
+                resource: resource.unwrap_or(Resource::Vcpus),
+                reason: format!("{} wants it left alone", caller.name),
+                until: Some(Moment(1_700_000_060_000)),
+            }]))
+        }
+        Command::Release { domain } => {
+            let held = now.domain_named(&domain)?.id == WEB;
+            Ok(Reply::Done(if held {
+                Change::Changed
+            } else {
+                Change::Unchanged
+            }))
+        }
         // The reload of this daemon gives the answer to another question, as a faulty one would.
         Command::Reload => Ok(Reply::Tags(vec![caller.name.clone()])),
     }
@@ -678,6 +699,7 @@ fn web() -> DomainView {
             text: "2 to 3 vCPUs by grow-cpu: the guest shows 2".to_owned(),
         }),
         holds: Vec::new(),
+        proposals: vec![proposal()],
         problems: vec!["vCPU 2 is plugged, but the guest has not brought it online".to_owned()],
     }
 }
@@ -706,8 +728,55 @@ pub(crate) fn bare(id: DomainId, name: &str) -> DomainView {
         readings: Vec::new(),
         last_decision: None,
         holds: Vec::new(),
+        proposals: Vec::new(),
         problems: Vec::new(),
     }
+}
+
+/// What waits for a person.
+pub(crate) fn proposal() -> ProposalView {
+    ProposalView {
+        id: 3,
+        domain: WEB,
+        name: "web".to_owned(),
+        persona: "web-high".to_owned(),
+        version: Some(2),
+        rule: Some("grow-cpu".to_owned()),
+        class: "resource_scaling".to_owned(),
+        level: "low".to_owned(),
+        resource: Some(Resource::Vcpus),
+        from: Some(2),
+        to: Some(4),
+        action: None,
+        text: "vCPUs from 2 vCPUs to 4 vCPUs, because of rule grow-cpu".to_owned(),
+        why: vec![SampleView {
+            comparison: "cpu.utilization > 80 %".to_owned(),
+            metric: "cpu.utilization".to_owned(),
+            value: 93.25,
+            unit: Some(Unit::Percent),
+            source: Source::Host,
+            age_ms: 400,
+        }],
+        created: Moment(1_700_000_000_000),
+        expires: Moment(1_700_003_600_000),
+        state: ProposalState::Open,
+        by: None,
+    }
+}
+
+fn decided(id: u64, state: ProposalState, caller: &Caller) -> Result<Reply, Refusal> {
+    if id != 3 {
+        return Err(Refusal::NotFound {
+            what: Noun::Proposal,
+            name: id.to_string(),
+            nearest: None,
+        });
+    }
+    Ok(Reply::Proposal(Box::new(ProposalView {
+        state,
+        by: Some(caller.name.clone()),
+        ..proposal()
+    })))
 }
 
 /// The view at the start.

@@ -145,6 +145,7 @@ fn change_everything(view: &mut View) {
         reason: "a person set it".to_owned(),
         until: Some(Moment(5)),
     });
+    domain.proposals.clear();
     domain.problems.clear();
 }
 
@@ -209,6 +210,7 @@ async fn what_changes_all_the_time_is_no_signal() {
     fake.publish(|view| {
         let domain = view.domains.get_mut(&WEB).expect("the domain");
         domain.agent.last_seen_ms = Some(1);
+        domain.proposals[0].why[0].value = 94.0;
         domain.readings.clear();
         view.manager.ticks += 1;
     });

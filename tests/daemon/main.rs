@@ -11,6 +11,7 @@ mod program;
 mod stage;
 
 mod adopt;
+mod approvals;
 mod control;
 mod coordination;
 mod crash;

@@ -249,9 +249,9 @@ fn a_persona_that_is_not_there_is_refused_once_and_taken_once_it_is() {
 
 #[test]
 fn trust_decides_whether_a_rule_may_change_the_persona() {
-    for (level, word) in [
-        ("none", "with no change of persona"),
-        ("low", "only propose"),
+    for (level, kind, word) in [
+        ("none", "refusal", "persona_change is none"),
+        ("low", "proposal", "proposed as 1: activate persona night"),
     ] {
         let (stage, daemon) = stage();
         let web = stage.id("web");
@@ -259,11 +259,16 @@ fn trust_decides_whether_a_rule_may_change_the_persona() {
         daemon.create(NIGHT);
         daemon.map("day", "day");
         stage.simulated.set_memory_used(web, mib(400));
-        daemon.wait_record("it is refused", |record| {
-            record.kind == "refusal" && record.text.contains(word)
+        daemon.wait_record("it is not done", |record| {
+            record.kind == kind && record.text.contains(word)
         });
         ticks(&daemon);
         assert!(has("day")(&daemon.view().domains[&web]));
+        if level == "low" {
+            let approved = daemon.ask(Command::Approve { id: 1 });
+            assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+            daemon.wait_domain(web, "it has shifted", has("night"));
+        }
     }
     let (stage, daemon) = stage();
     let web = stage.id("web");

@@ -98,12 +98,21 @@ impl Stage {
 
     /// With the store in this folder.
     pub(crate) fn start_on(&self, state: &str) -> Running {
+        self.start_as(state, "")
+    }
+
+    /// With further lines of configuration.
+    pub(crate) fn start_with(&self, more: &str) -> Running {
+        self.start_as("state", more)
+    }
+
+    fn start_as(&self, state: &str, more: &str) -> Running {
         let runtime = runtime();
         let inside = runtime.enter();
         let path: PathBuf = self.folder.path().join("config.toml");
         let folder = self.folder.path().display();
         let text = format!(
-            "[paths]\nstate = '{folder}/{state}'\nrun = '{folder}/run'\n[tick]\ninterval_ms = 100\nslow_interval_ms = 1000\ntelemetry_ms = 200\n[memory]\ndeadline_s = 2\n[effects]\nwindow_s = 6\nsettle_s = 0\n"
+            "[paths]\nstate = '{folder}/{state}'\nrun = '{folder}/run'\n[tick]\ninterval_ms = 100\nslow_interval_ms = 1000\ntelemetry_ms = 200\n[memory]\ndeadline_s = 2\n[effects]\nwindow_s = 6\nsettle_s = 0\n{more}"
         );
         std::fs::write(&path, text).unwrap();
         let config = Config::read(&path).unwrap();

@@ -5,14 +5,15 @@
 //! itself (what its kernel has available): a guest that understates its own use gives away its own, and one that
 //! overstates it only keeps what it has. No guest's word takes anything from another domain.
 
-use persona::Persona;
 use persona::rule::Resource;
 use persona::signal::{Metric, Source};
 use persona::units::Moment;
+use persona::{Class, Persona};
 
 use crate::evaluate::{Wanted, bounds};
 use crate::guard::{Guarded, amount, available, guard, hidden, total};
 use crate::policy::Policy;
+use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{Clamp, Wish};
 use crate::snapshot::{Domain, Run};
 use crate::state::DomainState;
@@ -93,6 +94,16 @@ pub(crate) fn offer(
     let bounds = bounds(persona, resource)?;
     let present = domain.present(resource);
     if domain.run != Run::Running || domain.held(resource) != present {
+        return None;
+    }
+    // The host's own idea is put to nobody: where trust does not let it be, the domain gives nothing.
+    let deed = Deed {
+        class: Class::ResourceScaling,
+        evidence: Source::Host,
+        undoing: Undoing::Possible,
+        payer: Payer::Nobody,
+    };
+    if permit(&persona.trust, deed) != Permit::Act {
         return None;
     }
     let peak = carried.resource(resource).peak.value()?;

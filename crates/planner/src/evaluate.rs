@@ -12,6 +12,7 @@ use persona::units::Moment;
 use crate::need::prefer_need;
 use crate::plan::Edge;
 use crate::policy::Policy;
+use crate::propose::evidence;
 use crate::relief::returned;
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
@@ -145,11 +146,7 @@ pub(crate) fn evaluate(
             )
         });
         let looked = trail.looked().to_vec();
-        let evidence = looked
-            .iter()
-            .filter_map(|looked| looked.reading.map(|reading| reading.source))
-            .min()
-            .unwrap_or(Source::Agent);
+        let evidence = evidence(&looked);
         if truth == Truth::True {
             let wishes = persona.actions(rule);
             let wishes = wishes.filter_map(|action| rule_wish(domain, rule, action, evidence));
@@ -177,6 +174,7 @@ pub(crate) fn evaluate(
             line: rule.line,
             text: rule.text.clone(),
             truth,
+            demands: rule.source,
             looked,
             cooldown_left,
         });

@@ -1,10 +1,10 @@
 //! A wish within its limits, or the reason why nothing is done. Limits are applied in one fixed order, and each that
-//! changes the wish is noted for `explain`. The host's budget is not here (`arbitrate`).
+//! changes the wish is noted for `explain`. The host's budget is not here (`arbitrate`), nor is trust (`propose`).
 
+use persona::Persona;
 use persona::rule::{Resource, Truth};
 use persona::signal::{Event, Metric, Named, Reading, Signal, Signals};
 use persona::units::Moment;
-use persona::{Class, Level, Persona};
 
 use crate::consent::respects;
 use crate::evaluate::{Bounds, Wanted, bounds, cooldown_left};
@@ -85,7 +85,7 @@ fn check(
     clamps: &mut Clamps,
 ) -> Result<(), Reason> {
     let resource = wanted.resource;
-    may_act(domain, persona, state, wanted, now)?;
+    may_act(domain, state, wanted, now)?;
     let bounds = bounds(persona, resource);
     let present = domain.present(resource);
     let (least, most) = domain.limits(resource);
@@ -126,7 +126,6 @@ fn check(
 /// Whether anything may be done to the resource at all at this moment.
 fn may_act(
     domain: &Domain<'_>,
-    persona: &Persona,
     state: &DomainState,
     wanted: &Wanted,
     now: Moment,
@@ -146,7 +145,13 @@ fn may_act(
             .filter(|left| !left.is_zero())
     };
     if let Some(left) = left(slot.held_until) {
-        return Err(Reason::Held { left });
+        return Err(match &slot.held_by {
+            Some(by) => Reason::HeldFor {
+                by: by.clone(),
+                left,
+            },
+            None => Reason::Held { left },
+        });
     }
     if let Some(left) = left(slot.quarantined_until) {
         return Err(Reason::Quarantined { left });
@@ -160,10 +165,7 @@ fn may_act(
     if let Some(left) = cooldown_left(state, resource, wanted.cooldown, now) {
         return Err(Reason::Cooldown(left));
     }
-    match persona.trust.level(Class::ResourceScaling) {
-        level @ (Level::None | Level::Low) => Err(Reason::NotTrusted(level)),
-        Level::Medium | Level::High => Ok(()),
-    }
+    Ok(())
 }
 
 fn keep_reservation(

@@ -12,6 +12,7 @@
 //! consent     a guest that refuses to become smaller
 //! need        a guest that asks for memory at once
 //! guard       Decision -> Decision within bounds, or a refusal with its reason
+//! propose     what trust lets be done, and what waits for a person
 //! peak        the most that was in use lately
 //! donate      what a domain could do without
 //! arbitrate   all claims on the host's budget -> what each is granted, and what each gives up
@@ -44,6 +45,7 @@ mod ledger;
 pub mod others;
 pub mod plan;
 pub mod policy;
+pub mod propose;
 pub mod report;
 mod settle;
 

@@ -50,9 +50,8 @@ pub(crate) fn notice_restart(domain: &Domain<'_>, carried: &mut DomainState, now
             .is_none()
             .then(|| std::mem::take(&mut carried.needs));
         *carried = DomainState {
-            instance: domain.instance,
             needs: needs.unwrap_or_default(),
-            ..DomainState::default()
+            ..carried.of_next_machine(domain.instance)
         };
     }
     carried.seen.get_or_insert(now);
@@ -86,7 +85,11 @@ pub(crate) fn notice_drift(
             continue;
         }
         let until = now.after(policy.hold);
-        slot.held_until = Some(until);
+        // A longer hold that a person asked for stays as it is.
+        if slot.held_until.is_none_or(|held| held < until) {
+            slot.held_until = Some(until);
+            slot.held_by = None;
+        }
         // The hand's word counts now; an old target would make the next change by hand look like a late guest.
         slot.target = None;
         if resource == Resource::Memory {

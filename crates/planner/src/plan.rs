@@ -14,8 +14,9 @@ use crate::ledger::{Decrease, Growth, Wishes};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
+use crate::propose::{News, Permit, Turn};
 use crate::relief::notice_need;
-use crate::report::{DomainReport, HostReport, Idle, ResourceReport, Verdict, Wish};
+use crate::report::{DomainReport, HostReport, Idle, Reason, ResourceReport, Verdict, Wish};
 use crate::settle::{Settled, settle};
 use crate::shift;
 use crate::snapshot::{Domain, Run, Snapshot};
@@ -39,6 +40,10 @@ pub struct Plan {
     pub calls: Vec<Call>,
     /// Domains whose shift of persona is over, because the `until` of the rule behind it holds.
     pub returns: Vec<DomainId>,
+    /// What rules want done once and trust forbids.
+    pub forbidden: Vec<Call>,
+    /// What has become of proposals.
+    pub proposals: Vec<News>,
     /// The host's ledger after this plan.
     pub host: HostReport,
     /// What each domain had at stake, in vCPUs and in memory, in the order of the snapshot.
@@ -105,13 +110,15 @@ pub fn plan_among(
     now: Moment,
 ) -> Plan {
     let mut reports = Vec::with_capacity(snapshot.domains.len());
-    let (mut drifts, mut stalls, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut drifts, mut stalls) = (Vec::new(), Vec::new());
+    let (mut calls, mut forbidden) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
     let mut wishes = Wishes {
         growth: Vec::new(),
         decreases: Vec::new(),
     };
     state.host.advance(&snapshot.strain, policy);
+    state.proposals.expire(now);
     for (index, domain) in snapshot.domains.iter().enumerate() {
         let mut report = DomainReport {
             domain: domain.id,
@@ -122,7 +129,10 @@ pub fn plan_among(
         };
         if matches!(domain.run, Run::Off | Run::Starting) {
             // What is carried belongs to the running machine; cooldowns of the last run say nothing of the next.
-            state.forget(domain.id);
+            state.rest(domain.id, now);
+            state.proposals.leave(domain.id, Turn::NotRunning);
+        } else if report.idle == Some(Idle::NoPersona) {
+            state.proposals.leave(domain.id, Turn::PersonaChanged);
         } else if let (None | Some(Idle::Paused), Some(persona)) = (report.idle, domain.persona) {
             let carried = state.domains.entry(domain.id).or_default();
             notice_restart(domain, carried, now);
@@ -140,22 +150,31 @@ pub fn plan_among(
             }
             let evaluation = evaluate(domain, persona, carried, policy, now);
             report.rules = evaluation.rules;
-            calls.extend(
-                evaluation
-                    .calls
-                    .into_iter()
-                    .map(|(rule, action, edge)| Call {
-                        domain: domain.id,
-                        rule,
-                        action,
-                        edge,
-                    }),
-            );
+            let proposals = &mut state.proposals;
+            for (rule, action, edge) in evaluation.calls {
+                let asked = (rule.as_str(), &action, edge);
+                let permit = proposals.call(domain, persona, asked, &report.rules, policy, now);
+                let call = Call {
+                    domain: domain.id,
+                    rule,
+                    action,
+                    edge,
+                };
+                match permit {
+                    Permit::Act => calls.push(call),
+                    // What was forbidden to begin has nothing to take back.
+                    Permit::Never if edge == Edge::Begins => forbidden.push(call),
+                    Permit::Never | Permit::Propose => {}
+                }
+            }
+            calls.extend(proposals.approved_calls(domain.id, persona));
             if report.idle.is_some() {
                 // What a pause calls for is called for; the machine itself waits until it runs again.
                 reports.push(report);
                 continue;
             }
+            let seen = (evaluation.wanted.as_slice(), report.rules.as_slice());
+            proposals.review(domain, persona, carried, seen, policy, now);
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let wanted = evaluation
                     .wanted
@@ -171,10 +190,14 @@ pub fn plan_among(
                     clamps: Vec::new(),
                     verdict: Verdict::Content,
                 };
-                if let Some(wanted) = wanted {
+                if let Some(mut wanted) = wanted {
                     let guarded = guard(domain, persona, carried, &wanted, policy, now);
                     line.clamps = guarded.clamps;
-                    match guarded.outcome {
+                    let trusted = guarded.outcome.and_then(|to| {
+                        let (clamps, rules) = (&mut line.clamps, &report.rules);
+                        proposals.step(domain, persona, &mut wanted, to, clamps, rules, policy, now)
+                    });
+                    match trusted {
                         Err(reason) => line.verdict = Verdict::No(reason),
                         Ok(to) if to < present => {
                             line.verdict = Verdict::Step(to);
@@ -208,6 +231,7 @@ pub fn plan_among(
         host,
         stakes,
     } = settle(snapshot, others, state, policy, now, wishes, &mut reports);
+    propose_claims(snapshot, state, policy, now, &mut reports);
     Plan {
         at: now,
         steps,
@@ -216,8 +240,33 @@ pub fn plan_among(
         stalls,
         calls,
         returns,
+        forbidden,
+        proposals: state.proposals.take_news(),
         host,
         stakes,
+    }
+}
+
+/// What only a guest claims, and others would give way for, is put to a person.
+fn propose_claims(
+    snapshot: &Snapshot<'_>,
+    state: &mut State,
+    policy: &Policy,
+    now: Moment,
+    reports: &mut [DomainReport],
+) {
+    for (domain, report) in snapshot.domains.iter().zip(reports) {
+        for line in &mut report.resources {
+            if let (Verdict::No(Reason::GuestClaim), Some(by), Some(wanted), Some(persona)) =
+                (&line.verdict, &line.by, line.wanted, domain.persona)
+            {
+                let claim = (by, line.resource, wanted);
+                let (clamps, rules) = (&line.clamps, &report.rules);
+                let proposals = &mut state.proposals;
+                let reason = proposals.claim(domain, persona, claim, clamps, rules, policy, now);
+                line.verdict = Verdict::No(reason);
+            }
+        }
     }
 }
 

@@ -42,6 +42,14 @@ pub struct Policy {
     pub spare: Duration,
     /// A change by hand is respected this long.
     pub hold: Duration,
+    /// No hold by command is longer: a machine that is to be left alone for ever has no need of a persona.
+    pub longest_hold: Duration,
+    /// A proposal that nobody decides ends after this time: the figures behind it are those of another hour by then.
+    /// Where its rule still holds, a new one with the figures of that moment follows.
+    pub proposal_expiry: Duration,
+    /// A proposal that nothing wants any more stays for so long: load sways, and what a person is reading shall not
+    /// vanish at each dip.
+    pub proposal_grace: Duration,
     /// First wait after a step that did not take effect; doubles with each further failure.
     pub retry_after: Duration,
     /// So many failures in a row put the mechanism in quarantine.
@@ -177,6 +185,9 @@ impl Default for Policy {
             guest_need_window: Duration::from_secs(5),
             spare: Duration::from_secs(10 * 60),
             hold: Duration::from_secs(30 * 60),
+            longest_hold: Duration::from_secs(30 * 24 * 60 * 60),
+            proposal_expiry: Duration::from_secs(60 * 60),
+            proposal_grace: Duration::from_secs(60),
             retry_after: Duration::from_secs(5),
             failures_before_quarantine: 3,
             quarantine: Duration::from_secs(10 * 60),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use persona::domain::DomainId;
 use persona::rule::{Looked, Resource, Truth};
+use persona::signal::Source;
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,8 @@ pub struct RuleReport {
     pub text: String,
     /// What its condition was worth, with its window.
     pub truth: Truth,
+    /// The least source whose readings count for it.
+    pub demands: Option<Source>,
     /// What was looked at.
     pub looked: Vec<Looked>,
     /// How long its cooldown still holds it back.
@@ -178,6 +181,8 @@ pub enum Limit {
     Budget,
     /// The weight that `priority_metrics` puts on the other resource.
     Priorities,
+    /// What a person has approved.
+    Approval,
 }
 
 impl fmt::Display for Limit {
@@ -200,6 +205,7 @@ impl fmt::Display for Limit {
             Self::HostReservation => "the reservation, on a host that is critical",
             Self::HostMemory => "the memory that the host itself can spare",
             Self::Budget => "the domain's fair share of the host's budget",
+            Self::Approval => "what was approved",
             Self::Priorities => "the priority_metrics, which put the other resource first",
         })
     }
@@ -233,6 +239,13 @@ pub enum Reason {
     /// Somebody changed it by hand.
     Held {
         /// Respected for so long still.
+        left: Duration,
+    },
+    /// Somebody wants it left alone.
+    HeldFor {
+        /// Who.
+        by: String,
+        /// For so long still.
         left: Duration,
     },
     /// The last steps did not take effect; the next try waits.
@@ -307,6 +320,20 @@ pub enum Reason {
     NotTrusted(persona::Level),
     /// The guest's word alone may not take what others want too.
     GuestClaim,
+    /// It waits for a person.
+    Proposed {
+        /// The number of the proposal.
+        id: u64,
+        /// The level that asks for one.
+        level: persona::Level,
+    },
+    /// A person does not want it.
+    Rejected {
+        /// The number of the proposal.
+        id: u64,
+    },
+    /// It would have to wait for a person, and too much does already.
+    TooManyProposals,
 }
 
 impl Reason {
@@ -320,6 +347,10 @@ impl Reason {
             Self::InFlight { to } => format!("a step to {} is being carried out and verified", show(*to)),
             Self::Held { left } => format!(
                 "somebody changed it by hand, which is respected for another {} s",
+                seconds(left)
+            ),
+            Self::HeldFor { by, left } => format!(
+                "{by} wants it left alone for another {} s; `virt-persona release` ends that",
                 seconds(left)
             ),
             Self::Waiting { left, failures } => {
@@ -385,6 +416,18 @@ impl Reason {
             }
             Self::GuestClaim => {
                 "only the guest itself claims the need, and other domains want what is left of the budget too".into()
+            }
+            Self::Proposed { id, level: persona::Level::Medium } => format!(
+                "only the guest itself claims the need, and other domains want what is left of the budget too; it is proposed as {id}, and `virt-persona approve {id}` lets it be done"
+            ),
+            Self::Proposed { id, level } => format!(
+                "the persona's trust level for resource_scaling is {level}; it is proposed as {id}, and `virt-persona approve {id}` lets it be done"
+            ),
+            Self::Rejected { id } => format!(
+                "a person rejected it as {id}; it is proposed again when its cause was gone once and has come back"
+            ),
+            Self::TooManyProposals => {
+                "it needs a person's word, and too many proposals wait for one already; `virt-persona approvals` lists them".into()
             }
         }
     }

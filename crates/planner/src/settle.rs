@@ -6,7 +6,7 @@ use persona::domain::DomainId;
 use persona::rule::Resource;
 use persona::signal::Source;
 use persona::units::Moment;
-use persona::{Class, Level, Persona};
+use persona::{Class, Persona};
 
 use crate::arbitrate::{Grant, arbitrate};
 use crate::consent::{Consent, consent};
@@ -16,6 +16,7 @@ use crate::ledger::{Account, Books, Wishes, slot};
 use crate::others::{self, Other, Stake};
 use crate::plan::Step;
 use crate::policy::Policy;
+use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{
     Clamp, DomainReport, HostReport, Limit, Reason, ResourceReport, Verdict, Wish,
 };
@@ -311,10 +312,15 @@ fn line(
         .find(|line| line.resource == resource)
 }
 
-/// Trusted so far only that what others want too takes more than a guest's word.
+/// Whether trust is not enough to take what others want too.
 fn needs_the_hosts_word(persona: Option<&Persona>, wanted: &Wanted) -> bool {
-    let level = persona.map_or(Level::None, |persona| {
-        persona.trust.level(Class::ResourceScaling)
-    });
-    level == Level::Medium && wanted.evidence != Source::Host
+    let deed = Deed {
+        class: Class::ResourceScaling,
+        evidence: wanted.evidence,
+        undoing: Undoing::Possible,
+        payer: Payer::Others,
+    };
+    // Without a persona nothing is wanted. What a person approved rests on that person's word, and not on the guest's.
+    wanted.evidence != Source::Host
+        && persona.is_some_and(|persona| permit(&persona.trust, deed) != Permit::Act)
 }

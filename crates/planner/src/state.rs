@@ -16,6 +16,7 @@ use crate::need::Needs;
 use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
+use crate::propose::Proposals;
 use crate::relief::Relief;
 use crate::report::Wish;
 use crate::shift::ShiftWatch;
@@ -32,6 +33,9 @@ pub struct State {
     /// How short the host is.
     #[serde(default)]
     pub host: HostState,
+    /// What waits for people.
+    #[serde(default)]
+    pub proposals: Proposals,
 }
 
 /// The carried state of one domain.
@@ -119,8 +123,11 @@ pub struct ResourceState {
     pub asked: Option<u64>,
     /// Where the last step went: a slow guest may still move towards it. Nothing after a change by hand.
     pub target: Option<u64>,
-    /// A change by hand is respected until then.
+    /// A change by hand, or a person's word, is respected until then.
     pub held_until: Option<Moment>,
+    /// Whose word it is; nobody's where somebody changed the machine itself.
+    #[serde(default)]
+    pub held_by: Option<String>,
     /// Steps in a row that did not take effect.
     pub failures: u32,
     /// Not tried again before.
@@ -204,6 +211,7 @@ impl State {
     /// Makes a state that was stored fit for going on with: steps that were under way are over, whatever came of them,
     /// and no date lies further ahead than it can, because the wall clock may have been set back since.
     pub fn resume(&mut self, policy: &Policy, now: Moment) {
+        self.proposals.resume(policy, now);
         for state in self.domains.values_mut() {
             state.seen = state.seen.map(|at| at.min(now));
             state.relief.resume(policy, now);
@@ -211,8 +219,12 @@ impl State {
                 let slot = state.resource_mut(resource);
                 slot.changed_at = slot.changed_at.map(|at| at.min(now));
                 let longest_wait = policy.retry_after * (1 << MOST_DOUBLINGS);
+                let hold = match slot.held_by {
+                    Some(_) => policy.longest_hold,
+                    None => policy.hold,
+                };
                 for (date, most) in [
-                    (&mut slot.held_until, policy.hold),
+                    (&mut slot.held_until, hold),
                     (&mut slot.quarantined_until, policy.quarantine),
                     (&mut slot.retry_at, longest_wait),
                 ] {
@@ -291,26 +303,42 @@ impl State {
         }
     }
 
-    /// A person's word: leave the resource alone until then.
-    pub fn hold(&mut self, domain: DomainId, resource: Resource, until: Moment) {
-        self.domains
-            .entry(domain)
-            .or_default()
-            .resource_mut(resource)
-            .held_until = Some(until);
+    /// A person's word: leave the resource alone until then. It holds over restarts of the machine.
+    pub fn hold(&mut self, domain: DomainId, resource: Resource, until: Moment, by: &str) {
+        let state = self.domains.entry(domain).or_default();
+        let slot = state.resource_mut(resource);
+        slot.held_until = Some(until);
+        slot.held_by = Some(by.to_owned());
     }
 
-    /// A person's word: forget holds and quarantine.
-    pub fn release(&mut self, domain: DomainId) {
+    /// A person's word: forget holds and quarantine. Whether there was anything to forget.
+    pub fn release(&mut self, domain: DomainId) -> bool {
+        let mut found = false;
         if let Some(state) = self.domains.get_mut(&domain) {
             for slot in [&mut state.vcpus, &mut state.memory] {
+                found |= slot.held_until.is_some()
+                    || slot.quarantined_until.is_some()
+                    || slot.retry_at.is_some();
                 slot.held_until = None;
+                slot.held_by = None;
                 slot.quarantined_until = None;
                 slot.failures = 0;
                 slot.retry_at = None;
                 slot.vetoes = None;
             }
             state.relief.spared_until = None;
+        }
+        found
+    }
+
+    /// Forgets what belongs to a machine that has ended, but for what a person said of it.
+    pub fn rest(&mut self, domain: DomainId, now: Moment) {
+        if let Some(state) = self.domains.get_mut(&domain) {
+            *state = state.of_next_machine(None);
+            let held = |slot: &ResourceState| slot.held_until.is_some_and(|until| until > now);
+            if !held(&state.vcpus) && !held(&state.memory) {
+                self.domains.remove(&domain);
+            }
         }
     }
 
@@ -321,6 +349,22 @@ impl State {
 }
 
 impl DomainState {
+    /// What the next running machine begins with: nothing but what a person said of the domain.
+    #[must_use]
+    pub fn of_next_machine(&self, instance: Option<u32>) -> Self {
+        let said = |slot: &ResourceState| ResourceState {
+            held_until: slot.held_until.filter(|_| slot.held_by.is_some()),
+            held_by: slot.held_by.clone(),
+            ..ResourceState::default()
+        };
+        Self {
+            instance,
+            vcpus: said(&self.vcpus),
+            memory: said(&self.memory),
+            ..Self::default()
+        }
+    }
+
     /// Keeps what was there before the first change of a rule that will be undone.
     fn remember(&mut self, resource: Resource, flight: &InFlight) {
         if let Some(rule) = &flight.effect

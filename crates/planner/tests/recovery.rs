@@ -164,11 +164,12 @@ fn dates_from_before_the_clock_was_set_back_hold_nothing_up_for_longer_than_they
     let grow = step(1, 1, 2, None);
     state.begin(&grow, NOW.after(year));
     state.finish(&grow, Ending::Applied, Some(2), &policy, NOW.after(year));
-    state.hold(ID, Resource::Memory, NOW.after(year));
+    state.hold(ID, Resource::Memory, NOW.after(year), "root");
     let state = after_crash(&state, NOW);
     let state = state.domain(ID).expect("known");
     assert_eq!(state.vcpus.changed_at, Some(NOW));
-    assert_eq!(state.memory.held_until, Some(NOW.after(policy.hold)));
+    let longest = NOW.after(policy.longest_hold);
+    assert_eq!(state.memory.held_until, Some(longest));
 }
 
 #[test]

@@ -19,9 +19,10 @@ use super::record::record_from_dict;
 use super::{BusChoice, names};
 use crate::command::Mode;
 use crate::view::{
-    AdoptionView, AppliedView, AuditView, DoctorView, DocumentFormat, DocumentView, DomainView,
-    EffectiveView, ExplainView, FragmentView, HostView, HypervisorView, ManagerView, MappedView,
-    MappingView, PersonaView, PlanView, ProblemView, StatusView, StoredView, VersionView,
+    AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
+    DomainView, EffectiveView, ExplainView, FragmentView, HoldView, HostView, HypervisorView,
+    ManagerView, MappedView, MappingView, PersonaView, PlanView, ProblemView, ProposalView,
+    Resource, StatusView, StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -435,6 +436,72 @@ impl Client {
         let checks: Vec<Dict> = self.manager_call("Doctor", &(options,)).await?;
         Ok(DoctorView {
             checks: read_all("Doctor", checks)?,
+        })
+    }
+
+    /// What waits for a person's word.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn approvals(&self) -> Answer<Vec<ProposalView>> {
+        self.list("Approvals", Given::new()).await
+    }
+
+    /// Lets be done what a proposal wants.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn approve(&self, id: u64) -> Answer<ProposalView> {
+        let arguments = (id, Given::new());
+        self.view(names::ROOT, names::MANAGER, "Approve", &arguments)
+            .await
+    }
+
+    /// Lets it not be done.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn reject(&self, id: u64) -> Answer<ProposalView> {
+        let arguments = (id, Given::new());
+        self.view(names::ROOT, names::MANAGER, "Reject", &arguments)
+            .await
+    }
+
+    /// Leaves a domain's resources alone; gives what of it is held then.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn hold(
+        &self,
+        domain: &str,
+        length: Duration,
+        resource: Option<Resource>,
+    ) -> Answer<Vec<HoldView>> {
+        let path = self.domain_path(domain).await?;
+        let word = resource.map(|resource| {
+            Variant::from(match resource {
+                Resource::Vcpus => "vcpus",
+                Resource::Memory => "memory",
+            })
+        });
+        let arguments = (length.as_secs(), options([("resource", word)]));
+        let holds: Vec<Dict> = self.call(&path, names::DOMAIN, "Hold", &arguments).await?;
+        read_all("Hold", holds)
+    }
+
+    /// Ends every hold of a domain; says whether there was any.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn release(&self, domain: &str) -> Answer<Change> {
+        let path = self.domain_path(domain).await?;
+        let changed: bool = self
+            .call(&path, names::DOMAIN, "Release", &(Given::new(),))
+            .await?;
+        Ok(if changed {
+            Change::Changed
+        } else {
+            Change::Unchanged
         })
     }
 

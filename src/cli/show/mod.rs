@@ -1,6 +1,7 @@
 //! Views for people: one function a view. With `--json` the view itself is printed and nothing here is used.
 
 mod decision;
+mod proposal;
 
 use std::io;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use persona::units::Bytes;
 use serde::Serialize;
 
 pub(super) use decision::{applied, explain, plan};
+pub(super) use proposal::{approvals, decided, holds};
 
 use super::screen::{Cell, Screen, Style, Table, clean};
 use super::time;
@@ -242,14 +244,10 @@ pub(super) fn status(screen: &mut Screen, status: &StatusView) -> io::Result<()>
         );
     }
     for hold in &domain.holds {
-        let until = hold.until.map_or_else(String::new, |until| {
-            format!(", until {}", time::moment(until))
-        });
-        add(
-            "Held",
-            Style::Warning,
-            format!("{}: {}{until}", word(&hold.resource), hold.reason),
-        );
+        add("Held", Style::Warning, proposal::hold(hold));
+    }
+    for waiting in &domain.proposals {
+        add("Proposal", Style::Warning, proposal::line(waiting));
     }
     for problem in &domain.problems {
         add("Problem", Style::Bad, problem.clone());

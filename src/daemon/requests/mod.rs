@@ -160,9 +160,12 @@ impl Daemon {
             Command::Effective { domain } => self.effective(&domain),
             Command::Explain { domain } => {
                 let id = self.domain(&domain)?;
+                let now = self.clock.now();
+                let proposals = self.proposal_views(id, now);
                 Ok(Reply::Explain(Box::new(explain::explain(
                     &self.domains[&id],
-                    self.clock.now(),
+                    &proposals,
+                    now,
                 ))))
             }
             Command::Audit {
@@ -177,6 +180,14 @@ impl Daemon {
                     .transpose()?;
                 Ok(Reply::Doctor(self.doctor(only)))
             }
+            Command::Approve { id } => self.approve(id, caller),
+            Command::Reject { id } => self.reject(id, caller),
+            Command::Hold {
+                domain,
+                resource,
+                length,
+            } => self.hold(&domain, resource, length, caller),
+            Command::Release { domain } => self.release(&domain, caller),
             Command::Reload => match self.reload(&caller.name) {
                 Ok(()) => Ok(Reply::Done(Change::Changed)),
                 Err(error) => Err(Refusal::Refused {

@@ -372,23 +372,6 @@ fn two_machines_that_want_more_than_the_host_has_share_it_and_are_told_why() {
 }
 
 #[test]
-fn trust_none_and_low_keep_the_machine_as_it_is() {
-    for (level, expected) in [("none", persona::Level::None), ("low", persona::Level::Low)] {
-        let text = format!("{WEB}trust_levels: {{resource_scaling: {level}}}\n");
-        let mut world = World::new(vec![Machine {
-            load: 3.9,
-            ..Machine::new(1, &text)
-        }]);
-        let plan = world.run(30);
-        assert_eq!(world.steps, []);
-        assert_eq!(
-            World::verdict(&plan, Resource::Vcpus),
-            &Verdict::No(Reason::NotTrusted(expected))
-        );
-    }
-}
-
-#[test]
 fn a_square_wave_around_the_thresholds_causes_few_changes() {
     let text = WEB.replace("COOLDOWN 4s", "COOLDOWN 60s");
     let mut world = World::new(vec![Machine::new(1, &text)]);

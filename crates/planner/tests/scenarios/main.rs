@@ -8,5 +8,6 @@ mod consent;
 mod need;
 mod relief;
 mod sharing;
+mod trust;
 mod waves;
 mod world;

@@ -162,6 +162,7 @@ fn who_may_not_be_changed_or_cannot_be_judged_gives_nothing() {
                 world.machines[0].id,
                 Resource::Vcpus,
                 world.now.after(Duration::from_secs(9000)),
+                "root",
             );
         }),
         ("paused", |world| world.machines[0].run = Run::Paused),
@@ -392,6 +393,7 @@ fn what_a_starting_machine_begins_with_is_kept_for_it() {
         world.machines[1].id,
         Resource::Vcpus,
         world.now.after(Duration::from_secs(9000)),
+        "root",
     );
     let _ = world.run(200);
     assert_eq!(sizes(&world), [4, 1]);
@@ -413,6 +415,7 @@ fn one_that_is_starting_gives_nothing() {
         world.machines[0].id,
         Resource::Vcpus,
         world.now.after(Duration::from_secs(9000)),
+        "root",
     );
     let _ = world.run(250);
     assert_eq!(world.machines[0].memory, 1536 * MIB);

@@ -1,0 +1,78 @@
+//! A person's word that a domain's resources be left alone, or be changed again. What a hold keeps from happening is in
+//! the planner; called by `requests`.
+
+use std::time::Duration;
+
+use persona::rule::Resource;
+
+use super::{Daemon, tick};
+use crate::audit::AuditKind;
+use crate::command::{Caller, DomainName, Refusal, Reply};
+use crate::view::{self, Change};
+
+impl Daemon {
+    pub(super) fn hold(
+        &mut self,
+        domain: &DomainName,
+        only: Option<view::Resource>,
+        length: Duration,
+        caller: &Caller,
+    ) -> Result<Reply, Refusal> {
+        let id = self.domain(domain)?;
+        let longest = self.policy.longest_hold;
+        if length < Duration::from_secs(1) || length > longest {
+            return Err(Refusal::BadArgument {
+                argument: "seconds".into(),
+                reason: format!(
+                    "a hold lasts 1 s to {} s, which is {} days, and {} s are asked for",
+                    longest.as_secs(),
+                    longest.as_secs() / 86_400,
+                    length.as_secs()
+                ),
+            });
+        }
+        let resources = match only {
+            None => vec![Resource::Vcpus, Resource::Memory],
+            Some(view::Resource::Vcpus) => vec![Resource::Vcpus],
+            Some(view::Resource::Memory) => vec![Resource::Memory],
+        };
+        let now = self.clock.now();
+        let until = now.after(length);
+        for resource in &resources {
+            self.state.hold(id, *resource, until, &caller.name);
+        }
+        let names: Vec<&str> = resources
+            .iter()
+            .map(|resource| tick::resource_name(*resource))
+            .collect();
+        let text = format!(
+            "{} wants {} left alone for {} s",
+            caller.name,
+            names.join(" and "),
+            length.as_secs()
+        );
+        let detail = serde_json::json!({ "resources": resources, "until": until });
+        let entry = self.entry(AuditKind::Hold, Some(id), &text, detail);
+        self.keep_states(&[id], vec![entry]);
+        Ok(Reply::Held(self.hold_views(id, now)))
+    }
+
+    pub(super) fn release(
+        &mut self,
+        domain: &DomainName,
+        caller: &Caller,
+    ) -> Result<Reply, Refusal> {
+        let id = self.domain(domain)?;
+        let held = self.hold_views(id, self.clock.now());
+        if !self.state.release(id) {
+            return Ok(Reply::Done(Change::Unchanged));
+        }
+        let text = format!(
+            "{} ended every hold, quarantine and wait after a failure",
+            caller.name
+        );
+        let entry = self.entry(AuditKind::Hold, Some(id), &text, tick::json(&held));
+        self.keep_states(&[id], vec![entry]);
+        Ok(Reply::Done(Change::Changed))
+    }
+}
