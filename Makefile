@@ -32,7 +32,7 @@ lint: ## format, clippy, documentation, shell scripts, XML and the house's rules
 bench: setup ## measure rules, the tick, the planner, the agent's round trip, sizes and memory, as ratios of one run
 	@tests/guest/build >/dev/null
 	$(CARGO) bench --package persona --bench rules
-	$(CARGO) bench --package virt-persona --bench planner --bench tick --bench live
+	$(CARGO) bench --package virt-persona --bench planner --bench tick --bench scale --bench live
 
 fuzz: setup ## feed the fuzz targets, SECONDS (30) each, beginning with the corpus of fuzz/corpus
 	@packaging/fuzz $(or $(SECONDS),30)

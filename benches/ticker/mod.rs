@@ -28,11 +28,13 @@ trust_levels: {resource_scaling: high}
 
 /// Observer, planner and what they carry from tick to tick.
 pub(crate) struct Ticker {
-    observer: Observer,
+    /// One for each place where files are read.
+    observers: Vec<Observer>,
     persona: Persona,
     policy: Policy,
     state: State,
-    emulators: Vec<(DomainId, Emulator)>,
+    /// With the number of its observer.
+    emulators: Vec<(DomainId, Emulator, usize)>,
     now: Moment,
 }
 
@@ -45,22 +47,28 @@ impl Ticker {
             format: Format::Yaml,
             persona_name: None,
         };
-        let mut observer = Observer::new(Roots::default(), Duration::from_secs(1));
-        let mut emulators = Vec::new();
-        for (id, emulator, interfaces) in domains {
-            observer.attach(id, emulator);
-            observer.follow_interfaces(id, &interfaces);
-            emulators.push((id, emulator));
-        }
-        Self {
-            observer,
+        let mut ticker = Self {
+            observers: Vec::new(),
             // The document is the constant above.
             persona: persona::load(&source).unwrap().persona,
             policy: Policy::default(),
             state: State::default(),
-            emulators,
+            emulators: Vec::new(),
             now: Moment(1_000_000),
+        };
+        ticker.add(Roots::default(), domains);
+        ticker
+    }
+
+    /// Further domains, whose files are below other roots.
+    pub(crate) fn add(&mut self, roots: Roots, domains: Vec<(DomainId, Emulator, Vec<Interface>)>) {
+        let mut observer = Observer::new(roots, Duration::from_secs(1));
+        for (id, emulator, interfaces) in domains {
+            observer.attach(id, emulator);
+            observer.follow_interfaces(id, &interfaces);
+            self.emulators.push((id, emulator, self.observers.len()));
         }
+        self.observers.push(observer);
     }
 
     /// One tick; how many domains could be sampled.
@@ -69,13 +77,12 @@ impl Ticker {
         // groups again, which a median leaves out.
         self.now = Moment(self.now.0 + 1_000);
         let now = self.now;
-        let host = self.observer.sample_host(now);
+        let host = self.observers[0].sample_host(now);
         let mut sampled = 0;
         let mut readings: Vec<Readings> = Vec::with_capacity(self.emulators.len());
-        for (id, emulator) in &self.emulators {
-            let sample = self
-                .observer
-                .sample_domain(*id, Some(emulator.vcpus_plugged), now);
+        for (id, emulator, observer) in &self.emulators {
+            let sample =
+                self.observers[*observer].sample_domain(*id, Some(emulator.vcpus_plugged), now);
             sampled += usize::from(sample.vcpu_basis.is_some());
             let mut of_domain = sample.readings;
             of_domain.absorb(&host.readings, now);
@@ -85,7 +92,7 @@ impl Ticker {
             .emulators
             .iter()
             .zip(&readings)
-            .map(|((id, emulator), readings)| domain(*id, emulator, &self.persona, readings))
+            .map(|((id, emulator, _), readings)| domain(*id, emulator, &self.persona, readings))
             .collect();
         let host = Host {
             vcpus: 4096,
