@@ -37,7 +37,7 @@ bench: setup ## measure rules, the tick, the planner, the agent's round trip, si
 fuzz: setup ## feed the fuzz targets, SECONDS (30) each, beginning with the corpus of fuzz/corpus
 	@packaging/fuzz $(or $(SECONDS),30)
 
-evaluate: ## replay recorded CPU utilisation (DATA/planetlab/*.csv) through the planner; DATA=path is needed
+evaluate: ## replay recorded CPU utilisation (DATA/planetlab/*.csv, DATA/nab) through the planner; DATA=path is needed
 	@if [ -z "$(DATA)" ]; then echo "evaluate: give the directory that holds planetlab/*.csv: make evaluate DATA=path" >&2; exit 1; fi
 	@$(CARGO) run --quiet --release --example evaluate -- "$(DATA)"
 

@@ -4,6 +4,12 @@
 //! What can be read from the published [`crate::view::View`] (domains, personas, mappings) is not asked for here. The
 //! daemon publishes the view that shows a change before it answers the command that made it.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use persona::units::{Bytes, Moment};
@@ -222,6 +228,17 @@ pub enum Command {
     Explain {
         /// The domain.
         domain: DomainName,
+        /// When; absent for the latest tick.
+        at: Option<Moment>,
+    },
+    /// What was seen of a domain and done with it. Answers [`Reply::Recording`].
+    Recording {
+        /// The domain.
+        domain: DomainName,
+        /// From when, or a little earlier.
+        since: Option<Moment>,
+        /// Until when.
+        until: Option<Moment>,
     },
     /// The record of what was decided and done. Answers [`Reply::Audit`], the latest last.
     Audit {
@@ -292,6 +309,8 @@ pub enum Reply {
     Adoption(Box<AdoptionView>),
     /// Why a domain did or did not change.
     Explain(Box<ExplainView>),
+    /// A file with a recording.
+    Recording(Handed),
     /// Audit records.
     Audit(AuditView),
     /// Checks.
@@ -300,6 +319,46 @@ pub enum Reply {
     Proposal(Box<ProposalView>),
     /// What of a domain is left alone now.
     Held(Vec<HoldView>),
+}
+
+/// A file that is handed to whoever asked, open for reading and without a name.
+#[derive(Clone, Debug)]
+pub struct Handed(Arc<File>);
+
+impl PartialEq for Handed {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Handed {
+    /// A new file to write to, and the way to read it. It lies in `folder`, where there is room for large ones, and goes
+    /// with the last who has it open.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn file(folder: &Path) -> io::Result<(File, Self)> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("handed.{}.{number}", std::process::id()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        let read = File::open(&path);
+        std::fs::remove_file(&path)?;
+        Ok((file, Self(Arc::new(read?))))
+    }
+
+    /// The file, at its beginning.
+    ///
+    /// # Errors
+    /// Where the system has no descriptor left.
+    pub fn open(&self) -> io::Result<File> {
+        self.0.try_clone()
+    }
 }
 
 /// What a name was looked up as.

@@ -10,6 +10,7 @@ use planner::Policy;
 use serde::Deserialize;
 
 use crate::hypervisor::HostFacts;
+use crate::record::Bound;
 
 /// Where the configuration is looked for unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/virt-persona/virt-personad.toml";
@@ -38,6 +39,8 @@ pub struct Config {
     pub audit: AuditSection,
     /// What is measured of the effects of actions.
     pub effects: EffectsSection,
+    /// What was seen of each domain, tick by tick.
+    pub recording: RecordingSection,
 }
 
 /// `[hypervisor]`
@@ -293,6 +296,26 @@ impl Default for EffectsSection {
     }
 }
 
+/// `[recording]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordingSection {
+    /// MiB on disk for each domain, and four times as much for the host; 0 records nothing. Four hold about a day of a
+    /// busy domain and weeks of an idle one.
+    pub mib_per_domain: u64,
+    /// Nothing older is kept: a week is as long as people ask back for.
+    pub hours: u64,
+}
+
+impl Default for RecordingSection {
+    fn default() -> Self {
+        Self {
+            mib_per_domain: 4,
+            hours: 168,
+        }
+    }
+}
+
 impl EffectsSection {
     /// As the planner has it.
     pub fn timing(&self) -> planner::impact::Timing {
@@ -300,6 +323,16 @@ impl EffectsSection {
             window: Duration::from_secs(self.window_s),
             settle: Duration::from_secs(self.settle_s),
         }
+    }
+}
+
+impl RecordingSection {
+    /// How much is kept; nothing where it is off.
+    pub fn bound(&self) -> Option<Bound> {
+        (self.mib_per_domain > 0).then(|| Bound {
+            bytes: Bytes::from_mib(self.mib_per_domain).0,
+            age: Duration::from_secs(self.hours * 3600),
+        })
     }
 }
 
@@ -485,6 +518,18 @@ impl Config {
             "effects.settle_s",
             self.effects.settle_s.to_string(),
             "0 to 600",
+        )?;
+        check(
+            self.recording.mib_per_domain <= 1024,
+            "recording.mib_per_domain",
+            self.recording.mib_per_domain.to_string(),
+            "0 to 1024",
+        )?;
+        check(
+            (1..=8760).contains(&self.recording.hours),
+            "recording.hours",
+            self.recording.hours.to_string(),
+            "1 to 8760",
         )
     }
 }

@@ -16,6 +16,8 @@ pub mod observe;
 pub mod act;
 pub mod adopt;
 
+pub mod record;
+
 pub mod daemon;
 
 pub mod simulate;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use persona::domain::DomainId;
-use persona::units::Bytes;
+use persona::units::{Bytes, Moment};
 use zbus::message::Header;
-use zbus::{OwnedVariant, Variant, fdo, interface};
+use zbus::{OwnedFd, OwnedVariant, Variant, fdo, interface};
 
 use super::calls::{Calls, unexpected};
 use super::dict::{Dict, to_dict, to_dicts};
@@ -360,19 +360,55 @@ impl Domain {
     /// `persona`, `problems` (sentences), `rules` (each with `name`, `text`, `line`, `origin` (`document`, `tag`),
     /// `truth`, `state`, `detail`, `wants` and `looked`, what it looked at: `comparison`, `truth`, `metric`, `value`,
     /// `missing` (why there is none), `unit`, `source`, `age_ms`, `held_ms`, `needs_ms`) and `resources` (each with
-    /// `resource`, `had`, `wanted`, `clamps`, `granted`, `action`). There are no options.
+    /// `resource`, `had`, `wanted`, `clamps`, `granted`, `action`).
+    ///
+    /// Options: `at` (t), milliseconds since 1970, asks for the decision that was in force then, as it was recorded.
     #[zbus(out_args("explanation"))]
     async fn explain(
         &self,
         options: HashMap<String, OwnedVariant>,
         #[zbus(header)] call: Header<'_>,
     ) -> Result<Dict, Failure> {
-        Options::new(options).finish()?;
+        let mut options = Options::new(options);
+        let at = options.number("at")?.map(Moment);
+        options.finish()?;
         let command = Command::Explain {
             domain: self.name_for_daemon(),
+            at,
         };
         match self.calls.ask(&call, command).await? {
             Reply::Explain(explain) => Ok(to_dict(&*explain)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What was seen of the domain and done with it, as a file to read: the trace that `virt-persona simulate` plays. It
+    /// begins up to ten minutes before what is asked for, where a replay can begin.
+    ///
+    /// Options: `since` (t) and `until` (t), milliseconds since 1970; all that is recorded where they are left out.
+    #[zbus(out_args("trace"))]
+    async fn recording(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<OwnedFd, Failure> {
+        let mut options = Options::new(options);
+        let since = options.number("since")?.map(Moment);
+        let until = options.number("until")?.map(Moment);
+        options.finish()?;
+        let command = Command::Recording {
+            domain: self.name_for_daemon(),
+            since,
+            until,
+        };
+        match self.calls.ask(&call, command).await? {
+            Reply::Recording(trace) => match trace.open() {
+                Ok(file) => Ok(std::os::fd::OwnedFd::from(file).into()),
+                Err(error) => Err(Failure::from(Refusal::Failed {
+                    operation: "handing over the recording".to_owned(),
+                    reason: error.to_string(),
+                })),
+            },
             other => Err(unexpected(&other)),
         }
     }

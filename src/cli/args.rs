@@ -241,6 +241,25 @@ pub enum Verb {
         /// The domain
         #[arg(value_name = "DOMAIN")]
         domain: String,
+        /// The decision that was in force then, as it was recorded: a date and time, a time of today (14:05), or how long
+        /// ago ("-5m", "2h")
+        #[arg(long, value_name = "TIME", value_parser = super::time::parse_since, allow_hyphen_values = true)]
+        at: Option<super::time::Since>,
+    },
+    /// Write what was seen of a domain and done with it to a file, which `simulate` plays
+    Record {
+        /// The domain
+        #[arg(value_name = "DOMAIN")]
+        domain: String,
+        /// The file; `-` is standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// From then on: a date and time, a time of today (14:05), or how long ago ("-5m", "2h") [default: all]
+        #[arg(long, value_name = "TIME", value_parser = super::time::parse_since, allow_hyphen_values = true)]
+        since: Option<super::time::Since>,
+        /// Until then [default: now]
+        #[arg(long, value_name = "TIME", value_parser = super::time::parse_since, allow_hyphen_values = true)]
+        until: Option<super::time::Since>,
     },
     /// List what waits for a person's word: what a persona may only propose
     Approvals,
@@ -356,9 +375,9 @@ pub struct Simulate {
     /// The document, YAML, JSON or TOML; `-` is standard input
     #[arg(value_name = "PERSONA")]
     pub persona: PathBuf,
-    /// The recorded metrics: comma-separated values whose first line names the columns, such as
+    /// A recording that `record` wrote, or recorded metrics: comma-separated values whose first line names the columns, such as
     /// `time,cpu.utilization,memory.available [MiB],event`
-    #[arg(long, value_name = "T.csv")]
+    #[arg(long, value_name = "TRACE")]
     pub trace: PathBuf,
     /// A document on which the persona builds; may be given several times
     #[arg(long = "base", value_name = "FILE")]

@@ -29,6 +29,7 @@ mod fmt;
 mod layers;
 mod man;
 mod prepare;
+mod record;
 mod screen;
 mod show;
 mod simulate;
@@ -333,8 +334,18 @@ async fn plain(
             client.unmap(&tag).await?;
             done(screen, json, &format!("{tag} means nothing"))?;
         }
-        Verb::Explain { domain } => {
-            show::print(screen, json, &client.explain(&domain).await?, show::explain)?;
+        Verb::Explain { domain, at } => {
+            let explained = client.explain(&domain, at.map(|at| at.0)).await?;
+            show::print(screen, json, &explained, show::explain)?;
+        }
+        Verb::Record {
+            domain,
+            output,
+            since,
+            until,
+        } => {
+            let span = (since.map(|at| at.0), until.map(|at| at.0));
+            record::record(client, json, &domain, &output, span, screen).await?;
         }
         Verb::Approvals => {
             show::print(screen, json, &client.approvals().await?, show::approvals)?;

@@ -1,8 +1,8 @@
-//! `simulate`: replays recorded metrics through a persona's rules, without the daemon. Opens the trace and prints what is
+//! `simulate`: replays recorded metrics, or a recording of the daemon's, through a persona's rules, without the daemon. Opens the trace and prints what is
 //! told; the replay itself is in `crate::simulate`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 
 use persona::{Effective, Persona};
@@ -13,8 +13,10 @@ use super::args::{self, Simulate};
 use super::check::read;
 use super::layers::{Known, Outcome as Read};
 use super::screen::{Cell, Colour, Screen, Style, Table, clean};
+use crate::record::{Trace, is_recording};
 use crate::simulate::{
-    Happening, Load, Outcome, ReplayError, Setting, Sizes, Survey, TraceError, What, replay,
+    Follows, Happening, Load, Outcome, Recorded, ReplayError, Setting, Sizes, Survey, TraceError,
+    What, replay, replay_recording,
 };
 use crate::view::ProblemView;
 
@@ -44,6 +46,8 @@ struct Simulated<'a> {
     digest: String,
     /// What was played.
     trace: Played,
+    /// What is known of a recording; `null` where readings alone were played.
+    recording: Option<Faithful>,
     /// The domain and its host.
     domain: Sizes,
     /// Warnings of the document.
@@ -72,6 +76,19 @@ struct Played {
     columns: Vec<PlayedColumn>,
 }
 
+/// How a replay goes with what was recorded.
+#[derive(Debug, Serialize)]
+struct Faithful {
+    /// The domain.
+    domain: String,
+    /// Whether the persona was in force at some time of it.
+    was_in_force: bool,
+    /// Ticks that could not be recorded.
+    lost: u64,
+    /// When it was first decided otherwise than then; `null` where everything was decided as it was.
+    left: Option<String>,
+}
+
 /// A column of readings.
 #[derive(Debug, Serialize)]
 struct PlayedColumn {
@@ -90,32 +107,27 @@ struct PlayedColumn {
 pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Result<(), CliError> {
     let effective = load(what, json)?;
     let persona = &effective.persona;
-    let sizes = Sizes::of(persona, &setting(what))?;
     let path = what.trace.display().to_string();
     let problem = |source| CliError::Trace {
         path: path.clone(),
         source,
     };
-    let survey =
-        Survey::of(open(&what.trace).map_err(problem)?).map_err(|error| problem(error.into()))?;
-    let trace = Played {
-        file: path.clone(),
-        from: survey.form.show(survey.first),
-        to: survey.form.show(survey.end),
-        lines: survey.lines,
-        columns: survey
-            .columns
-            .iter()
-            .map(|column| PlayedColumn {
-                signal: column.signal.to_string(),
-                period: column.period.as_secs_f64(),
-                readings: column.readings,
-            })
-            .collect(),
+    let wrong = |error: TraceError| problem(error.into());
+    let setting = setting(what);
+    let (survey, sizes, recorded) = if is_recorded(&what.trace).map_err(problem)? {
+        let (survey, about) =
+            Survey::of_recording(recording(&what.trace).map_err(problem)?).map_err(wrong)?;
+        let (sizes, follows) = Sizes::recorded(&about.frame, about.budget, &setting)?;
+        (survey, sizes, Some((about, follows)))
+    } else {
+        let sizes = Sizes::of(persona, &setting)?;
+        let survey = Survey::of(open(&what.trace).map_err(problem)?).map_err(wrong)?;
+        (survey, sizes, None)
     };
+    let trace = played(&path, &survey);
     let (mut happenings, mut left_out) = (Vec::new(), 0);
     if !json {
-        heading(persona, &trace, &sizes, screen)?;
+        heading(persona, &trace, &sizes, recorded.as_ref(), screen)?;
     }
     let mut tell = |happening: Happening| -> io::Result<()> {
         if !json {
@@ -128,17 +140,37 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
         }
         Ok(())
     };
-    let again = open(&what.trace).map_err(problem)?;
-    let outcome =
-        replay(persona, sizes, &survey, again, &mut tell).map_err(|error| match error {
-            ReplayError::Trace(error) => problem(error.into()),
-            ReplayError::Told(error) => CliError::Output(error),
-        })?;
+    let failed = |error| match error {
+        ReplayError::Trace(error) => wrong(error),
+        ReplayError::Told(error) => CliError::Output(error),
+    };
+    let (outcome, recording) = match recorded {
+        Some((about, follows)) => {
+            let again = recording(&what.trace).map_err(problem)?;
+            let seen = (&survey, &about);
+            let (outcome, left) =
+                replay_recording(persona, (sizes, follows), seen, again, &mut tell)
+                    .map_err(failed)?;
+            let faithful = Faithful {
+                was_in_force: about.has(persona),
+                lost: about.lost,
+                left: left.map(|at| survey.form.show(at)),
+                domain: about.domain,
+            };
+            (outcome, Some(faithful))
+        }
+        None => {
+            let again = open(&what.trace).map_err(problem)?;
+            let outcome = replay(persona, sizes, &survey, again, &mut tell).map_err(failed)?;
+            (outcome, None)
+        }
+    };
     if json {
         screen.json(&Simulated {
             persona: persona.name.as_str(),
             digest: persona.digest.to_string(),
             trace,
+            recording,
             domain: sizes,
             warnings: effective.warnings.iter().map(ProblemView::from).collect(),
             happenings,
@@ -146,9 +178,28 @@ pub(super) fn simulate(what: &Simulate, json: bool, screen: &mut Screen) -> Resu
             outcome,
         })?;
     } else {
-        summary(&outcome, screen)?;
+        summary(&outcome, recording.as_ref(), screen)?;
     }
     Ok(())
+}
+
+/// What is said of a trace.
+fn played(path: &str, survey: &Survey) -> Played {
+    Played {
+        file: path.to_owned(),
+        from: survey.form.show(survey.first),
+        to: survey.form.show(survey.end),
+        lines: survey.lines,
+        columns: survey
+            .columns
+            .iter()
+            .map(|column| PlayedColumn {
+                signal: column.signal.to_string(),
+                period: column.period.as_secs_f64(),
+                readings: column.readings,
+            })
+            .collect(),
+    }
 }
 
 fn setting(what: &Simulate) -> Setting {
@@ -159,6 +210,7 @@ fn setting(what: &Simulate) -> Setting {
         memory_most: what.memory.and_then(|range| range.most),
         host_vcpus: what.host_vcpus,
         host_memory: what.host_memory,
+        vcpus_recorded: None,
         load: match what.load {
             args::Load::Open => Load::Open,
             args::Load::Closed => Load::Closed,
@@ -173,6 +225,8 @@ fn load(what: &Simulate, json: bool) -> Result<Effective, CliError> {
         known.add(None, read(base, None)?);
     }
     let document = read(&what.persona, what.name.as_deref())?;
+    // A base that builds on the persona itself makes a circle, and is no file that was not given.
+    known.add(None, document.clone());
     let path = what.persona.display().to_string();
     match known.read(&document) {
         Read::Whole(effective) => Ok(*effective),
@@ -210,10 +264,22 @@ fn open(path: &Path) -> Result<File, TraceProblem> {
     Ok(file)
 }
 
+/// Whether it is a recording of the daemon's, as against readings.
+fn is_recorded(path: &Path) -> Result<bool, TraceProblem> {
+    let mut beginning = Vec::new();
+    open(path)?.take(64).read_to_end(&mut beginning)?;
+    Ok(is_recording(&beginning))
+}
+
+fn recording(path: &Path) -> Result<Trace<BufReader<File>>, TraceProblem> {
+    Trace::open(BufReader::new(open(path)?)).map_err(|error| TraceProblem::Content(error.into()))
+}
+
 fn heading(
     persona: &Persona,
     trace: &Played,
     sizes: &Sizes,
+    recorded: Option<&(Recorded, Follows)>,
     screen: &mut Screen,
 ) -> io::Result<()> {
     screen.heading(&clean(&format!(
@@ -230,9 +296,21 @@ fn heading(
         sizes.host.memory,
         match sizes.load {
             Load::Open => "readings are played as they are",
-            Load::Closed => "the load is that of the start size",
+            Load::Closed => "the load is that of the recorded size",
         }
     ))?;
+    if let Some((about, follows)) = recorded {
+        let text = match (follows, about.has(persona)) {
+            (Follows::Itself, _) => {
+                "sizes are those that were asked for, and not those that were recorded"
+            }
+            (Follows::Recording, true) => {
+                "this persona was in force then; what was decided is decided again"
+            }
+            (Follows::Recording, false) => "this persona was not in force then",
+        };
+        screen.line(&clean(&format!("{}: {text}", about.domain)))?;
+    }
     screen.line("")
 }
 
@@ -246,7 +324,22 @@ fn line(happening: &Happening, screen: &mut Screen) -> io::Result<()> {
     screen.line(&format!("{at}  {}", clean(&happening.text)))
 }
 
-fn summary(outcome: &Outcome, screen: &mut Screen) -> io::Result<()> {
+fn summary(outcome: &Outcome, recording: Option<&Faithful>, screen: &mut Screen) -> io::Result<()> {
+    if let Some(recording) = recording {
+        screen.line("")?;
+        screen.line(&match &recording.left {
+            None => "all was decided as it was then".to_owned(),
+            Some(at) => format!(
+                "decided otherwise than then from {at} on; from there sizes are the replay's own"
+            ),
+        })?;
+        if recording.lost > 0 {
+            screen.line(&format!(
+                "{} ticks are not in the recording",
+                recording.lost
+            ))?;
+        }
+    }
     let silent = outcome
         .rules
         .iter()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::civil::DateTime;
+use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use persona::units::Moment;
@@ -17,7 +17,7 @@ const LONGEST_HOLD: Duration = Duration::from_secs(30 * 86_400);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since(pub Moment);
 
-/// Reads a date and time (in the host's time zone unless it says one), a date, or how long ago.
+/// Reads a date and time (in the host's time zone unless it says one), a date, a time of today, or how long ago.
 pub fn parse_since(text: &str) -> Result<Since, String> {
     parse_since_at(text, Timestamp::now(), &TimeZone::system())
 }
@@ -25,6 +25,13 @@ pub fn parse_since(text: &str) -> Result<Since, String> {
 fn parse_since_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Since, String> {
     let timestamp = if let Ok(timestamp) = text.parse::<Timestamp>() {
         timestamp
+    } else if let Some(time) = time_of_day(text) {
+        now.to_zoned(zone.clone())
+            .date()
+            .to_datetime(time)
+            .to_zoned(zone.clone())
+            .map_err(|error| error.to_string())?
+            .timestamp()
     } else if let Ok(ago) = text
         .trim_end_matches("ago")
         .trim()
@@ -34,7 +41,7 @@ fn parse_since_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Since, 
             .map_err(|error| error.to_string())?
     } else {
         let civil = text.parse::<DateTime>().map_err(|_| {
-            "write a date and time (2026-01-31T12:00), a date, or how long ago (2h, 30 min)"
+            "write a date and time (2026-01-31T12:00), a date, a time of today (14:05), or how long ago (2h, 30 min)"
                 .to_owned()
         })?;
         zone.to_timestamp(civil)
@@ -60,6 +67,12 @@ pub fn parse_length(text: &str) -> Result<Duration, String> {
             "`{text}` is out of range; a hold lasts 1 s to 30 d"
         ))
     }
+}
+
+/// `14:05` or `14:05:09`, which is no length of time here.
+fn time_of_day(text: &str) -> Option<Time> {
+    let short = text.len() <= "14:05:09".len() && text.contains(':');
+    short.then(|| text.parse().ok()).flatten()
 }
 
 /// A moment in the host's time zone.
@@ -129,7 +142,11 @@ mod tests {
         };
         assert_eq!(read("2h"), Some(1_000_000 - 7200));
         assert_eq!(read("30 min ago"), Some(1_000_000 - 1800));
+        assert_eq!(read("-5m"), Some(1_000_000 - 300));
         assert_eq!(read("1970-01-02"), Some(86_400));
+        // The day of 1,000,000 s begins at 950,400 s.
+        assert_eq!(read("14:05"), Some(950_400 + 14 * 3600 + 300));
+        assert_eq!(read("14:05:09"), Some(950_400 + 14 * 3600 + 309));
         assert_eq!(read("1970-01-02T00:00:10"), Some(86_410));
         assert_eq!(read("1970-01-02T01:00:00+01:00"), Some(86_400));
         assert_eq!(read("yesterday"), None);

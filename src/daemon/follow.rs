@@ -247,6 +247,7 @@ impl Daemon {
         {
             // The number of the instance is the same by chance.
             self.state.rest(id, now);
+            self.recording.touched(id);
         }
         let tracked = self
             .domains
@@ -348,6 +349,7 @@ impl Daemon {
             self.state
                 .proposals
                 .leave(id, planner::propose::Turn::NotRunning);
+            self.recording.forget(id);
             self.forget_persona(id, &name);
         }
     }
@@ -409,7 +411,8 @@ impl Daemon {
                 let restart = config.hypervisor != self.config.hypervisor
                     || config.paths != self.config.paths
                     || config.tick.telemetry_ms != self.config.tick.telemetry_ms
-                    || config.audit != self.config.audit;
+                    || config.audit != self.config.audit
+                    || config.recording != self.config.recording;
                 // The agents go on at the interval that they were told, so their reports age by that one.
                 config.tick.telemetry_ms = self.config.tick.telemetry_ms;
                 // Readings are too old after some of these periods, and windows start anew after a gap of them.
@@ -420,7 +423,7 @@ impl Daemon {
                 self.config = config;
                 self.problems.remove("configuration");
                 let note = if restart {
-                    "; the hypervisor, the paths, the agents' interval and the audit's length are taken over at the next start"
+                    "; the hypervisor, the paths, the agents' interval, the audit's length and the recording are taken over at the next start"
                 } else {
                     ""
                 };

@@ -40,6 +40,7 @@ impl Daemon {
         let until = now.after(length);
         for resource in &resources {
             self.state.hold(id, *resource, until, &caller.name);
+            self.recording.touched(id);
         }
         let names: Vec<&str> = resources
             .iter()
@@ -67,6 +68,7 @@ impl Daemon {
         if !self.state.release(id) {
             return Ok(Reply::Done(Change::Unchanged));
         }
+        self.recording.touched(id);
         let text = format!(
             "{} ended every hold, quarantine and wait after a failure",
             caller.name

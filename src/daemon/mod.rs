@@ -5,6 +5,7 @@
 //! hypervisor events, agents, bus requests, timers, signals -> Event -> this task -> view, audit, plans, requests
 //! follow     what the hypervisor tells, agents what agents tell -> what is known of each domain, and what happened to it
 //! tick       sample -> snapshot -> plan -> steps begun                         (control path)
+//! recording  what was seen, planned and done -> the recorder; what is asked of it
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
@@ -31,6 +32,7 @@ mod impacts;
 mod message;
 mod need;
 mod personas;
+mod recording;
 mod requests;
 mod rollout;
 mod shift;
@@ -132,6 +134,7 @@ pub struct Daemon {
     audit: AuditTrail,
     catalog: Catalogue,
     hands: Hands,
+    recording: recording::Recording,
     host: Option<HostFacts>,
     host_readings: Option<HostReadings>,
     domains: BTreeMap<DomainId, Tracked>,
@@ -226,6 +229,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         audit,
         catalog,
         hands,
+        recording: recording::Recording::start(&parts.config),
         host: None,
         host_readings: None,
         domains: BTreeMap::new(),

@@ -42,6 +42,7 @@ impl Daemon {
             return;
         }
         let heard = self.state.need(id, more, &self.policy, now);
+        self.recording.needed(id, more, now);
         tracing::info!(domain = %id, %more, %reason, ?heard, "the guest needs memory");
         if heard != Heard::Taken || self.needed.due {
             return;

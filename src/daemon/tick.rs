@@ -200,16 +200,16 @@ impl Daemon {
                 seen
             })
             .collect();
-        planner::plan(
-            &Snapshot {
-                host: budget,
-                strain: self.strain(now),
-                domains,
-            },
-            &mut self.state,
-            &self.policy,
-            now,
-        )
+        let snapshot = Snapshot {
+            host: budget,
+            strain: self.strain(now),
+            domains,
+        };
+        let before = self.recording.before(&snapshot, &self.state, now);
+        let plan = planner::plan(&snapshot, &mut self.state, &self.policy, now);
+        self.recording
+            .planned(&snapshot, before, &plan, &self.policy);
+        plan
     }
 
     /// What the host shows of its own need.
@@ -290,6 +290,7 @@ impl Daemon {
                 domain.report = Some(report);
             }
         }
+        self.record_plan();
         for step in plan.steps {
             self.begin_step(step, now);
         }
@@ -335,14 +336,18 @@ impl Daemon {
             .get(&id)
             .map(|domain| domain.snapshot(now, 1).asked(resource));
         match &outcome.veto {
-            Some(veto) => self
-                .state
-                .veto(&outcome.step, veto, asked, &self.policy, now),
+            Some(veto) => {
+                self.state
+                    .veto(&outcome.step, veto, asked, &self.policy, now);
+                self.recording.touched(id);
+            }
             None => self
                 .state
                 .finish(&outcome.step, outcome.ending, asked, &self.policy, now),
         }
         self.impacts.open.end(&outcome.step, outcome.ending, now);
+        self.recording
+            .step_ended(now, &outcome.step, outcome.ending, asked);
         let text = outcome.sentence();
         let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
         self.keep_states(&[id], vec![entry]);

@@ -21,6 +21,11 @@ pub enum LineError {
     /// Longer than any trace has.
     #[error("line {0} is longer than {LONGEST} bytes; a trace has one line for each moment")]
     TooLong(u64),
+    /// A quotation mark without its other half.
+    #[error(
+        "line {0} has a quotation mark that is not closed in the line; write the cell without, or close it"
+    )]
+    Quote(u64),
 }
 
 /// Reads lines one after another into the same memory.
@@ -83,8 +88,26 @@ impl<R: Read> Lines<R> {
         if std::str::from_utf8(&self.line).is_err() {
             return Err(LineError::NotText(self.number));
         }
+        if !self.is_closed() {
+            return Err(LineError::Quote(self.number));
+        }
         self.split();
         Ok(true)
+    }
+
+    /// Whether each quotation mark at the head of a cell has its other half: the parser takes the end of the line for it.
+    fn is_closed(&self) -> bool {
+        let (mut quoted, mut head) = (false, true);
+        for byte in &self.line {
+            // Two within a quoted cell stand for one, and leave it quoted.
+            match byte {
+                b'"' if quoted => quoted = false,
+                b'"' if head => quoted = true,
+                _ => {}
+            }
+            head = !quoted && matches!(byte, b',' | b'"');
+        }
+        !quoted
     }
 
     fn split(&mut self) {
@@ -163,6 +186,9 @@ mod tests {
     #[test]
     fn what_is_no_text_or_has_no_end_is_refused() {
         assert!(matches!(all(b"a,b\n1,\xff\n"), Err(LineError::NotText(2))));
+        assert!(matches!(all(b"a,b\n1,\"2\n"), Err(LineError::Quote(2))));
+        assert!(matches!(all(b"a,b\n\"1\"\",2\n"), Err(LineError::Quote(2))));
+        assert!(all(b"a,b\n\"1\"\"\",2\n1,5\"\n").is_ok());
         let endless = vec![b'1'; LONGEST + 10];
         assert!(matches!(all(&endless), Err(LineError::TooLong(1))));
     }

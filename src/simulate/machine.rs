@@ -9,8 +9,9 @@ use persona::{Bytes, DomainId, Moment, Persona};
 use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
 use serde::Serialize;
 
-use super::survey::{Survey, TICK};
+use super::survey::Survey;
 use super::trace::Row;
+use crate::record::DomainFrame;
 
 /// How the load of the trace goes with the size of the domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,6 +29,8 @@ pub enum Load {
 pub struct Setting {
     /// vCPUs at the start.
     pub vcpus: Option<u32>,
+    /// vCPUs that the trace was recorded at, where they are not those of the start.
+    pub vcpus_recorded: Option<u32>,
     /// The definition's limit of vCPUs.
     pub vcpus_most: Option<u32>,
     /// Memory at the start.
@@ -47,6 +50,8 @@ pub struct Setting {
 pub struct Sizes {
     /// vCPUs at the start.
     pub vcpus: u32,
+    /// vCPUs that the trace was recorded at, which a closed load goes by.
+    pub vcpus_recorded: u32,
     /// The definition's limit of vCPUs.
     pub vcpus_most: u32,
     /// Memory at the start, in bytes.
@@ -116,20 +121,10 @@ impl Sizes {
                 let room = start.0.saturating_mul(ROOM.into());
                 Bytes(room.max(largest(persona, Resource::Memory)))
             });
-        if vcpus > vcpus_most {
-            return Err(SettingError::StartAboveMost {
-                start: format!("{vcpus} vCPUs"),
-                most: vcpus_most.to_string(),
-            });
-        }
-        if start > memory_most {
-            return Err(SettingError::StartAboveMost {
-                start: start.to_string(),
-                most: memory_most.to_string(),
-            });
-        }
+        within(vcpus, vcpus_most, start, memory_most)?;
         Ok(Self {
             vcpus,
+            vcpus_recorded: setting.vcpus_recorded.unwrap_or(vcpus),
             vcpus_most,
             memory: start,
             memory_least: memory.map_or(start, |memory| memory.min.min(start)),
@@ -141,6 +136,87 @@ impl Sizes {
             load: setting.load,
         })
     }
+}
+
+impl Setting {
+    /// Whether the domain or its host are to be others than what a recording has.
+    fn asks_for_sizes(&self) -> bool {
+        self.vcpus.is_some()
+            || self.vcpus_most.is_some()
+            || self.memory.is_some()
+            || self.memory_most.is_some()
+            || self.host_vcpus.is_some()
+            || self.host_memory.is_some()
+    }
+}
+
+impl Sizes {
+    /// The sizes of a recording, and whether they are those that were recorded.
+    ///
+    /// # Errors
+    /// Where a start is above its limit.
+    pub fn recorded(
+        frame: &DomainFrame,
+        budget: Host,
+        setting: &Setting,
+    ) -> Result<(Self, Follows), SettingError> {
+        let present = frame.vcpus.online.unwrap_or(frame.vcpus.plugged);
+        let vcpus = setting.vcpus.unwrap_or(present);
+        let vcpus_most = setting.vcpus_most.unwrap_or(frame.vcpus.maximum);
+        let memory = setting.memory.unwrap_or(frame.memory.requested);
+        let memory_most = setting.memory_most.unwrap_or(frame.memory.maximum);
+        within(vcpus, vcpus_most, memory, memory_most)?;
+        let sizes = Self {
+            vcpus,
+            vcpus_recorded: present,
+            vcpus_most,
+            memory,
+            memory_least: frame.memory.minimum.min(memory),
+            memory_most,
+            host: Host {
+                vcpus: setting.host_vcpus.unwrap_or(budget.vcpus),
+                memory: setting.host_memory.unwrap_or(budget.memory),
+            },
+            load: setting.load,
+        };
+        let follows = if setting.asks_for_sizes() {
+            Follows::Itself
+        } else {
+            Follows::Recording
+        };
+        Ok((sizes, follows))
+    }
+}
+
+/// What the size of the simulated domain goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// The recording, as long as it is decided as it was.
+    Recording,
+    /// The steps of the replay, which take effect at once.
+    Itself,
+}
+
+/// Whether a start is within its limit.
+fn within(
+    vcpus: u32,
+    vcpus_most: u32,
+    memory: Bytes,
+    memory_most: Bytes,
+) -> Result<(), SettingError> {
+    if vcpus > vcpus_most {
+        return Err(SettingError::StartAboveMost {
+            start: format!("{vcpus} vCPUs"),
+            most: vcpus_most.to_string(),
+        });
+    }
+    if memory > memory_most {
+        return Err(SettingError::StartAboveMost {
+            start: memory.to_string(),
+            most: memory_most.to_string(),
+        });
+    }
+    Ok(())
 }
 
 /// The largest amount that a rule brings a resource to.
@@ -163,11 +239,16 @@ pub(super) struct Machine {
     pub(super) vcpus: u32,
     pub(super) memory: Bytes,
     pub(super) now: Moment,
+    /// Time between two plans.
+    tick: Duration,
     columns: Vec<Track>,
     /// Where the column of each metric is.
     metrics: [Option<usize>; Metric::ALL.len()],
     /// When each event that a rule waits for last happened.
     events: Vec<(Event, Option<Moment>)>,
+    /// The domain as it was recorded, where a recording is played.
+    pub(super) recorded: Option<DomainFrame>,
+    pub(super) follows: Follows,
 }
 
 /// The latest reading of a column.
@@ -203,6 +284,7 @@ impl Machine {
             vcpus: sizes.vcpus,
             memory: sizes.memory,
             now: survey.first,
+            tick: survey.tick,
             columns: survey
                 .columns
                 .iter()
@@ -215,6 +297,8 @@ impl Machine {
                 .collect(),
             metrics,
             events,
+            recorded: None,
+            follows: Follows::Itself,
         }
     }
 
@@ -234,6 +318,22 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Takes over a tick of a recording.
+    pub(super) fn show(&mut self, frame: &DomainFrame) {
+        if self.follows == Follows::Recording {
+            self.vcpus = frame.vcpus.online.unwrap_or(frame.vcpus.plugged);
+            self.memory = frame.memory.requested;
+        }
+        self.recorded = Some(frame.clone());
+    }
+
+    /// Whether the persona of this digest was in force at the recorded tick.
+    pub(super) fn has(&self, digest: &persona::Digest) -> bool {
+        let frame = self.recorded.as_ref();
+        let mark = frame.and_then(|frame| frame.persona.as_ref());
+        mark.is_some_and(|mark| mark.digest == *digest)
     }
 
     /// A step took effect.
@@ -260,6 +360,9 @@ impl Machine {
 
     /// The domain as the planner sees it.
     pub(super) fn domain<'a>(&'a self, id: DomainId, persona: &'a Persona) -> Domain<'a> {
+        if let Some(frame) = &self.recorded {
+            return self.recorded_domain(frame, id, persona);
+        }
         Domain {
             id,
             name: "simulated",
@@ -286,6 +389,60 @@ impl Machine {
             signals: self,
             shifted_by: None,
         }
+    }
+
+    fn recorded_domain<'a>(
+        &'a self,
+        frame: &'a DomainFrame,
+        id: DomainId,
+        persona: &'a Persona,
+    ) -> Domain<'a> {
+        let (mut vcpus, mut memory) = (frame.vcpus, frame.memory);
+        if self.follows == Follows::Itself {
+            vcpus.plugged = self.vcpus;
+            vcpus.online = Some(self.vcpus);
+            vcpus.maximum = self.sizes.vcpus_most;
+            memory.requested = self.memory;
+            memory.plugged = self.memory;
+            memory.maximum = self.sizes.memory_most;
+        }
+        Domain {
+            id,
+            name: &frame.name,
+            persona: Some(persona),
+            run: frame.run,
+            instance: frame.instance,
+            vcpus,
+            memory,
+            signals: self,
+            // A shift of personas is not played: the persona is the one that is given.
+            shifted_by: None,
+        }
+    }
+
+    /// What the load is a share of: the size at which a reading was recorded.
+    #[allow(clippy::cast_precision_loss)]
+    fn recorded_size(&self) -> (u32, f64) {
+        self.recorded.as_ref().map_or(
+            (self.sizes.vcpus_recorded, self.sizes.memory.0 as f64),
+            |frame| {
+                let vcpus = frame.vcpus.online.unwrap_or(frame.vcpus.plugged);
+                (vcpus, frame.memory.plugged.0 as f64)
+            },
+        )
+    }
+
+    /// The work of a closed load in vCPUs, whatever the domain has.
+    pub(super) fn work(&self) -> Option<f64> {
+        if self.sizes.load == Load::Open {
+            return None;
+        }
+        let reading = match &self.recorded {
+            Some(frame) => frame.signals.reading(Metric::CpuUtilization),
+            None => self.track(self.metrics[Metric::CpuUtilization as usize]?),
+        };
+        let reading = reading.filter(|reading| reading.is_fresh(self.now))?;
+        Some(reading.value / 100.0 * f64::from(self.recorded_size().0))
     }
 
     fn track(&self, index: usize) -> Option<Reading> {
@@ -315,10 +472,10 @@ impl Machine {
         if self.sizes.load == Load::Open {
             return value;
         }
-        let (start, size) = (self.sizes.memory.0 as f64, self.memory.0 as f64);
+        let ((vcpus, start), size) = (self.recorded_size(), self.memory.0 as f64);
         match metric {
             Metric::CpuUtilization => {
-                (value * f64::from(self.sizes.vcpus) / f64::from(self.vcpus.max(1))).min(100.0)
+                (value * f64::from(vcpus) / f64::from(self.vcpus.max(1))).min(100.0)
             }
             Metric::MemoryUtilization => (value * start / size.max(1.0)).min(100.0),
             Metric::MemoryAvailable => (size - (start - value)).max(0.0),
@@ -339,13 +496,23 @@ fn derived_from(metric: Metric) -> Option<Metric> {
 impl Signals for Machine {
     #[allow(clippy::cast_precision_loss)]
     fn reading(&self, metric: Metric) -> Option<Reading> {
+        if let Some(frame) = &self.recorded
+            && self.follows == Follows::Recording
+        {
+            return frame.signals.reading(metric);
+        }
         if let Some(value) = self.own(metric) {
             return Some(Reading {
                 value,
                 source: Source::Host,
                 at: self.now,
-                period: TICK,
+                period: self.tick,
             });
+        }
+        if let Some(frame) = &self.recorded {
+            let mut reading = frame.signals.reading(metric)?;
+            reading.value = self.scaled(metric, reading.value);
+            return Some(reading);
         }
         if let Some(index) = self.metrics[metric as usize] {
             let mut reading = self.track(index)?;
@@ -365,11 +532,17 @@ impl Signals for Machine {
     }
 
     fn named(&self, named: &Named) -> Option<Reading> {
+        if let Some(frame) = &self.recorded {
+            return frame.signals.named(named);
+        }
         let of = |track: &Track| matches!(&track.signal, Signal::Named(own) if own == named);
         self.track(self.columns.iter().position(of)?)
     }
 
     fn happened(&self, event: &Event) -> Option<Moment> {
+        if let Some(frame) = &self.recorded {
+            return frame.signals.happened(event);
+        }
         let (_, at) = self.events.iter().find(|(waited, _)| waited == event)?;
         *at
     }

@@ -9,12 +9,14 @@
 //! trace      its lines as readings and events
 //! survey     a first pass: from when to when, and how often each column has a reading
 //! machine    the simulated domain, and what the rules read of it
-//! replay     the second pass: a tick a second
+//! replay     the second pass: a tick a second, or those that were recorded
 //! happening  what is told while it goes
 //! tally      what it comes to
+//! evaluate   whole days of recorded machines, all at once
 //! ```
 
 mod column;
+pub mod evaluate;
 mod happening;
 mod line;
 mod machine;
@@ -28,9 +30,9 @@ mod words;
 pub use column::{CellError, ColumnError};
 pub use happening::{Bound, Happening, Sample, What};
 pub use line::LineError;
-pub use machine::{Load, Setting, SettingError, Sizes};
-pub use replay::{Outcome, ReplayError, replay};
-pub use survey::{Survey, Surveyed, TICK};
-pub use tally::{RuleOutcome, Silence, Totals, Why};
+pub use machine::{Follows, Load, Setting, SettingError, Sizes};
+pub use replay::{Outcome, ReplayError, replay, replay_recording};
+pub use survey::{Recorded, Survey, Surveyed, TICK};
+pub use tally::{RuleOutcome, Silence, Totals, Why, Work};
 pub use trace::TraceError;
 pub use when::TimeForm;

@@ -1,24 +1,27 @@
 //! The replay: a tick a second from the trace's first line to its end, each through the same planner as the daemon's,
-//! on one simulated domain. Steps take effect at once.
+//! on one simulated domain. Steps take effect at once. A recording is played at the ticks that were recorded, and follows
+//! what was done then as long as the same is decided.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 
-use persona::rule::{Condition, Truth};
+use persona::rule::{Condition, Resource, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
+use planner::consent::Consent;
 use planner::propose::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
-use planner::snapshot::Strain;
-use planner::{Ending, Plan, Policy, Snapshot, State};
+use planner::snapshot::{Domain, Host, Strain};
+use planner::{Ending, Other, Plan, Policy, Snapshot, State, Step};
 use serde::Serialize;
 
 use super::happening::{Bound, Cause, Happening, Sample, What};
-use super::machine::{Machine, Sizes};
-use super::survey::{Survey, TICK};
+use super::machine::{Follows, Machine, Sizes};
+use super::survey::{Recorded, Survey};
 use super::tally::{
     Refused, RuleOutcome, SATURATED, Saturated, Tally, Totals, is_limit, kind_of_step,
 };
-use super::trace::{Row, Rows, TraceError};
+use super::trace::{Moments, Row, Rows, TraceError};
+use crate::record::{Tick, Trace, Why};
 
 /// What a replay came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -54,7 +57,7 @@ pub fn replay<E: std::error::Error>(
     trace: impl Read,
     tell: &mut dyn FnMut(Happening) -> Result<(), E>,
 ) -> Result<Outcome, ReplayError<E>> {
-    let mut rows = Rows::open(trace)?;
+    let rows = Rows::open(trace)?;
     if !rows
         .signals()
         .map(|column| &column.signal)
@@ -62,19 +65,18 @@ pub fn replay<E: std::error::Error>(
     {
         return Err(TraceError::Changed.into());
     }
-    let mut replay = Replay {
-        persona,
-        survey,
-        machine: Machine::new(persona, sizes, survey),
-        state: State::default(),
-        policy: Policy {
-            // A trace does not tell what the machine booted with.
-            memory_growth_ratio: u32::MAX,
-            ..Policy::default()
-        },
-        tally: Tally::new(persona.rules.len()),
-        refused: [None, None],
-    };
+    moments(persona, sizes, survey, rows, tell)
+}
+
+/// Plays moments wherever they come from.
+pub(super) fn moments<E: std::error::Error>(
+    persona: &Persona,
+    sizes: Sizes,
+    survey: &Survey,
+    mut rows: impl Moments,
+    tell: &mut dyn FnMut(Happening) -> Result<(), E>,
+) -> Result<Outcome, ReplayError<E>> {
+    let mut replay = Replay::new(persona, sizes, survey);
     let mut row = Row::default();
     let mut more = rows.next(&mut row)?;
     let mut now = survey.first;
@@ -83,17 +85,87 @@ pub fn replay<E: std::error::Error>(
             replay.machine.take(&row);
             more = rows.next(&mut row)?;
         }
-        replay.tick(now, tell).map_err(ReplayError::Told)?;
-        now = now.after(TICK);
+        let scene = Scene {
+            host: sizes.host,
+            strain: replay.strain(now),
+            others: Vec::new(),
+            steps: None,
+        };
+        replay.tick(now, &scene, tell).map_err(ReplayError::Told)?;
+        now = now.after(survey.tick);
     }
     if more && row.at >= survey.end {
         return Err(TraceError::Changed.into());
     }
-    let (rules, totals) = replay.tally.finish(persona, &replay.machine, survey);
-    Ok(Outcome { rules, totals })
+    Ok(replay.finish().0)
+}
+
+/// Plays a recording, which was surveyed before, and tells each thing that happens.
+///
+/// As long as the plans are those that were made then, sizes are those that were recorded and steps end as they did. From
+/// the first other decision on the domain has sizes of its own; the moment of that is the second result. A persona that was
+/// in force at some time of the recording is in force at those times only, any other one throughout.
+///
+/// # Errors
+/// Where the recording is no longer what was surveyed, or `tell` fails.
+pub fn replay_recording<E: std::error::Error>(
+    persona: &Persona,
+    (sizes, follows): (Sizes, Follows),
+    (survey, about): (&Survey, &Recorded),
+    mut trace: Trace<impl BufRead>,
+    tell: &mut dyn FnMut(Happening) -> Result<(), E>,
+) -> Result<(Outcome, Option<Moment>), ReplayError<E>> {
+    let mut replay = Replay::new(persona, sizes, survey);
+    replay.machine.follows = follows;
+    if follows == Follows::Itself {
+        replay.left = Some(survey.first);
+    }
+    replay.id = trace.id;
+    if about.has(persona) {
+        replay.force = Force::AsRecorded;
+    }
+    let wished = (follows == Follows::Itself).then_some(sizes.host);
+    while let Some(tick) = trace.tick().map_err(TraceError::from)? {
+        if tick.at >= survey.end {
+            return Err(TraceError::Changed.into());
+        }
+        replay.carry(&tick);
+        replay.machine.show(tick.domain);
+        let scene = Scene {
+            host: wished.unwrap_or(tick.host.budget),
+            strain: tick.host.strain,
+            others: tick.host.domains.values().cloned().collect(),
+            steps: Some(&tick.steps),
+        };
+        replay
+            .tick(tick.at, &scene, tell)
+            .map_err(ReplayError::Told)?;
+    }
+    Ok(replay.finish())
+}
+
+/// When the persona is in force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Force {
+    Always,
+    /// When it was then.
+    AsRecorded,
+}
+
+/// What a plan is made from besides the domain.
+struct Scene<'a> {
+    host: Host,
+    strain: Strain,
+    others: Vec<Other>,
+    /// The steps that were begun, where that is recorded.
+    steps: Option<&'a [Step]>,
 }
 
 struct Replay<'a> {
+    id: DomainId,
+    force: Force,
+    /// When the replay decided otherwise than it was decided then.
+    left: Option<Moment>,
     persona: &'a Persona,
     survey: &'a Survey,
     machine: Machine,
@@ -105,20 +177,125 @@ struct Replay<'a> {
     refused: [Option<(Wish, std::mem::Discriminant<Reason>)>; 2],
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    fn new(persona: &'a Persona, sizes: Sizes, survey: &'a Survey) -> Self {
+        Self {
+            id: DOMAIN,
+            force: Force::Always,
+            left: None,
+            persona,
+            survey,
+            machine: Machine::new(persona, sizes, survey),
+            state: State::default(),
+            policy: Policy {
+                // A trace of readings does not tell what the machine booted with.
+                memory_growth_ratio: u32::MAX,
+                ..Policy::default()
+            },
+            tally: Tally::new(persona.rules.len(), survey.tick),
+            refused: [None, None],
+        }
+    }
+
+    fn finish(self) -> (Outcome, Option<Moment>) {
+        let (rules, totals) = self.tally.finish(self.persona, &self.machine, self.survey);
+        (Outcome { rules, totals }, self.left)
+    }
+
+    /// What a recorded tick tells of the time before its plan: the host's stage, steps that ended, and carried state.
+    fn carry(&mut self, tick: &Tick<'_>) {
+        self.state.host = tick.host.stages;
+        if self.policy != tick.host.policy {
+            self.policy = tick.host.policy.clone();
+        }
+        if self.machine.follows == Follows::Itself {
+            return;
+        }
+        for ended in &tick.ended {
+            self.state.finish(
+                &ended.step,
+                ended.ending,
+                ended.asked,
+                &self.policy,
+                ended.at,
+            );
+        }
+        for need in &tick.needs {
+            // Whether it was heard shows in the plan.
+            let _ = self.state.need(self.id, need.more, &self.policy, need.at);
+        }
+        let Some(note) = &tick.state else { return };
+        let Some(mut told) = note.state.clone() else {
+            self.state.forget(self.id);
+            return;
+        };
+        let before = self.state.domains.remove(&self.id);
+        if let Some(before) = before.filter(|_| note.why != Why::Start) {
+            if told.persona.as_ref() != Some(&self.persona.digest) {
+                // What the rules of another persona did is not what these do.
+                told.persona = before.persona;
+                told.effects = before.effects;
+                told.started = before.started;
+            }
+            // Windows are not told; they go on.
+            told.rules = before.rules;
+            told.shift = before.shift;
+            told.needs = before.needs;
+            told.vcpus.peak = before.vcpus.peak;
+            told.memory.peak = before.memory.peak;
+            told.vcpus.lag = before.vcpus.lag;
+            told.memory.lag = before.memory.lag;
+        }
+        self.state.domains.insert(self.id, told);
+    }
+
+    /// From here on the domain goes its own way: what is under way takes effect at once.
+    fn leave(&mut self, now: Moment) {
+        self.left = Some(now);
+        self.machine.follows = Follows::Itself;
+        for resource in [Resource::Vcpus, Resource::Memory] {
+            let flight = self
+                .state
+                .domain(self.id)
+                .and_then(|state| state.resource(resource).in_flight.clone());
+            if let Some(flight) = flight {
+                let step = Step {
+                    domain: self.id,
+                    instance: flight.instance,
+                    resource,
+                    from: flight.from,
+                    to: flight.to,
+                    by: Wish::Minimum,
+                    effect: flight.effect,
+                    consent: Consent::default(),
+                };
+                self.machine.change(resource, step.to);
+                let to = Some(step.to);
+                self.state
+                    .finish(&step, Ending::Applied, to, &self.policy, now);
+            }
+        }
+    }
+
     fn tick<E>(
         &mut self,
         now: Moment,
+        scene: &Scene<'_>,
         tell: &mut dyn FnMut(Happening) -> Result<(), E>,
     ) -> Result<(), E> {
         self.machine.now = now;
+        let in_force = self.force == Force::Always || self.machine.has(&self.persona.digest);
         let plan = {
             let snapshot = Snapshot {
-                host: self.machine.sizes.host,
-                strain: self.strain(now),
-                domains: vec![self.machine.domain(DOMAIN, self.persona)],
+                host: scene.host,
+                strain: scene.strain,
+                domains: vec![Domain {
+                    persona: in_force.then_some(self.persona),
+                    ..self.machine.domain(self.id, self.persona)
+                }],
             };
-            planner::plan(&snapshot, &mut self.state, &self.policy, now)
+            let others = &scene.others;
+            planner::plan_among(&snapshot, others, &mut self.state, &self.policy, now)
         };
         for news in &plan.proposals {
             if let (Turn::Made, Subject::Call { .. }) = (news.turn, &news.proposal.what) {
@@ -129,6 +306,15 @@ impl Replay<'_> {
                     .proposals
                     .approve(news.proposal.id, "the replay", now);
             }
+        }
+        let follows = self.machine.follows == Follows::Recording;
+        if follows && !in_force {
+            // Another persona's steps count in the ledger as well.
+            for step in scene.steps.unwrap_or_default() {
+                self.state.begin(step, now);
+            }
+        } else if follows && scene.steps != Some(plan.steps.as_slice()) {
+            self.leave(now);
         }
         let Some(report) = plan.reports.first() else {
             // There is one report for each domain, and one domain.
@@ -199,6 +385,10 @@ impl Replay<'_> {
             let kind = kind_of_step(step.resource, step.from, step.to);
             self.tally.step(index, kind, now);
             self.state.begin(step, now);
+            if self.machine.follows == Follows::Recording {
+                // Its end is recorded too.
+                continue;
+            }
             self.machine.change(step.resource, step.to);
             self.state
                 .finish(step, Ending::Applied, Some(step.to), &self.policy, now);

@@ -2,14 +2,16 @@
 //! reading. The replay needs the last before it begins: a reading is too old after three periods of its column.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::time::Duration;
 
-use persona::Moment;
 use persona::signal::{Signal, Source};
+use persona::{Moment, Persona};
+use planner::snapshot::Host;
 
-use super::trace::{Row, Rows, TraceError};
+use super::trace::{Moments, Row, Rows, TraceError};
 use super::when::TimeForm;
+use crate::record::{DomainFrame, PersonaMark, Trace};
 
 /// Time between two plans, as in the daemon.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -26,6 +28,8 @@ pub struct Survey {
     pub first: Moment,
     /// One step behind its last line's time: what is recorded last lasts as long as the rest.
     pub end: Moment,
+    /// Time between two plans.
+    pub tick: Duration,
     /// Lines.
     pub lines: u64,
     /// Its columns of readings, in their order.
@@ -57,14 +61,10 @@ impl Survey {
         let mut columns: Vec<(Surveyed, Steps)> = rows
             .signals()
             .map(|column| {
-                let surveyed = Surveyed {
-                    signal: column.signal.clone(),
-                    source: column.source(),
-                    period: TICK,
-                    readings: 0,
-                    range: None,
-                };
-                (surveyed, Steps::default())
+                (
+                    Surveyed::new(column.signal.clone(), column.source()),
+                    Steps::default(),
+                )
             })
             .collect();
         let (mut row, mut lines, mut steps) = (Row::default(), 0, Steps::default());
@@ -76,11 +76,7 @@ impl Survey {
             for ((column, steps), value) in columns.iter_mut().zip(&row.values) {
                 if let Some(value) = *value {
                     steps.step(row.at);
-                    column.readings += 1;
-                    column.range = Some(match column.range {
-                        None => (value, value),
-                        Some((least, most)) => (least.min(value), most.max(value)),
-                    });
+                    column.note(value);
                 }
             }
         }
@@ -94,21 +90,118 @@ impl Survey {
         Ok(Self {
             form,
             first,
-            end: row.at.after(steps.median()),
+            end: row.at.after(steps.median(TICK)),
+            tick: TICK,
             lines,
             columns: columns
                 .into_iter()
                 .map(|(column, steps)| Surveyed {
-                    period: steps.median(),
+                    period: steps.median(TICK),
                     ..column
                 })
                 .collect(),
         })
     }
 
+    /// Reads a whole recording.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn of_recording(mut trace: Trace<impl BufRead>) -> Result<(Self, Recorded), TraceError> {
+        let mut columns: BTreeMap<Signal, (Surveyed, Option<Moment>)> = BTreeMap::new();
+        let (mut first, mut last, mut ticks, mut steps) = (None, Moment(0), 0, Steps::default());
+        let mut about = None;
+        while let Some(tick) = trace.tick()? {
+            first.get_or_insert(tick.at);
+            last = tick.at;
+            ticks += 1;
+            steps.step(tick.at);
+            let about = about.get_or_insert_with(|| Recorded {
+                domain: tick.domain.name.clone(),
+                frame: tick.domain.clone(),
+                budget: tick.host.budget,
+                personas: Vec::new(),
+                lost: 0,
+            });
+            about.lost += tick.lost;
+            if let Some(persona) = &tick.domain.persona
+                && about.personas.last() != Some(persona)
+            {
+                about.personas.push(persona.clone());
+            }
+            for (signal, reading) in tick.domain.signals.readings() {
+                let (column, at) = columns.entry(signal.clone()).or_insert_with(|| {
+                    let mut column = Surveyed::new(signal, reading.source);
+                    column.period = reading.period;
+                    (column, None)
+                });
+                if at.replace(reading.at) != Some(reading.at) {
+                    column.note(reading.value);
+                }
+            }
+        }
+        let (Some(first), Some(about)) = (first, about) else {
+            return Err(TraceError::NoTicks);
+        };
+        let tick = steps.median(Duration::from_millis(1));
+        let survey = Self {
+            form: TimeForm::Date,
+            first,
+            end: last.after(tick),
+            tick,
+            lines: ticks,
+            columns: columns.into_values().map(|(column, _)| column).collect(),
+        };
+        Ok((survey, about))
+    }
+
     /// The column of a signal.
     pub fn column(&self, signal: &Signal) -> Option<&Surveyed> {
         self.columns.iter().find(|column| column.signal == *signal)
+    }
+}
+
+impl Surveyed {
+    pub(super) fn new(signal: Signal, source: Source) -> Self {
+        Self {
+            signal,
+            source,
+            period: TICK,
+            readings: 0,
+            range: None,
+        }
+    }
+
+    fn note(&mut self, value: f64) {
+        self.readings += 1;
+        self.range = Some(match self.range {
+            None => (value, value),
+            Some((least, most)) => (least.min(value), most.max(value)),
+        });
+    }
+}
+
+/// What a recording is of.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The domain's name.
+    pub domain: String,
+    /// The domain at the first tick.
+    pub frame: DomainFrame,
+    /// What the host had for all domains then.
+    pub budget: Host,
+    /// The personas that were in force, one after another.
+    pub personas: Vec<PersonaMark>,
+    /// Ticks that could not be recorded.
+    pub lost: u64,
+}
+
+impl Recorded {
+    /// Whether a persona was in force at some time.
+    pub fn has(&self, persona: &Persona) -> bool {
+        self.personas
+            .iter()
+            .any(|mark| mark.digest == persona.digest)
     }
 }
 
@@ -149,8 +242,8 @@ impl Steps {
         }
     }
 
-    /// The median, a tick at least.
-    fn median(&self) -> Duration {
+    /// The median, and no less than `least`.
+    fn median(&self, least: Duration) -> Duration {
         let steps: u64 = self.lengths.values().sum();
         let mut passed = 0;
         let median = self.lengths.iter().find(|(_, times)| {
@@ -158,7 +251,7 @@ impl Steps {
             passed * 2 >= steps
         });
         let median = median.map_or(0, |(length, _)| length * self.grain);
-        Duration::from_millis(median).max(TICK)
+        Duration::from_millis(median).max(least)
     }
 }
 
@@ -190,7 +283,7 @@ mod tests {
             steps.step(Moment(at));
         }
         assert!(steps.lengths.len() <= MOST_LENGTHS);
-        let median = steps.median().as_secs_f64();
+        let median = steps.median(TICK).as_secs_f64();
         assert!((29.0..32.0).contains(&median), "{median}");
     }
 

@@ -11,7 +11,7 @@ use planner::report::{DomainReport, Reason, RuleReport, Verdict, Wish};
 use serde::Serialize;
 
 use super::machine::Machine;
-use super::survey::{Survey, TICK};
+use super::survey::Survey;
 use super::when::TimeForm;
 use super::words;
 
@@ -86,6 +86,19 @@ pub struct Totals {
     pub saturated_seconds: f64,
     /// Seconds for which a limit refused to let it grow.
     pub refused_seconds: f64,
+    /// The work of a closed load; nothing where the load is open.
+    pub work: Option<Work>,
+}
+
+/// What the work of a closed load came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Work {
+    /// All of it, as vCPUs times hours.
+    pub vcpu_hours: f64,
+    /// What of it was beyond what the vCPUs of the moment could do.
+    pub waiting_vcpu_hours: f64,
+    /// Seconds for which there was more of it than vCPUs.
+    pub waiting_seconds: f64,
 }
 
 /// From this utilisation on the domain has too few vCPUs, in percent: nobody sees the last few.
@@ -109,14 +122,17 @@ struct Count {
 pub(super) struct Tally {
     rules: Vec<Count>,
     totals: Totals,
+    /// Time between two plans.
+    tick: Duration,
     ticks: u64,
     vcpu_ticks: u64,
     mib_ticks: u64,
 }
 
 impl Tally {
-    pub(super) fn new(rules: usize) -> Self {
+    pub(super) fn new(rules: usize, tick: Duration) -> Self {
         Self {
+            tick,
             rules: vec![Count::default(); rules],
             ..Self::default()
         }
@@ -127,6 +143,16 @@ impl Tally {
         self.ticks += 1;
         self.vcpu_ticks += u64::from(machine.vcpus);
         self.mib_ticks += machine.memory.as_mib();
+        if let Some(work) = machine.work() {
+            let hours = self.tick.as_secs_f64() / 3600.0;
+            let waiting = (work - f64::from(machine.vcpus)).max(0.0);
+            let total = self.totals.work.get_or_insert_default();
+            total.vcpu_hours += work * hours;
+            total.waiting_vcpu_hours += waiting * hours;
+            if waiting > 0.0 {
+                total.waiting_seconds += self.tick.as_secs_f64();
+            }
+        }
         for ((count, seen), rule) in self.rules.iter_mut().zip(&report.rules).zip(&persona.rules) {
             count.see(seen, rule);
             if seen.truth != Truth::True {
@@ -152,7 +178,7 @@ impl Tally {
 
     /// Whether the domain had too little in a tick.
     pub(super) fn shortage(&mut self, saturated: Saturated, refused: Refused) {
-        let tick = TICK.as_secs_f64();
+        let tick = self.tick.as_secs_f64();
         if saturated == Saturated::Yes {
             self.totals.saturated_seconds += tick;
         }
@@ -193,7 +219,7 @@ impl Tally {
         machine: &Machine,
         survey: &Survey,
     ) -> (Vec<RuleOutcome>, Totals) {
-        let tick = TICK.as_secs_f64();
+        let tick = self.tick.as_secs_f64();
         let hours = |ticks: u64| ticks as f64 * tick / 3600.0;
         self.totals.seconds = self.ticks as f64 * tick;
         self.totals.vcpu_hours = hours(self.vcpu_ticks);
@@ -283,7 +309,7 @@ impl Count {
 
     #[allow(clippy::cast_precision_loss)]
     fn outcome(self, rule: &Rule, machine: &Machine, survey: &Survey) -> RuleOutcome {
-        let seconds = |ticks: u64| ticks as f64 * TICK.as_secs_f64();
+        let seconds = |ticks: u64| ticks as f64 * survey.tick.as_secs_f64();
         let [held, not, unknown] = self.of_truth.map(seconds);
         let form: TimeForm = survey.form;
         RuleOutcome {

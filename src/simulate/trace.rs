@@ -105,6 +105,12 @@ pub enum TraceError {
         /// Days that can be played.
         most: u64,
     },
+    /// A recording that ends before its first tick.
+    #[error("the recording holds no tick; record the domain while it is there and the daemon runs")]
+    NoTicks,
+    /// A recording that cannot be read.
+    #[error(transparent)]
+    Recording(#[from] crate::record::TraceError),
     /// The file was written to meanwhile.
     #[error("the trace was changed while it was being played; wait until it is complete")]
     Changed,
@@ -119,6 +125,18 @@ pub(super) struct Row {
     pub(super) values: Vec<Option<f64>>,
     /// What happened.
     pub(super) events: Vec<Event>,
+}
+
+/// Where the moments of a replay come from, one after another.
+pub(super) trait Moments {
+    /// Reads the next moment into `row`; false at the end.
+    fn next(&mut self, row: &mut Row) -> Result<bool, TraceError>;
+}
+
+impl<R: Read> Moments for Rows<R> {
+    fn next(&mut self, row: &mut Row) -> Result<bool, TraceError> {
+        self.read(row)
+    }
 }
 
 /// The lines of a trace behind the first.
@@ -181,7 +199,7 @@ impl<R: Read> Rows<R> {
     }
 
     /// Reads the next line into `row`; false at the end.
-    pub(super) fn next(&mut self, row: &mut Row) -> Result<bool, TraceError> {
+    fn read(&mut self, row: &mut Row) -> Result<bool, TraceError> {
         if !self.lines.next()? {
             return Ok(false);
         }

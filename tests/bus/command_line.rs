@@ -146,6 +146,8 @@ async fn what_people_see() {
             &["hold", "web", "2h", "--resource", "memory"],
             &["release", "web"],
             &["release", "db"],
+            &["explain", "web", "--at", "2026-01-31T08:00:00Z"],
+            &["record", "web", "--output", "-"],
             &["audit", "--domain", "web"],
             &["doctor"],
             &["doctor", "web"],
@@ -197,6 +199,41 @@ async fn what_programs_see() {
     )
     .await;
     golden("tests/bus/golden/programs.txt", &shown);
+    fake.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_written_whole_or_not_at_all() {
+    let bus = PrivateBus::start();
+    let fake = Fake::start(&bus).await;
+    let file = bus.folder().join("web.trace");
+    let path = file.to_str().expect("a name");
+    let arguments = [
+        "record", "web", "-o", path, "--since", "-5m", "--until", "23:59",
+    ];
+    let ran = run_as(&bus, None, &arguments).await;
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
+    let written = std::fs::read_to_string(&file).expect("the recording");
+    assert_eq!(written, "{\"virt_persona_recording\":1}\n");
+    let folder = bus.folder().join("no-folder/web.trace");
+    let ran = run_as(
+        &bus,
+        None,
+        &["record", "web", "-o", folder.to_str().expect("a name")],
+    )
+    .await;
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("cannot write"), "{}", ran.stderr);
+    let ran = run_as(&bus, None, &["record", "wbe", "-o", path]).await;
+    assert_eq!(ran.status, 1);
+    assert_eq!(std::fs::read_to_string(&file).expect("it stays"), written);
+    let ran = run_as(
+        &bus,
+        None,
+        &["record", "web", "-o", path, "--since", "soon"],
+    )
+    .await;
+    assert_eq!(ran.status, 2);
     fake.stop().await.expect("an orderly end");
 }
 

@@ -9,7 +9,7 @@ use persona::units::{Bytes, Moment};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use virt_persona::bus::{self, BusError};
-use virt_persona::command::{Caller, Command, Mode, Noun, Refusal, Reply, Request};
+use virt_persona::command::{Caller, Command, Handed, Mode, Noun, Refusal, Reply, Request};
 use virt_persona::hypervisor::RunState;
 use virt_persona::view::{
     ActivationState, ActivationView, AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen,
@@ -394,7 +394,18 @@ fn carry_out(
             publish(views, |view| view.mappings.retain(|m| m.tag != tag));
             Ok(Reply::Done(Change::Changed))
         }
-        Command::Explain { domain } => {
+        Command::Recording { domain, .. } => {
+            now.domain_named(&domain)?;
+            let folder = std::env::temp_dir();
+            let (mut file, read) = Handed::file(&folder).expect("a file");
+            std::io::Write::write_all(&mut file, b"{\"virt_persona_recording\":1}\n")
+                .expect("room");
+            Ok(Reply::Recording(read))
+        }
+        Command::Explain { at: Some(_), .. } => Err(Refusal::Refused {
+            reason: "nothing is recorded of that time".to_owned(),
+        }),
+        Command::Explain { domain, .. } => {
             let domain = now.domain_named(&domain)?;
             Ok(Reply::Explain(Box::new(explain(domain))))
         }

@@ -51,6 +51,7 @@ fn proposal(daemon: &Running, web: DomainId, id: u64) -> ProposalView {
 fn explain(daemon: &Running) -> ExplainView {
     let explained = daemon.ask(Command::Explain {
         domain: DomainName("web".into()),
+        at: None,
     });
     match explained {
         Ok(Reply::Explain(explained)) => *explained,

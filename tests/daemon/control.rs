@@ -73,6 +73,7 @@ fn memory_grows_under_use_until_the_rule_no_longer_holds_and_shrinks_back_to_the
     let explained = loop {
         let explained = daemon.ask(Command::Explain {
             domain: DomainName("web".into()),
+            at: None,
         });
         let Ok(Reply::Explain(explained)) = explained else {
             panic!("{explained:?}")

@@ -63,6 +63,7 @@ fn hook(stage: &Stage, path: &str, text: &str) -> PathBuf {
 fn summary(daemon: &Running) -> String {
     let explained = daemon.ask(Command::Explain {
         domain: DomainName("web".into()),
+        at: None,
     });
     match explained {
         Ok(Reply::Explain(explained)) => explained.summary,

@@ -45,7 +45,10 @@ fn effective(daemon: &Running) -> EffectiveView {
 }
 
 fn explain(daemon: &Running) -> ExplainView {
-    match daemon.ask(Command::Explain { domain: web() }) {
+    match daemon.ask(Command::Explain {
+        domain: web(),
+        at: None,
+    }) {
         Ok(Reply::Explain(explain)) => *explain,
         other => panic!("{other:?}"),
     }

@@ -8,6 +8,7 @@
 mod agent;
 mod paused;
 mod program;
+mod recording;
 mod stage;
 
 mod adopt;
@@ -23,5 +24,6 @@ mod life;
 mod matrix;
 mod personas;
 mod refusals;
+mod replay;
 mod rollout;
 mod shift;

@@ -84,6 +84,7 @@ fn a_rule_gives_another_persona_and_its_until_gives_back_the_one_before() {
     );
     let explained = daemon.ask(Command::Explain {
         domain: DomainName("web".into()),
+        at: None,
     });
     assert!(
         matches!(&explained, Ok(Reply::Explain(view)) if view.persona.as_ref().is_some_and(|of| of.rule.is_some())),

@@ -3,6 +3,7 @@
 mod watch;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::time::Duration;
 
 use persona::units::{Bytes, Moment};
@@ -394,14 +395,36 @@ impl Client {
         self.manager_call("UnmapTag", &(tag, Given::new())).await
     }
 
-    /// Why a domain did or did not change.
+    /// Why a domain did or did not change, in the latest tick or at a time.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn explain(&self, domain: &str) -> Answer<ExplainView> {
+    pub async fn explain(&self, domain: &str, at: Option<Moment>) -> Answer<ExplainView> {
         let path = self.domain_path(domain).await?;
-        self.view(&path, names::DOMAIN, "Explain", &(Given::new(),))
+        let options = options([("at", at.map(|at| Variant::from(at.0)))]);
+        self.view(&path, names::DOMAIN, "Explain", &(options,))
             .await
+    }
+
+    /// The recording of a domain, to be read from its beginning.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn recording(
+        &self,
+        domain: &str,
+        since: Option<Moment>,
+        until: Option<Moment>,
+    ) -> Answer<File> {
+        let path = self.domain_path(domain).await?;
+        let options = options([
+            ("since", since.map(|at| Variant::from(at.0))),
+            ("until", until.map(|at| Variant::from(at.0))),
+        ]);
+        let trace: zbus::OwnedFd = self
+            .call(&path, names::DOMAIN, "Recording", &(options,))
+            .await?;
+        Ok(File::from(std::os::fd::OwnedFd::from(trace)))
     }
 
     /// Audit records, the latest last.

@@ -67,6 +67,15 @@ impl Daemon {
                 self.adopt(&domain, Aim::PutBack, mode, caller, reply);
                 return;
             }
+            Command::Explain {
+                domain,
+                at: Some(at),
+            } => return self.explain_at(&domain, at, reply),
+            Command::Recording {
+                domain,
+                since,
+                until,
+            } => return self.recording_of(&domain, (since, until), reply),
             command => command,
         };
         let answer = self.carry_out(command, &caller);
@@ -158,7 +167,7 @@ impl Daemon {
             Command::Unmap { tag } => self.unmap(&tag, caller),
             Command::ShowOverride { tag } => self.show_override(&tag),
             Command::Effective { domain } => self.effective(&domain),
-            Command::Explain { domain } => {
+            Command::Explain { domain, .. } => {
                 let id = self.domain(&domain)?;
                 let now = self.clock.now();
                 let proposals = self.proposal_views(id, now);
@@ -194,10 +203,11 @@ impl Daemon {
                     reason: format!("the configuration stays as it was: {}", sentence_of(&error)),
                 }),
             },
-            // Answered when the hypervisor has carried them out.
-            Command::Tag { .. } | Command::Adopt { .. } | Command::UndoAdoption { .. } => {
-                Err(Refusal::Stopping)
-            }
+            // Answered when the hypervisor has carried them out, or the recording has been read.
+            Command::Tag { .. }
+            | Command::Adopt { .. }
+            | Command::UndoAdoption { .. }
+            | Command::Recording { .. } => Err(Refusal::Stopping),
         }
     }
 

@@ -1,0 +1,712 @@
+//! The thread that writes recordings, and the bounded way to it. Who gives a batch never waits: what the thread cannot take
+//! is counted, and said in the recording. A disk that is full or gone is a problem that is shown, and the recording goes
+//! on when it is over.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io, mem};
+
+use persona::domain::DomainId;
+use persona::units::Moment;
+use planner::Step;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::FORM;
+use super::frame::{DomainFrame, Ended, HostFrame, Needed, StateNote};
+use super::line::{DomainCodec, HostCodec};
+use super::patch;
+use super::ring::{self, Bound, Ring};
+
+/// Ticks that may wait for the disk.
+const WAITING: usize = 8;
+
+/// Lines are written so often; a kill loses no more.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The ring of the host holds the ticks and the claims of all domains, so it is so many times as large as a domain's.
+const HOST_TIMES: u64 = 4;
+
+/// The recording of a domain that is no longer there is kept so long: it may be defined again, and somebody may want to
+/// know what happened to it.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// How the host's ring is called; no UUID.
+pub(super) const HOST: &str = "host";
+
+/// What was seen and done in one tick.
+#[derive(Debug)]
+pub struct Batch {
+    /// When.
+    pub at: Moment,
+    /// The host.
+    pub host: HostFrame,
+    /// Every domain.
+    pub domains: Vec<Entry>,
+}
+
+/// One domain in one tick.
+#[derive(Debug)]
+pub struct Entry {
+    /// Which.
+    pub id: DomainId,
+    /// What was seen of it.
+    pub frame: DomainFrame,
+    /// The carried state before the plan, where it is told.
+    pub state: Option<StateNote>,
+    /// Steps that ended before the plan.
+    pub ended: Vec<Ended>,
+    /// What the guest said that it needs before the plan.
+    pub needs: Vec<Needed>,
+    /// Steps that the plan begins.
+    pub steps: Vec<Step>,
+    /// The explanation of the decision, where it differs from the one before.
+    pub decision: Option<Value>,
+}
+
+/// How the recording fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Why nothing is written at the moment.
+    pub problem: Option<String>,
+    /// Ticks that could not be taken since the start.
+    pub lost: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Domains whose carried state is to be told, so that another segment can begin.
+    pub wanted: Vec<DomainId>,
+}
+
+enum Message {
+    Tick(Box<Batch>, u64),
+    /// Everything before it is on disk when the sender of this is dropped.
+    Flush(Sender<()>),
+}
+
+/// The way to the thread, which ends with it.
+#[derive(Debug)]
+pub struct Recorder {
+    messages: Option<SyncSender<Message>>,
+    health: Arc<Mutex<Health>>,
+    folder: PathBuf,
+    thread: Option<JoinHandle<()>>,
+    /// Ticks that were lost since the last that was taken.
+    lost: u64,
+}
+
+/// For those who read: sees to it that what was given is on disk.
+#[derive(Clone)]
+pub struct Reader {
+    messages: SyncSender<Message>,
+    folder: PathBuf,
+}
+
+impl Recorder {
+    /// Starts to record in a folder, which is made.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made, or the thread not be started.
+    pub fn start(folder: &Path, bound: Bound) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+        let (messages, receiver) = sync_channel(WAITING);
+        let health = Arc::new(Mutex::new(Health::default()));
+        let writer = Writer {
+            folder: folder.into(),
+            bound,
+            host: Stream::new(HOST),
+            host_codec: HostCodec::default(),
+            domains: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            looked: Looked::NotYet,
+            health: health.clone(),
+            failed: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || writer.run(&receiver))?;
+        Ok(Self {
+            messages: Some(messages),
+            health,
+            folder: folder.into(),
+            thread: Some(thread),
+            lost: 0,
+        })
+    }
+
+    /// Gives a tick to be written. It is lost where the thread is too far behind.
+    pub fn give(&mut self, batch: Batch) {
+        let Some(messages) = &self.messages else {
+            return;
+        };
+        match messages.try_send(Message::Tick(Box::new(batch), self.lost)) {
+            Ok(()) => self.lost = 0,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.lost += 1;
+                self.health
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .lost += 1;
+            }
+        }
+    }
+
+    /// How it fares; the wanted ones are told once.
+    pub fn health(&self) -> Health {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = mem::take(&mut health.wanted);
+        Health {
+            wanted,
+            ..health.clone()
+        }
+    }
+
+    /// Why nothing is written at the moment.
+    pub fn problem(&self) -> Option<String> {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.problem.clone()
+    }
+
+    /// The way for those who read.
+    pub fn reader(&self) -> Option<Reader> {
+        Some(Reader {
+            messages: self.messages.clone()?,
+            folder: self.folder.clone(),
+        })
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // The thread writes what it has and ends when nobody can send any more.
+        self.messages = None;
+        if let Some(thread) = self.thread.take() {
+            // It may have died; what it had not written is lost then.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Reader {
+    /// The folder, with all that was given before written. Blocks.
+    pub fn flushed(&self) -> &Path {
+        let (done, wait) = std::sync::mpsc::channel();
+        if self.messages.send(Message::Flush(done)).is_ok() {
+            // An error is the thread's word that it is done.
+            let _ = wait.recv();
+        }
+        &self.folder
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// A ring with what is not written yet.
+struct Stream {
+    stem: String,
+    ring: Option<Ring>,
+    lines: Vec<u8>,
+}
+
+impl Stream {
+    fn new(stem: &str) -> Self {
+        Self {
+            stem: stem.to_owned(),
+            ring: None,
+            lines: Vec::new(),
+        }
+    }
+
+    /// The next line has to be whole.
+    fn begins(&self) -> bool {
+        self.lines.is_empty() && self.ring.as_ref().is_none_or(Ring::begins)
+    }
+
+    fn line(&mut self, line: &impl Serialize) {
+        // Frames are plain values, and a buffer in memory takes everything.
+        if serde_json::to_writer(&mut self.lines, line).is_ok() {
+            self.lines.push(b'\n');
+        }
+    }
+
+    fn header(&mut self, at: Moment, name: &str) {
+        let header = json!({
+            "virt_persona_recording": FORM, "of": self.stem, "name": name, "from": at,
+        });
+        self.line(&header);
+    }
+
+    fn flush(&mut self, folder: &Path, bound: &Bound) -> io::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let lines = mem::take(&mut self.lines);
+        let ring = match &mut self.ring {
+            Some(ring) => ring,
+            none => none.insert(Ring::open(folder, &self.stem)?),
+        };
+        ring.append(&lines, bound, SystemTime::now())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.ring.as_ref().map_or(0, Ring::bytes)
+    }
+}
+
+/// One domain that is recorded.
+struct Recorded {
+    stream: Stream,
+    codec: DomainCodec,
+    decision: Option<Value>,
+}
+
+struct Writer {
+    folder: PathBuf,
+    bound: Bound,
+    host: Stream,
+    host_codec: HostCodec,
+    domains: BTreeMap<DomainId, Recorded>,
+    /// Recordings of domains that are not there, each with when that was seen first.
+    missing: BTreeMap<DomainId, Moment>,
+    /// The folder was looked through for recordings of domains that were gone before this process began.
+    looked: Looked,
+    health: Arc<Mutex<Health>>,
+    /// Why the last flush failed.
+    failed: Option<String>,
+}
+
+impl Writer {
+    fn run(mut self, messages: &Receiver<Message>) {
+        let mut flushed = Instant::now();
+        loop {
+            let left = FLUSH.saturating_sub(flushed.elapsed());
+            match messages.recv_timeout(left) {
+                Ok(Message::Tick(batch, lost)) => self.take(*batch, lost),
+                Ok(Message::Flush(done)) => {
+                    self.flush();
+                    drop(done);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if flushed.elapsed() >= FLUSH {
+                self.flush();
+                flushed = Instant::now();
+            }
+        }
+        self.flush();
+    }
+
+    fn host_bound(&self) -> Bound {
+        Bound {
+            bytes: self.bound.bytes.saturating_mul(HOST_TIMES),
+            ..self.bound
+        }
+    }
+
+    fn take(&mut self, batch: Batch, lost: u64) {
+        let Batch { at, host, domains } = batch;
+        let bound = self.host_bound();
+        if self
+            .host
+            .ring
+            .as_ref()
+            .is_some_and(|ring| ring.is_full(&bound))
+        {
+            self.cut_host();
+        }
+        if self.host.begins() {
+            self.host_codec = HostCodec::default();
+            self.host.header(at, HOST);
+        }
+        let line = self.host_codec.write(at, lost, host);
+        self.host.line(&line);
+        let mut wanted = Vec::new();
+        for entry in domains {
+            let id = entry.id;
+            let recorded = self.domains.entry(id).or_insert_with(|| Recorded {
+                stream: Stream::new(&id.to_string()),
+                codec: DomainCodec::default(),
+                decision: None,
+            });
+            if recorded.take(at, entry, &self.folder, &self.bound) == Room::Wanted {
+                wanted.push(id);
+            }
+        }
+        if !wanted.is_empty() {
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            health.wanted.extend(wanted);
+        }
+        self.forget_missing(at);
+    }
+
+    /// Begins another segment of the host.
+    fn cut_host(&mut self) {
+        let bound = self.host_bound();
+        let result = self.host.flush(&self.folder, &bound);
+        self.note(result);
+        if let Some(ring) = &mut self.host.ring {
+            ring.close();
+        }
+    }
+
+    fn flush(&mut self) {
+        let bound = self.host_bound();
+        let mut result = self.host.flush(&self.folder, &bound);
+        let mut bytes = self.host.bytes();
+        for recorded in self.domains.values_mut() {
+            let flushed = recorded.stream.flush(&self.folder, &self.bound);
+            bytes += recorded.stream.bytes();
+            result = result.and(flushed);
+        }
+        self.note(result);
+        self.health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes = bytes;
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        let failed = result.err().map(|error| {
+            format!(
+                "recordings could not be written to {}: {error}; what happens meanwhile is not recorded",
+                self.folder.display()
+            )
+        });
+        if failed != self.failed {
+            if let Some(failed) = &failed {
+                tracing::warn!("{failed}");
+            }
+            self.failed.clone_from(&failed);
+            self.health
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .problem = failed;
+        }
+    }
+
+    /// Recordings of domains that have been gone for long go too.
+    fn forget_missing(&mut self, at: Moment) {
+        let there = &self.host_codec.frame;
+        let there = |id: &DomainId| {
+            there
+                .as_ref()
+                .is_some_and(|host| host.domains.contains_key(id))
+        };
+        let gone: Vec<DomainId> = self
+            .domains
+            .keys()
+            .filter(|id| !there(id))
+            .copied()
+            .collect();
+        for id in gone {
+            if let Some(mut recorded) = self.domains.remove(&id) {
+                // What cannot be written any more is told by the next flush of those that are there.
+                let _ = recorded.stream.flush(&self.folder, &self.bound);
+            }
+            self.missing.insert(id, at);
+        }
+        if self.looked == Looked::NotYet
+            && let Ok(stems) = ring::stems(&self.folder)
+        {
+            self.looked = Looked::Done;
+            let ids = stems.iter().filter_map(|stem| DomainId::parse(stem));
+            self.missing.extend(ids.map(|id| (id, at)));
+        }
+        let folder = &self.folder;
+        self.missing.retain(|id, since| {
+            if there(id) {
+                return false;
+            }
+            let over = at.since(*since) >= GRACE;
+            if over && let Err(error) = ring::remove(folder, &id.to_string()) {
+                tracing::warn!(%error, %id, "the recording of a domain that is gone could not be removed");
+            }
+            !over
+        });
+    }
+}
+
+/// Whether the folder was looked through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    NotYet,
+    Done,
+}
+
+/// Whether another segment could begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// With the next carried state.
+    Wanted,
+}
+
+impl Recorded {
+    fn take(&mut self, at: Moment, entry: Entry, folder: &Path, bound: &Bound) -> Room {
+        let full = self
+            .stream
+            .ring
+            .as_ref()
+            .is_some_and(|ring| ring.is_full(bound));
+        if full && entry.state.is_some() {
+            // A failure shows at the next flush, and what was not written is lost with it.
+            let _ = self.stream.flush(folder, bound);
+            if let Some(ring) = &mut self.stream.ring {
+                ring.close();
+            }
+        }
+        let begins = self.stream.begins();
+        if begins && entry.state.is_none() && self.stream.ring.is_some() {
+            // Behind a failure: a replay needs the carried state to begin.
+            return Room::Wanted;
+        }
+        if begins {
+            self.codec = DomainCodec::default();
+            self.stream.header(at, &entry.frame.name);
+        }
+        let mut line = self.codec.write(at, entry.frame);
+        line.state = entry.state;
+        line.ended = entry.ended;
+        line.needs = entry.needs;
+        line.steps = entry.steps;
+        let nothing = Value::Null;
+        if let Some(decision) = entry.decision {
+            let before = self.decision.as_ref().filter(|_| !begins);
+            line.decision = patch::difference(before.unwrap_or(&nothing), &decision);
+            self.decision = Some(decision);
+        } else if begins && let Some(decision) = &self.decision {
+            line.decision = patch::difference(&nothing, decision);
+        }
+        if !line.is_empty() {
+            self.stream.line(&line);
+        }
+        if full && !begins {
+            Room::Wanted
+        } else {
+            Room::Enough
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use persona::Bytes;
+    use planner::arbitrate::Claim;
+    use planner::snapshot::{Ability, Host, Memory, Run, Strain, Vcpus};
+    use planner::stage::HostState;
+    use planner::{Other, Policy, Stake};
+
+    use super::super::frame::{Signalled, Why};
+    use super::super::read::{ReadError, export};
+    use super::*;
+
+    const ID: DomainId = DomainId([7; 16]);
+
+    const BOUND: Bound = Bound {
+        bytes: 1024 * 1024,
+        age: Duration::from_secs(3600),
+    };
+
+    fn batch(second: u64, state: Option<Why>) -> Batch {
+        let claim = Claim {
+            domain: ID,
+            held: second,
+            wanted: 1,
+            funded: 1,
+            reservation: 0,
+            expected: 0,
+            share: 1000,
+            granule: 1,
+            idle: 0,
+            spare: 0,
+            portion: 1,
+        };
+        let stake = Stake {
+            claim,
+            share: 1000,
+            shares: true,
+            coming: 0,
+            on_its_way: 0,
+        };
+        let other = Other {
+            name: "web".into(),
+            stakes: [stake.clone(), stake],
+        };
+        let memory = Bytes::from_mib(512);
+        let frame = DomainFrame {
+            name: "web".into(),
+            run: Run::Running,
+            instance: Some(1),
+            vcpus: Vcpus {
+                maximum: 4,
+                fixed: 1,
+                plugged: 1 + u32::try_from(second % 3).unwrap(),
+                online: None,
+                weight: 1,
+                ability: Ability::Both,
+            },
+            memory: Memory {
+                boot: memory,
+                requested: memory,
+                plugged: memory,
+                maximum: memory,
+                minimum: memory,
+                block: memory,
+                ability: Ability::Both,
+            },
+            persona: None,
+            signals: Signalled::default(),
+        };
+        let state = state.map(|why| StateNote { why, state: None });
+        Batch {
+            at: Moment(1_000_000 + second * 1000),
+            host: HostFrame {
+                budget: Host { vcpus: 4, memory },
+                strain: Strain::default(),
+                stages: HostState::default(),
+                policy: Policy::default(),
+                domains: BTreeMap::from([(ID, other)]),
+            },
+            domains: vec![Entry {
+                id: ID,
+                frame,
+                state,
+                ended: Vec::new(),
+                needs: Vec::new(),
+                steps: Vec::new(),
+                decision: None,
+            }],
+        }
+    }
+
+    fn written(folder: &Path) -> Result<String, ReadError> {
+        let mut out = Vec::new();
+        export(folder, ID, None, None, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    /// Gives ticks as the daemon does: a state when it is wanted.
+    fn give(recorder: &mut Recorder, seconds: std::ops::Range<u64>) {
+        for second in seconds {
+            let wanted = recorder.health().wanted.contains(&ID);
+            let first = (second == 0).then_some(Why::Start);
+            recorder.give(batch(second, first.or(wanted.then_some(Why::Point))));
+            // Nothing is lost while the thread keeps up.
+            let _ = recorder.reader().unwrap().flushed();
+        }
+    }
+
+    #[test]
+    fn what_is_given_is_what_is_read_over_many_segments_and_the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let bound = Bound {
+            bytes: 128 * 1024,
+            ..BOUND
+        };
+        let mut recorder = Recorder::start(folder.path(), bound).unwrap();
+        give(&mut recorder, 0..3000);
+        let health = recorder.health();
+        assert_eq!((health.problem, health.lost), (None, 0));
+        // One ring of a domain, and the host's, which is four times as large; a full segment may wait for one more tick.
+        assert!(health.bytes < 5 * 128 * 1024 + 4096, "{}", health.bytes);
+        let text = written(folder.path()).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(
+            last.contains(&format!("\"at\":{}", 1_000_000 + 2999 * 1000)),
+            "{last}"
+        );
+        assert!(text.lines().count() < 3000, "the oldest are gone");
+        drop(recorder);
+        assert_eq!(written(folder.path()).unwrap(), text);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_told_and_recorded_into_again_when_it_can() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("recordings");
+        let mut recorder = Recorder::start(&folder, BOUND).unwrap();
+        give(&mut recorder, 0..3);
+        // As a disk that is full or gone: nothing can be made there.
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "no folder").unwrap();
+        give(&mut recorder, 3..6);
+        let problem = recorder.problem().unwrap();
+        assert!(
+            problem.contains("recordings could not be written"),
+            "{problem}"
+        );
+        fs::remove_file(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        give(&mut recorder, 6..12);
+        assert_eq!(recorder.problem(), None);
+        let text = written(&folder).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("\"at\":1011000"), "{text}");
+    }
+
+    #[test]
+    fn a_disk_without_room_is_told_and_leaves_what_was_written() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("recordings");
+        let mut recorder = Recorder::start(&folder, BOUND).unwrap();
+        give(&mut recorder, 0..3);
+        let before = written(&folder).unwrap();
+        drop(recorder);
+        let mut recorder = Recorder::start(&folder, BOUND).unwrap();
+        give(&mut recorder, 0..1);
+        // The device on which every write fails for want of room stands for the segments that are written.
+        let segments = [HOST.to_owned(), ID.to_string()]
+            .map(|stem| folder.join(format!("{stem}.00000002.jsonl")));
+        for segment in &segments {
+            fs::remove_file(segment).unwrap();
+            std::os::unix::fs::symlink("/dev/full", segment).unwrap();
+        }
+        recorder.give(batch(10, None));
+        let _ = recorder.reader().unwrap().flushed();
+        let problem = recorder.problem();
+        assert!(problem.is_some_and(|problem| problem.contains("No space left")));
+        for segment in &segments {
+            fs::remove_file(segment).unwrap();
+        }
+        assert_eq!(written(&folder).unwrap(), before);
+    }
+
+    #[test]
+    fn ticks_that_the_thread_cannot_take_are_counted_and_said_in_the_recording() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::start(folder.path(), BOUND).unwrap();
+        // A thread that is held up: it waits for the lock of its health at the end of each tick with a wish.
+        let health = recorder.health.clone();
+        let held = health.lock().unwrap();
+        let (done, wait) = std::sync::mpsc::channel();
+        let messages = recorder.messages.clone().unwrap();
+        messages.send(Message::Flush(done)).unwrap();
+        let mut lost = 0;
+        for second in 0..100 {
+            let state = (second == 0).then_some(Why::Start);
+            let batch = Message::Tick(Box::new(batch(second, state)), 0);
+            lost += u64::from(messages.try_send(batch).is_err());
+        }
+        assert!(lost >= 100 - u64::try_from(WAITING).unwrap() - 1);
+        drop(held);
+        let _ = wait.recv();
+        recorder.lost = lost;
+        drop(messages);
+        let _ = recorder.reader().unwrap().flushed();
+        recorder.give(batch(200, Some(Why::Touched)));
+        let _ = recorder.reader().unwrap().flushed();
+        let text = written(folder.path()).unwrap();
+        assert!(text.contains(&format!("\"lost\":{lost}")), "{text}");
+    }
+}
