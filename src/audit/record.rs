@@ -40,7 +40,7 @@ pub enum AuditKind {
     Hold,
     /// Something was asked for and refused.
     Refusal,
-    /// The hypervisor or an agent came or went.
+    /// The hypervisor, an agent or a domain came or went, or a domain became another than it was.
     Connection,
     /// The daemon itself started, stopped or was configured anew.
     Daemon,

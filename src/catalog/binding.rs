@@ -1,6 +1,6 @@
 //! From tags to what is to be active: mappings, bindings and activations of the catalogue. Staged, as all changes are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use persona::Moment;
 
@@ -167,6 +167,13 @@ impl Catalogue {
         self.activations
             .iter()
             .map(|(domain, activation)| (*domain, activation))
+    }
+
+    /// Domains of which anything is kept.
+    pub fn domains(&self) -> BTreeSet<DomainId> {
+        let kept = self.activations.keys().chain(self.bindings.keys());
+        let kept = kept.chain(self.shifts.keys());
+        kept.chain(self.held_back.keys()).copied().collect()
     }
 
     /// Stages what is to be active on a domain. A domain that never had anything and is to have nothing has no

@@ -27,25 +27,9 @@ impl Daemon {
             HypervisorEvent::Lifecycle {
                 domain,
                 change: Lifecycle::Undefined,
-            } => {
-                // A transient domain that runs on is undefined only on disk; the description tells.
-                self.look(domain);
-            }
+            } => self.undefined(domain),
             HypervisorEvent::Lifecycle { domain, change } => {
-                match change {
-                    Lifecycle::Started => {
-                        self.registry.renew(domain, HelloReason::Revert);
-                        // It counts for the instance that the description will show, and not for the one before.
-                        self.starting.insert(domain);
-                    }
-                    Lifecycle::Suspended => self.note(domain, EventKind::DomainPaused),
-                    Lifecycle::Resumed => self.note(domain, EventKind::DomainResumed),
-                    // A start that came to nothing is none, and nothing is kept for it.
-                    Lifecycle::Stopped => {
-                        self.starting.remove(&domain);
-                    }
-                    Lifecycle::Defined | Lifecycle::Undefined => {}
-                }
+                self.life_changes(domain, change);
                 self.look(domain);
             }
             HypervisorEvent::Rebooted { domain } => {
@@ -84,7 +68,7 @@ impl Daemon {
     }
 
     /// Notes that something happens to a domain now.
-    fn note(&mut self, id: DomainId, kind: EventKind) {
+    pub(super) fn note(&mut self, id: DomainId, kind: EventKind) {
         let now = self.clock.now();
         if let Some(tracked) = self.domains.get_mut(&id) {
             tracked.happened.note(kind, now);
@@ -112,6 +96,8 @@ impl Daemon {
             let text = format!("not connected to {}: {reason}", self.connection.uri);
             self.record(AuditKind::Connection, None, &text, serde_json::Value::Null);
         }
+        // What begins meanwhile is not told, and neither is how it ended.
+        self.starting.clear();
         self.connection.state = HypervisorState::Disconnected;
         self.connection.detail = Some(reason);
         self.publish_soon();
@@ -172,6 +158,7 @@ impl Daemon {
         for id in gone {
             self.look(id);
         }
+        self.look_for_gone(&descriptions);
         for description in descriptions {
             if self.is_out_of_date(description.id, asked) {
                 self.look(description.id);
@@ -263,10 +250,14 @@ impl Daemon {
             tracked.restarted();
         }
         let run = tracked.run();
-        // A start is told, or seen by the instance where the telling was lost; what ran before the daemon did is none.
-        if run != Run::Off && (self.starting.remove(&id) || restarted) {
-            tracked.happened.note(EventKind::DomainStarted, now);
+        let named = old.name != tracked.description.name;
+        self.begin_instance(id, restarted, now);
+        if named {
+            self.renamed(id, &old.name);
         }
+        let Some(tracked) = self.domains.get_mut(&id) else {
+            return;
+        };
         let tags_changed = old.tags != tracked.description.tags
             || old.tags_problem != tracked.description.tags_problem;
         if run == Run::Off || tracked.description.agent_channel.is_none() {
@@ -338,8 +329,13 @@ impl Daemon {
         });
     }
 
-    fn domain_is_gone(&mut self, id: DomainId) {
+    pub(super) fn domain_is_gone(&mut self, id: DomainId) {
         self.starting.remove(&id);
+        if !self.domains.contains_key(&id) {
+            // It was defined when the daemon last ran.
+            self.state.forget(id);
+            self.forget_persona(id, &id.to_string());
+        }
         if let Some(tracked) = self.domains.remove(&id) {
             let name = tracked.description.name;
             tracing::info!(domain = %id, name, "a domain is no longer defined");

@@ -29,6 +29,7 @@ mod follow;
 mod happened;
 mod holds;
 mod impacts;
+mod lifecycle;
 mod message;
 mod need;
 mod personas;
@@ -65,10 +66,11 @@ use crate::observe::{HostReadings, Observer};
 use crate::store::Store;
 use crate::view::{AuditRecordView, HypervisorState, HypervisorView, View};
 
-pub use clock::Clock;
+pub use clock::{Clock, Dial};
 pub use event::{Asked, Event};
 
 use disk::wait_for_disk;
+use lifecycle::Beginning;
 use rollout::Rollout;
 use tracked::Tracked;
 
@@ -157,7 +159,7 @@ pub struct Daemon {
     /// The emulators' processes that the carried state belongs to, until their domains are found.
     carried_processes: BTreeMap<DomainId, u32>,
     /// A start was told of them, and no description has shown them running since.
-    starting: BTreeSet<DomainId>,
+    starting: BTreeMap<DomainId, Beginning>,
     /// Definitions of these are being changed.
     adopting: BTreeSet<DomainId>,
     problems: BTreeMap<&'static str, String>,
@@ -224,7 +226,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         observer: parts.observer,
         state: carried.state,
         carried_processes: carried.processes,
-        starting: BTreeSet::new(),
+        starting: BTreeMap::new(),
         store: parts.store,
         audit,
         catalog,

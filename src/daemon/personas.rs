@@ -421,7 +421,7 @@ impl Daemon {
         let mut batch = Batch::new();
         batch.remove::<super::tick::Carried>(id.0);
         let mut entries = Vec::new();
-        if self.catalog.activation(id).is_some() || self.catalog.explicit(id).is_some() {
+        if self.catalog.domains().contains(&id) {
             self.catalog.forget(&mut batch, id);
             let text = format!("domain {name} is no longer defined, so its persona is forgotten");
             entries.push(self.entry(AuditKind::Binding, None, &text, serde_json::Value::Null));

@@ -188,7 +188,7 @@ impl Daemon {
             .iter()
             .map(|(id, domain)| {
                 let mut seen = domain.snapshot(now, pinned);
-                if seen.run == Run::Off && self.starting.contains(id) {
+                if seen.run == Run::Off && self.starting.contains_key(id) {
                     // Its start was told and its description is on its way.
                     seen.run = Run::Starting;
                 }
@@ -318,7 +318,12 @@ impl Daemon {
         });
     }
 
-    pub(super) fn step_ended(&mut self, outcome: Outcome, description: Option<DomainDescription>) {
+    pub(super) fn step_ended(
+        &mut self,
+        mut outcome: Outcome,
+        description: Option<DomainDescription>,
+    ) {
+        self.note_migration(&mut outcome);
         self.acting = self.acting.saturating_sub(1);
         self.ended.0 += 1;
         let now = self.clock.now();

@@ -172,6 +172,8 @@ impl Tracked {
         match self.description.state {
             RunState::Running => Run::Running,
             RunState::Paused => Run::Paused,
+            // One that crashed and is kept for a look at it holds what it had.
+            RunState::Other if self.description.instance.is_some() => Run::Paused,
             RunState::Off | RunState::Other => Run::Off,
         }
     }

@@ -369,14 +369,26 @@ pub enum Lifecycle {
     Defined,
     /// No longer defined.
     Undefined,
-    /// Started, also from a saved state, a snapshot or a migration.
+    /// Started from its definition.
     Started,
+    /// Started from a saved state: the guest goes on where it was.
+    Restored,
+    /// It is as it was when a snapshot of it was taken, in the same or in another emulator.
+    Reverted,
+    /// It is about to come from another host.
+    Arriving,
+    /// It has come from another host and runs here.
+    Arrived,
     /// Paused.
     Suspended,
     /// Runs again.
     Resumed,
-    /// Stopped, shut down, crashed or migrated away.
+    /// Stopped, saved or shut down.
     Stopped,
+    /// Ended by itself and not as it should: the guest's panic, or the emulator's.
+    Crashed,
+    /// It has gone to another host.
+    Departed,
 }
 
 /// What became of a device.

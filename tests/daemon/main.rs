@@ -21,6 +21,7 @@ mod effects;
 mod events;
 mod layers;
 mod life;
+mod lifecycle;
 mod matrix;
 mod personas;
 mod refusals;

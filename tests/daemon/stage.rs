@@ -17,7 +17,7 @@ use virt_persona::agent::{LinkConfig, Registry};
 use virt_persona::catalog::host_id;
 use virt_persona::command::{Caller, Command, DomainName, PersonaRef, Refusal, Reply, Request};
 use virt_persona::config::Config;
-use virt_persona::daemon::{self, Clock, DaemonError, Event, Parts};
+use virt_persona::daemon::{self, Clock, DaemonError, Dial, Event, Parts};
 use virt_persona::hypervisor::simulated::{self, Scenario, Simulated};
 use virt_persona::hypervisor::{Hypervisor, HypervisorEvent};
 use virt_persona::observe::{Observer, Roots};
@@ -47,6 +47,8 @@ pub(crate) struct Stage {
     folder: TempDir,
     pub(crate) simulated: Arc<Simulated>,
     ear: Ear,
+    /// The host's clocks.
+    dial: &'static Dial,
     _forwarding: Runtime,
 }
 
@@ -84,8 +86,22 @@ impl Stage {
             folder,
             simulated,
             ear,
+            dial: Box::leak(Box::default()),
             _forwarding: forwarding,
         }
+    }
+
+    /// Somebody steps the host's wall clock; whatever is dated on this host is dated by it.
+    pub(crate) fn step_wall_clock(&self, milliseconds: i64) {
+        self.dial.step_wall_clock(milliseconds);
+        self.simulated.step_wall_clock(milliseconds);
+    }
+
+    /// The host sleeps.
+    pub(crate) fn suspend(&self, time: Duration) {
+        self.dial.suspend(time);
+        let milliseconds = i64::try_from(time.as_millis()).unwrap();
+        self.simulated.step_wall_clock(milliseconds);
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -132,7 +148,7 @@ impl Stage {
         let (requests, request_reader) = mpsc::channel(64);
         let (signals, signal_reader) = mpsc::unbounded_channel();
         let task = tokio::spawn(daemon::run(Parts {
-            clock: Clock::start(),
+            clock: Clock::turned_by(self.dial),
             hypervisor: self.simulated.clone(),
             hypervisor_events,
             hypervisor_name: "simulated".into(),

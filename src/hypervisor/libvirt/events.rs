@@ -63,15 +63,25 @@ impl Memory {
     /// Reads a notice.
     pub(super) fn read(&self, domain: DomainId, what: &What) -> Meaning {
         let event = match what {
-            What::Lifecycle { event } => {
-                let Some(change) = lifecycle(*event) else {
+            What::Lifecycle { event, detail } => {
+                let Some(change) = lifecycle(*event, *detail) else {
                     return Meaning::Nothing;
                 };
                 // Started from another definition or gone: what was known holds no longer. A definition that changes
                 // while the domain runs changes nothing live.
                 match change {
-                    Lifecycle::Suspended | Lifecycle::Resumed | Lifecycle::Defined => {}
-                    Lifecycle::Started | Lifecycle::Stopped | Lifecycle::Undefined => {
+                    Lifecycle::Suspended
+                    | Lifecycle::Resumed
+                    | Lifecycle::Arrived
+                    | Lifecycle::Defined => {}
+                    Lifecycle::Started
+                    | Lifecycle::Restored
+                    | Lifecycle::Reverted
+                    | Lifecycle::Arriving
+                    | Lifecycle::Stopped
+                    | Lifecycle::Crashed
+                    | Lifecycle::Departed
+                    | Lifecycle::Undefined => {
                         self.lock().remove(&domain);
                     }
                 }
@@ -180,19 +190,43 @@ fn device(domain: DomainId, alias: &str, change: DeviceChange) -> HypervisorEven
     }
 }
 
-/// `virDomainEventType`. "Shutdown" is the guest's half of a stop, of which the other half is told too.
-fn lifecycle(event: i32) -> Option<Lifecycle> {
-    match u32::try_from(event).ok()? {
-        sys::VIR_DOMAIN_EVENT_DEFINED => Some(Lifecycle::Defined),
-        sys::VIR_DOMAIN_EVENT_UNDEFINED => Some(Lifecycle::Undefined),
-        sys::VIR_DOMAIN_EVENT_STARTED => Some(Lifecycle::Started),
-        sys::VIR_DOMAIN_EVENT_SUSPENDED | sys::VIR_DOMAIN_EVENT_PMSUSPENDED => {
-            Some(Lifecycle::Suspended)
-        }
-        sys::VIR_DOMAIN_EVENT_RESUMED => Some(Lifecycle::Resumed),
-        sys::VIR_DOMAIN_EVENT_STOPPED | sys::VIR_DOMAIN_EVENT_CRASHED => Some(Lifecycle::Stopped),
-        _ => None,
-    }
+/// `virDomainEventType` with its detail. "Shutdown" is the guest's half of a stop, of which the other half is told too. A
+/// domain that is renamed is "undefined" under its old name and stays the same domain.
+fn lifecycle(event: i32, detail: i32) -> Option<Lifecycle> {
+    let detail = u32::try_from(detail).unwrap_or_default();
+    let change = match u32::try_from(event).ok()? {
+        sys::VIR_DOMAIN_EVENT_DEFINED => Lifecycle::Defined,
+        sys::VIR_DOMAIN_EVENT_UNDEFINED => match detail {
+            sys::VIR_DOMAIN_EVENT_UNDEFINED_RENAMED => Lifecycle::Defined,
+            _ => Lifecycle::Undefined,
+        },
+        sys::VIR_DOMAIN_EVENT_STARTED => match detail {
+            sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED => Lifecycle::Arriving,
+            sys::VIR_DOMAIN_EVENT_STARTED_RESTORED => Lifecycle::Restored,
+            sys::VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT => Lifecycle::Reverted,
+            _ => Lifecycle::Started,
+        },
+        sys::VIR_DOMAIN_EVENT_SUSPENDED => match detail {
+            sys::VIR_DOMAIN_EVENT_SUSPENDED_FROM_SNAPSHOT => Lifecycle::Reverted,
+            _ => Lifecycle::Suspended,
+        },
+        sys::VIR_DOMAIN_EVENT_PMSUSPENDED => Lifecycle::Suspended,
+        sys::VIR_DOMAIN_EVENT_RESUMED => match detail {
+            sys::VIR_DOMAIN_EVENT_RESUMED_MIGRATED => Lifecycle::Arrived,
+            sys::VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT => Lifecycle::Reverted,
+            _ => Lifecycle::Resumed,
+        },
+        sys::VIR_DOMAIN_EVENT_STOPPED => match detail {
+            sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED | sys::VIR_DOMAIN_EVENT_STOPPED_FAILED => {
+                Lifecycle::Crashed
+            }
+            sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED => Lifecycle::Departed,
+            _ => Lifecycle::Stopped,
+        },
+        sys::VIR_DOMAIN_EVENT_CRASHED => Lifecycle::Crashed,
+        _ => return None,
+    };
+    Some(change)
 }
 
 #[cfg(test)]
@@ -222,9 +256,7 @@ mod tests {
     }
 
     fn lifecycle_event(event: u32) -> What {
-        What::Lifecycle {
-            event: i32::try_from(event).unwrap(),
-        }
+        detailed(event, 0)
     }
 
     #[test]
@@ -322,6 +354,68 @@ mod tests {
         assert_eq!(memory.virtio_mem(domain()), Some(Bytes::from_mib(512)));
         memory.read(domain(), &lifecycle_event(sys::VIR_DOMAIN_EVENT_STOPPED));
         assert_eq!(memory.virtio_mem(domain()), None);
+    }
+
+    fn detailed(event: u32, detail: u32) -> What {
+        What::Lifecycle {
+            event: i32::try_from(event).unwrap(),
+            detail: i32::try_from(detail).unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_detail_tells_migrations_reverts_crashes_and_renames_from_starts_and_stops() {
+        let check = |event: u32, detail: u32, expected: Lifecycle| {
+            let meaning = Memory::default().read(domain(), &detailed(event, detail));
+            let told = Meaning::Tell(HypervisorEvent::Lifecycle {
+                domain: domain(),
+                change: expected,
+            });
+            assert_eq!(meaning, told, "{event} {detail}");
+        };
+        use Lifecycle::{
+            Arrived, Arriving, Crashed, Defined, Departed, Restored, Resumed, Reverted, Stopped,
+            Suspended,
+        };
+        let (started, stopped) = (sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STOPPED);
+        let (suspended, resumed) = (
+            sys::VIR_DOMAIN_EVENT_SUSPENDED,
+            sys::VIR_DOMAIN_EVENT_RESUMED,
+        );
+        check(started, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED, Arriving);
+        check(resumed, sys::VIR_DOMAIN_EVENT_RESUMED_MIGRATED, Arrived);
+        check(
+            suspended,
+            sys::VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED,
+            Suspended,
+        );
+        check(stopped, sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED, Departed);
+        check(started, sys::VIR_DOMAIN_EVENT_STARTED_RESTORED, Restored);
+        check(stopped, sys::VIR_DOMAIN_EVENT_STOPPED_SAVED, Stopped);
+        check(
+            started,
+            sys::VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT,
+            Reverted,
+        );
+        check(
+            resumed,
+            sys::VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT,
+            Reverted,
+        );
+        check(
+            suspended,
+            sys::VIR_DOMAIN_EVENT_SUSPENDED_FROM_SNAPSHOT,
+            Reverted,
+        );
+        check(resumed, sys::VIR_DOMAIN_EVENT_RESUMED_UNPAUSED, Resumed);
+        check(stopped, sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED, Crashed);
+        check(stopped, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED, Crashed);
+        check(sys::VIR_DOMAIN_EVENT_CRASHED, 0, Crashed);
+        check(
+            sys::VIR_DOMAIN_EVENT_UNDEFINED,
+            sys::VIR_DOMAIN_EVENT_UNDEFINED_RENAMED,
+            Defined,
+        );
     }
 
     #[test]

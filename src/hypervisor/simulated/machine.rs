@@ -74,6 +74,8 @@ pub(super) struct Machine {
     pub(super) telling: Telling,
     /// Whether somebody makes the guest follow already.
     pub(super) followed: bool,
+    /// It has no definition, and is gone when it stops.
+    pub(super) transient: bool,
     pub(super) inside: Inside,
     /// For the agent in the guest, which lives and dies with it.
     pub(super) power: watch::Sender<Power>,
@@ -136,6 +138,7 @@ impl Machine {
             balloon_limit: None,
             telling: Telling::Once,
             followed: false,
+            transient: false,
             definition: None,
             description,
             scenario,
@@ -253,6 +256,18 @@ impl Machine {
             runs: state == RunState::Running,
         });
         told
+    }
+
+    /// A start from a saved state: what was plugged is there again.
+    pub(super) fn restore(&mut self, instance: u32) {
+        self.description.instance = Some(instance);
+        self.description.state = RunState::Paused;
+    }
+
+    /// Gives it another name.
+    pub(super) fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.description.name);
+        name.clone_into(&mut self.scenario.name);
     }
 
     /// A start from the definition: what was plugged before is gone, metadata stays.

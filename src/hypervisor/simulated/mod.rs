@@ -254,6 +254,55 @@ impl Simulated {
         }
     }
 
+    /// Changes the run state of a domain as somebody else than a person would: a migration, a crash. Told as `change` alone.
+    pub fn turn_into(&self, domain: DomainId, state: RunState, change: Lifecycle) {
+        self.world.turn_into(domain, state, change);
+    }
+
+    /// The machine is as it was when a snapshot of it was taken, with so many vCPUs, in the same emulator.
+    pub fn revert(&self, domain: DomainId, vcpus: u32) {
+        let mut world = self.world.lock();
+        let Some(machine) = world.machines.get_mut(&domain) else {
+            return;
+        };
+        let _ = machine.set_vcpus(vcpus, None);
+        let change = Lifecycle::Reverted;
+        self.world
+            .tell(&world, HypervisorEvent::Lifecycle { domain, change });
+    }
+
+    /// Gives a domain another name, as `virsh domrename` does.
+    pub fn rename(&self, domain: DomainId, name: &str) {
+        let mut world = self.world.lock();
+        let Some(machine) = world.machines.get_mut(&domain) else {
+            return;
+        };
+        machine.rename(name);
+        let change = Lifecycle::Defined;
+        self.world
+            .tell(&world, HypervisorEvent::Lifecycle { domain, change });
+    }
+
+    /// Undefines a domain. One that runs goes on until it stops, as a transient one.
+    pub fn undefine(&self, domain: DomainId) {
+        let mut world = self.world.lock();
+        match world.machines.get_mut(&domain) {
+            Some(machine) if machine.description.state != RunState::Off => machine.transient = true,
+            Some(_) => {
+                world.machines.remove(&domain);
+            }
+            None => return,
+        }
+        let change = Lifecycle::Undefined;
+        self.world
+            .tell(&world, HypervisorEvent::Lifecycle { domain, change });
+    }
+
+    /// Steps the wall clock, by which devices date what they tell.
+    pub fn step_wall_clock(&self, milliseconds: i64) {
+        self.world.step_wall_clock(milliseconds);
+    }
+
     /// Changes a domain's vCPUs behind the daemon's back, as a person with `virsh setvcpus` would. Nothing is told.
     pub fn set_vcpus_by_hand(&self, domain: DomainId, count: u32) {
         if let Some(machine) = self.world.lock().machines.get_mut(&domain) {

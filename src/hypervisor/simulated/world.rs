@@ -2,6 +2,7 @@
 //! takes its time is a task of the run time in which the world was opened, and ends with the world.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep};
 
-use super::super::{DeviceChange, Events, HypervisorEvent, RunState};
+use super::super::{DeviceChange, Events, HypervisorEvent, Lifecycle, RunState};
 use super::agent;
 use super::conduct::{Conduct, Spell};
 use super::fault::Called;
@@ -40,6 +41,8 @@ pub(super) struct World {
     opened: Instant,
     /// Time since the epoch of Unix when it was opened.
     epoch: Duration,
+    /// By how much the wall clock was stepped since, in milliseconds.
+    stepped: AtomicI64,
 }
 
 pub(super) struct State {
@@ -86,6 +89,7 @@ impl World {
             epoch: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default(),
+            stepped: AtomicI64::new(0),
         });
         {
             let mut state = world.lock();
@@ -109,7 +113,18 @@ impl World {
 
     /// Time since the epoch of Unix.
     pub(super) fn unix(&self) -> Duration {
-        self.epoch + self.now()
+        let now = self.epoch + self.now();
+        let stepped = self.stepped.load(Ordering::Relaxed);
+        let by = Duration::from_millis(stepped.unsigned_abs());
+        if stepped < 0 {
+            now.saturating_sub(by)
+        } else {
+            now + by
+        }
+    }
+
+    pub(super) fn step_wall_clock(&self, milliseconds: i64) {
+        self.stepped.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
     pub(super) fn add(self: &Arc<Self>, state: &mut State, domain: Domain) -> DomainId {
@@ -235,7 +250,25 @@ impl World {
         state.instance += 1;
         if let Some(machine) = state.machines.get_mut(&domain) {
             let events = machine.set_state(to, instance);
+            let gone = machine.transient && machine.description.state == RunState::Off;
+            if gone {
+                state.machines.remove(&domain);
+            }
             self.tell_all(&state, Telling::Once, events);
+        }
+    }
+
+    /// As [`World::set_state`], and told as this change alone.
+    pub(super) fn turn_into(self: &Arc<Self>, domain: DomainId, to: RunState, change: Lifecycle) {
+        let mut state = self.lock();
+        let instance = state.instance;
+        state.instance += 1;
+        if let Some(machine) = state.machines.get_mut(&domain) {
+            if change == Lifecycle::Restored {
+                machine.restore(instance);
+            }
+            machine.set_state(to, instance);
+            self.tell(&state, HypervisorEvent::Lifecycle { domain, change });
         }
     }
 

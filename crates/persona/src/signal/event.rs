@@ -88,7 +88,7 @@ const TABLE: [Row; 10] = [
         EventKind::MigrationFinished,
         "migration.finished",
         "the domain arrived from another host",
-        UNNOTICED,
+        Measured::Here,
     ),
     Row(
         EventKind::GuestOom,

@@ -27,9 +27,10 @@ pub(in crate::hypervisor::libvirt) enum Notice {
 /// What libvirt told of one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::hypervisor::libvirt) enum What {
-    /// `virDomainEventType`.
+    /// `virDomainEventType`, and the detail that belongs to it.
     Lifecycle {
         event: i32,
+        detail: i32,
     },
     Reboot,
     /// `virDomainMetadataType`, and the namespace for elements.
@@ -343,11 +344,11 @@ unsafe extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
     event: c_int,
-    _: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: the library passes a live domain and the pointer that was registered.
-    unsafe { tell(domain, opaque, What::Lifecycle { event }) };
+    unsafe { tell(domain, opaque, What::Lifecycle { event, detail }) };
     0
 }
 
