@@ -326,12 +326,22 @@ impl<'a> Sharing<'a> {
         let mut donors: BinaryHeap<Level> = (0..self.claims.len())
             .filter_map(|index| self.after_gift(index))
             .collect();
+        // Each donor gives one step a pass, which may be less than the least by which a claim can grow. A reservation is
+        // collected piece by piece: nobody else may grow into what is promised to it, so what was given stays free until
+        // it is enough. For a wish it would be anybody's.
+        let piece = match goal {
+            Goal::Reservation => {
+                let gifts = (0..self.claims.len()).filter_map(|index| self.gift(index));
+                gifts.min().unwrap_or(u64::MAX)
+            }
+            Goal::Start | Goal::Wish => u64::MAX,
+        };
         let mut room = self.room(goal, self.terms.coming);
         let mut gained = false;
         while let Some(Reverse(level)) = waiting.pop() {
             let claim = &self.claims[level.index];
             let missing = ceiling(claim) - level.holds;
-            let portion = missing.min(claim.granule.max(1));
+            let portion = missing.min(claim.granule.max(1)).min(piece);
             let after = self.level(level.index, level.holds + portion);
             // What is kept for itself it may use.
             let own = match goal {
@@ -346,9 +356,7 @@ impl<'a> Sharing<'a> {
                 room.gain(amount);
                 given.push((donor, amount));
             }
-            let fits = room.fits(portion, own);
-            let none_fits = goal == Goal::Reservation && level.holds == claim.held;
-            if !fits && !none_fits {
+            if !room.fits(portion, own) {
                 // It would have been for nothing.
                 for (donor, amount) in given {
                     room.lose(amount);
@@ -358,15 +366,10 @@ impl<'a> Sharing<'a> {
                 }
                 continue;
             }
-            gained |= fits || !given.is_empty();
             for (donor, _) in given {
                 self.gives_to[donor].get_or_insert(claim.domain);
             }
-            if !fits {
-                // Each gives one step a pass, which may be less than what is missing. What is promised to a reservation
-                // nobody else may grow into, so what was given stays free until enough has come together.
-                continue;
-            }
+            gained = true;
             room.spend(portion, own);
             let holds = level.holds + portion;
             self.holds[level.index] = holds;

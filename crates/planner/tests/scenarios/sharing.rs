@@ -274,7 +274,9 @@ fn a_guests_claim_brings_its_reservation_back_and_no_more() {
         let _ = world.tick();
     }
     assert_eq!(world.machines[1].memory, 768 * MIB, "{:?}", world.taken);
-    assert_eq!(world.machines[0].memory, 1280 * MIB);
+    // What is given comes in pieces, of which less than the last one may be over; that is free for both.
+    let left = world.machines[0].memory / MIB;
+    assert!((1280 - 63..=1280).contains(&left), "{left}");
 }
 
 #[test]
