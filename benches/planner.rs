@@ -11,7 +11,7 @@ use persona::domain::DomainId;
 use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::{Policy, Snapshot, State};
 
 const DOMAINS: u32 = 1_000;
@@ -84,6 +84,7 @@ fn domain<'a>(number: u32, persona: &'a Persona, figures: &'a Figures) -> Domain
             block: Bytes::from_mib(2),
             ability: Ability::Both,
         },
+        knobs: Knobs::default(),
         signals: figures,
         shifted_by: None,
     }

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use crate::view::{
     AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
     EffectiveView, ExplainView, FragmentView, HoldView, MappedView, PlanView, ProblemView,
-    ProposalView, Resource, StoredView, VersionView,
+    ProposalView, Resource, RetiredView, StoredView, VersionView,
 };
 
 /// A command with who gave it and where the answer goes.
@@ -278,6 +278,9 @@ pub enum Command {
         /// The domain.
         domain: DomainName,
     },
+    /// Gives back on every domain what was changed, and manages nothing until the daemon is started anew. May be asked
+    /// again to see what is left. Answers [`Reply::Retired`].
+    Retire,
     /// Reads the configuration again. Answers [`Reply::Done`].
     Reload,
 }
@@ -319,6 +322,8 @@ pub enum Reply {
     Proposal(Box<ProposalView>),
     /// What of a domain is left alone now.
     Held(Vec<HoldView>),
+    /// What is left to be given back.
+    Retired(RetiredView),
 }
 
 /// A file that is handed to whoever asked, open for reading and without a name.

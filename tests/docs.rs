@@ -326,6 +326,8 @@ fn every_sentence_of_doctor_and_explain_is_documented() {
     let documented = flat(&read("docs/troubleshooting.md"));
     let reasons = read("crates/planner/src/report.rs");
     let reasons = between(&reasons, "pub fn sentence", "\n    }\n").next();
+    let limits = read("crates/planner/src/limit.rs");
+    let limits = between(&limits, "pub fn sentence(&self, knob", "\n    }\n").next();
     let unknown = read("src/observe/reading.rs");
     let unknown = between(&unknown, "pub enum Missing {", "\n}\n").next();
     for (what, source) in [
@@ -342,6 +344,13 @@ fn every_sentence_of_doctor_and_explain_is_documented() {
             "docs/troubleshooting.md does not have what {what} says: {said:#?}"
         );
     }
+    let mut said = sentences(limits.expect("reasons about limits"));
+    assert!(said.len() > 5, "{said:?}");
+    said.retain(|part| !documented.contains(part));
+    assert!(
+        said.is_empty(),
+        "docs/troubleshooting.md does not have what explain says of limits: {said:#?}"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use persona::domain::DomainId;
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::{Policy, Snapshot, State};
 use virt_persona::hypervisor::Interface;
 use virt_persona::observe::{Emulator, Observer, Readings, Roots};
@@ -143,6 +143,7 @@ fn domain<'a>(
             block: Bytes::from_mib(2),
             ability: Ability::Both,
         },
+        knobs: Knobs::default(),
         signals: readings,
         shifted_by: None,
     }

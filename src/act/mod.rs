@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Step -> ask -> vcpu | memory -> ask guest and hypervisor -> look at both until they agree or the deadline passes -> Outcome
+//! LimitStep -> limit -> ask the hypervisor -> look at kernel and emulator -> LimitOutcome
 //! ```
 //!
 //! The daemon runs each step in a task of its own; a domain has at most one step a resource under way. Every step is
@@ -10,6 +11,7 @@
 
 mod ask;
 mod guest;
+pub mod limit;
 mod memory;
 mod vcpu;
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use persona::domain::DomainId;
-use persona::rule::Resource;
+use persona::rule::{Knob, KnobValue, Resource};
 use persona::units::Bytes;
 use planner::report::Wish;
 use planner::{Ending, Step};
@@ -17,7 +17,7 @@ use crate::config::VcpuRemoval;
 use crate::hypervisor::simulated::{self, CallName, Called, Fault, Scenario, Simulated};
 use crate::hypervisor::{
     Answer, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
-    HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, MetadataElement, RunState,
+    HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, Limits, MetadataElement, RunState,
 };
 
 /// A guest that does what is asked and shows what is there, except where an answer was put in.
@@ -71,11 +71,11 @@ fn present(shown: &DomainDescription, resource: Resource) -> Bytes {
     }
 }
 
-struct Bench {
-    simulated: Arc<Simulated>,
+pub(super) struct Bench {
+    pub(super) simulated: Arc<Simulated>,
     guest: Arc<ScriptedGuest>,
-    hands: Hands,
-    id: DomainId,
+    pub(super) hands: Hands,
+    pub(super) id: DomainId,
     _events: Events,
 }
 
@@ -86,7 +86,7 @@ const TWO_DEVICES: &str =
 const BALLOON: &str = "";
 
 impl Bench {
-    async fn new(extra: &str) -> Self {
+    pub(super) async fn new(extra: &str) -> Self {
         let text = format!(
             "deadline_ms = 1000\n[[domain]]\nname = 'web'\nvcpus_maximum = 4\nvcpus = 2\nmemory_mib = 512\n{extra}\n"
         );
@@ -117,15 +117,15 @@ impl Bench {
         }
     }
 
-    async fn shown(&self) -> DomainDescription {
+    pub(super) async fn shown(&self) -> DomainDescription {
         self.simulated.describe(self.id).await.unwrap()
     }
 
-    fn fail(&self, call: CallName, fault: Fault) {
+    pub(super) fn fail(&self, call: CallName, fault: Fault) {
         self.simulated.fail_next(self.id, call, fault);
     }
 
-    fn refuse(&self, call: CallName) {
+    pub(super) fn refuse(&self, call: CallName) {
         let message = "the moon is full".into();
         self.fail(call, Fault::Refuse { message });
     }
@@ -638,6 +638,12 @@ impl Hypervisor for Breaking {
     }
     fn hotpluggable_vcpus(&self, _: DomainId) -> Answer<'_, Vec<HotpluggableVcpu>> {
         broken("hotpluggable_vcpus")
+    }
+    fn set_limit(&self, _: DomainId, _: Knob, _: KnobValue) -> Answer<'_, ()> {
+        broken("set_limit")
+    }
+    fn limits(&self, domain: DomainId) -> Answer<'_, Limits> {
+        self.0.limits(domain)
     }
     fn set_metadata(&self, _: DomainId, _: MetadataElement, _: Option<String>) -> Answer<'_, ()> {
         broken("set_metadata")

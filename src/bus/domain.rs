@@ -133,6 +133,9 @@ pub(super) fn changed(
     if old.holds != new.holds {
         changed.insert("Holds", to_dicts(&new.holds).into());
     }
+    if old.limits != new.limits {
+        changed.insert("Limits", to_dicts(&new.limits).into());
+    }
     if proposals(old) != proposals(new) {
         changed.insert("Proposals", proposals(new).into());
     }
@@ -360,7 +363,8 @@ impl Domain {
     /// `persona`, `problems` (sentences), `rules` (each with `name`, `text`, `line`, `origin` (`document`, `tag`),
     /// `truth`, `state`, `detail`, `wants` and `looked`, what it looked at: `comparison`, `truth`, `metric`, `value`,
     /// `missing` (why there is none), `unit`, `source`, `age_ms`, `held_ms`, `needs_ms`) and `resources` (each with
-    /// `resource`, `had`, `wanted`, `clamps`, `granted`, `action`).
+    /// `resource`, `had`, `wanted`, `clamps`, `granted`, `action`) and `limits` (each with `limit`, `present`, `original`,
+    /// `wanted`, `by`, `sentence`, `action`).
     ///
     /// Options: `at` (t), milliseconds since 1970, asks for the decision that was in force then, as it was recorded.
     #[zbus(out_args("explanation"))]
@@ -436,9 +440,9 @@ impl Domain {
     }
 
     /// The whole domain at one moment: `id`, `name`, `instance`, `state`, `tags`, `persona` (as ActivePersona),
-    /// `activation`, `vcpus`, `memory`, `agent` (with `last_seen_ms`), `last_decision`, `holds`, `problems` as the
-    /// properties, `readings` (each with `metric`, `value`, `unit`, `source`, `age_ms`), and `effects` as its persona has
-    /// them. There are no options.
+    /// `activation`, `vcpus`, `memory`, `agent` (with `last_seen_ms`), `last_decision`, `holds`, `limits`, `problems` as
+    /// the properties, `readings` (each with `metric`, `value`, `unit`, `source`, `age_ms`), and `effects` as its persona
+    /// has them. There are no options.
     #[zbus(out_args("status"))]
     async fn status(&self, options: HashMap<String, OwnedVariant>) -> Result<Dict, Failure> {
         Options::new(options).finish()?;
@@ -516,6 +520,14 @@ impl Domain {
     #[zbus(property)]
     async fn holds(&self) -> fdo::Result<Vec<Dict>> {
         self.read(|domain| to_dicts(&domain.holds))
+    }
+
+    /// Limits beside vCPUs and memory that are other than before, or than somebody wants: `limit` (`cpu_weight`, `cpu_cap`,
+    /// `network_bandwidth`, `disk_iops`, `disk_bandwidth`), `present`, `original` (before the daemon first changed it),
+    /// `wanted`, `by` (texts), `held_until`.
+    #[zbus(property)]
+    async fn limits(&self) -> fdo::Result<Vec<Dict>> {
+        self.read(|domain| to_dicts(&domain.limits))
     }
 
     /// What waits for a person's word, or was approved and is not done yet: elements of Manager.Approvals without `why`,

@@ -416,6 +416,27 @@ impl Manager {
         }
     }
 
+    /// Gives back, on every domain, the vCPUs, the memory and the limits that the daemon changed, within the usual guard, and
+    /// manages nothing until it is started anew. It goes on after the answer; asked again it says what is left. Nothing
+    /// inside a guest is undone. Needs `org.virtpersona1.activate`. There are no options. The result has `left` (a sentence
+    /// for each thing that is not given back yet, which says what it waits for).
+    #[zbus(out_args("result"))]
+    async fn retire(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<Dict, Failure> {
+        Options::new(options).finish()?;
+        match self
+            .0
+            .change(&call, Action::Activate, HashMap::new(), Command::Retire)
+            .await?
+        {
+            Reply::Retired(retired) => Ok(to_dict(&retired)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// What waits for a person's word on any domain, or was approved and is not done yet: `id`, `domain` (UUID), `name`,
     /// `persona`, `version`, `rule`, `class` and `level` (of trust), `resource` with `from` and `to` (vCPUs or bytes) or
     /// `action`, `text` (all of it in one sentence), `why` (each with `comparison`, `metric`, `value`, `unit`, `source`,

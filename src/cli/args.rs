@@ -317,6 +317,15 @@ pub enum Verb {
         #[arg(value_name = "DOMAIN")]
         domain: Option<String>,
     },
+    /// Give back on every domain what was changed, and manage nothing until the daemon is started anew
+    Retire {
+        /// Wait until nothing is left to be given back
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait
+        #[arg(long, value_name = "SECONDS", default_value_t = 600, requires = "wait")]
+        timeout: u64,
+    },
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions {

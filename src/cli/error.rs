@@ -77,6 +77,11 @@ pub(super) enum CliError {
     /// The wait ended without the persona being active.
     #[error("{0}")]
     NotActive(String),
+    /// The wait ended before everything was given back.
+    #[error(
+        "not everything is given back within {seconds} s, and the daemon goes on with it as long as it runs:\n{left}"
+    )]
+    NotGivenBack { seconds: u64, left: String },
     /// Output cannot be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -120,6 +125,7 @@ impl CliError {
             | Self::Setting(_) => "Usage",
             Self::NotActive(_) => "NotActive",
             Self::Declined => "Declined",
+            Self::NotGivenBack { .. } => "NotGivenBack",
             Self::Output(_) | Self::Runtime(_) => "System",
         }
     }

@@ -315,6 +315,11 @@ async fn plain(
         Verb::Status { domain } => {
             show::print(screen, json, &client.status(&domain).await?, show::status)?;
         }
+        Verb::Retire { wait, timeout } => {
+            let limit = wait.then(|| std::time::Duration::from_secs(timeout));
+            let retired = wait::until_given_back(client, limit).await?;
+            show::print(screen, json, &retired, show::retired)?;
+        }
         Verb::Deactivate { domain } => {
             let applied = client.deactivate(&domain).await?;
             show::print(screen, json, &applied, show::applied)?;

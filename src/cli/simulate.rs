@@ -316,7 +316,7 @@ fn heading(
 
 fn line(happening: &Happening, screen: &mut Screen) -> io::Result<()> {
     let style = match happening.what {
-        What::Change { .. } => Style::Good,
+        What::Change { .. } | What::Limit { .. } => Style::Good,
         What::Call { .. } => Style::Plain,
         What::Refused { .. } => Style::Warning,
     };

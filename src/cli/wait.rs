@@ -1,12 +1,13 @@
-//! `apply --wait`: waits until a persona is active in the guest, has failed, or the patience is over.
+//! `apply --wait`: waits until a persona is active in the guest, has failed, or the patience is over; and `retire --wait`,
+//! until nothing is left to be given back.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use super::CliError;
 use super::screen::{Screen, clean};
 use crate::bus::{Client, ClientError};
-use crate::view::{ActivationState, AppliedView, DomainView};
+use crate::view::{ActivationState, AppliedView, DomainView, RetiredView};
 
 /// How often the daemon is asked; asking costs it a look at its published view.
 const EVERY: Duration = Duration::from_millis(250);
@@ -55,6 +56,41 @@ pub(super) async fn until_active(
     }
 }
 
+/// Retires the daemon; with a limit, waits until nothing is left to be given back.
+///
+/// # Errors
+/// Where something is left when the limit is over.
+pub(super) async fn until_given_back(
+    client: &Client,
+    limit: Option<Duration>,
+) -> Result<RetiredView, CliError> {
+    let mut retired = client.retire().await?;
+    let Some(limit) = limit else {
+        return Ok(retired);
+    };
+    let mut screen = io::stderr().is_terminal().then(Screen::stderr);
+    let end = tokio::time::Instant::now() + limit;
+    while !retired.left.is_empty() {
+        if tokio::time::Instant::now() >= end {
+            return Err(CliError::NotGivenBack {
+                seconds: limit.as_secs(),
+                left: retired.left.join("\n"),
+            });
+        }
+        tokio::time::sleep(EVERY).await;
+        let now = client.retire().await?;
+        if now != retired
+            && let Some(screen) = &mut screen
+        {
+            for sentence in &now.left {
+                screen.line(&clean(sentence))?;
+            }
+        }
+        retired = now;
+    }
+    Ok(retired)
+}
+
 /// How the activation ended, if it has.
 fn end_of(applied: &AppliedView, status: &DomainView) -> Option<Result<(), CliError>> {
     let fail = |text: String| Some(Err(CliError::NotActive(text)));
@@ -86,7 +122,6 @@ struct Progress {
 
 impl Progress {
     fn new() -> Self {
-        use std::io::IsTerminal;
         Self {
             screen: io::stderr().is_terminal().then(Screen::stderr),
             last: None,

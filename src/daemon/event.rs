@@ -1,8 +1,9 @@
 //! Everything that can wake the daemon's one task. Closed: what is not here cannot change its state.
 
-use planner::Step;
+use planner::{LimitStep, Step};
 
 use crate::act::Outcome;
+use crate::act::limit::LimitOutcome;
 use crate::agent::AgentEvent;
 use crate::command::Request;
 use crate::hypervisor::{
@@ -45,6 +46,10 @@ pub enum Event {
     Acted(Box<Outcome>, Option<Box<DomainDescription>>),
     /// The task that carried out a step died, so nothing is known.
     ActLost(Box<Step>),
+    /// A turn of a knob has ended; otherwise as `Acted`.
+    Limited(Box<LimitOutcome>, Option<Box<DomainDescription>>),
+    /// The task that carried out a turn died, so nothing is known.
+    LimitLost(Box<LimitStep>),
     /// A guest was asked to activate or deactivate a persona.
     Activated(Box<ActivationResult>),
     /// The status element of a domain was written.

@@ -9,7 +9,7 @@ use planner::report::{
 };
 
 use super::tracked::Tracked;
-use super::{show, tick};
+use super::{limits, show, tick};
 use crate::observe::Readings;
 use crate::view::{
     ActionView, ClampView, ExplainView, LookedView, OriginView, ProposalState, ProposalView,
@@ -53,6 +53,13 @@ pub(super) fn explain(tracked: &Tracked, proposals: &[ProposalView], now: Moment
         problems: tracked.persona.problem.iter().cloned().collect(),
         rules,
         resources,
+        limits: report.map_or_else(Vec::new, |report| {
+            report
+                .limits
+                .iter()
+                .map(|line| limits::limit_view(line, tracked))
+                .collect()
+        }),
     }
 }
 
@@ -66,10 +73,13 @@ fn summary(tracked: &Tracked) -> String {
     let Some(report) = &tracked.report else {
         return "the domain has not been looked at yet".into();
     };
+    let lines = report.resources.iter().map(verdict_text);
+    let parts: Vec<String> = lines.chain(limits::unsettled(report)).collect();
     if let Some(idle) = report.idle {
-        return idle.to_string();
+        // What goes back after a persona has gone is told with that.
+        let idle = std::iter::once(idle.to_string());
+        return idle.chain(parts).collect::<Vec<_>>().join("; ");
     }
-    let parts: Vec<String> = report.resources.iter().map(verdict_text).collect();
     if parts.is_empty() {
         "the persona manages neither vCPUs nor memory".into()
     } else {
@@ -77,7 +87,7 @@ fn summary(tracked: &Tracked) -> String {
     }
 }
 
-fn verdict_text(line: &ResourceReport) -> String {
+pub(super) fn verdict_text(line: &ResourceReport) -> String {
     let name = tick::resource_name(line.resource);
     let present = amount_text(line.resource, line.present);
     let (stay, go) = match line.resource {

@@ -45,6 +45,7 @@ impl Daemon {
                     self.look(domain);
                 }
             }
+            HypervisorEvent::Tuned { domain } => self.look(domain),
             HypervisorEvent::Device { domain, .. } => {
                 self.observer.refresh(domain);
                 self.look(domain);

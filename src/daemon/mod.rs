@@ -4,8 +4,8 @@
 //! ```text
 //! hypervisor events, agents, bus requests, timers, signals -> Event -> this task -> view, audit, plans, requests
 //! follow     what the hypervisor tells, agents what agents tell -> what is known of each domain, and what happened to it
-//! tick       sample -> snapshot -> plan -> steps begun                         (control path)
 //! recording  what was seen, planned and done -> the recorder; what is asked of it
+//! tick       sample -> snapshot -> plan -> steps begun, limits turns begun      (control path)
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
@@ -30,6 +30,7 @@ mod happened;
 mod holds;
 mod impacts;
 mod lifecycle;
+mod limits;
 mod message;
 mod need;
 mod personas;
@@ -154,6 +155,8 @@ pub struct Daemon {
     needed: need::Urgency,
     /// Steps that have ended.
     ended: Asked,
+    /// The daemon gives everything back and manages nothing, until it is started anew.
+    retired: bool,
     /// Tells this daemon's requests from those of another store.
     host_id: String,
     /// The emulators' processes that the carried state belongs to, until their domains are found.
@@ -245,6 +248,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         acting: 0,
         needed: need::Urgency::default(),
         ended: Asked::default(),
+        retired: false,
         host_id: host.to_string(),
         adopting: BTreeSet::new(),
         problems: BTreeMap::new(),
@@ -295,7 +299,12 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let end = Instant::now() + LAST_STEPS;
     while daemon.acting > 0 {
         match timeout_at(end, events.recv()).await {
-            Ok(Some(event @ (Event::Acted(..) | Event::ActLost(_)))) => {
+            Ok(Some(
+                event @ (Event::Acted(..)
+                | Event::ActLost(_)
+                | Event::Limited(..)
+                | Event::LimitLost(_)),
+            )) => {
                 daemon.handle(event);
             }
             Ok(Some(_)) => {}
@@ -345,6 +354,10 @@ impl Daemon {
                 self.step_ended(*outcome, description.map(|description| *description));
             }
             Event::ActLost(step) => self.step_lost(&step),
+            Event::Limited(outcome, description) => {
+                return self.limit_ended(*outcome, description.map(|description| *description));
+            }
+            Event::LimitLost(step) => return self.limit_lost(*step),
             Event::Activated(result) => self.activation_ended(*result),
             Event::StatusWritten(domain, result) => self.status_is_written(domain, result),
             Event::TagsWritten(written) => self.tags_are_written(*written),

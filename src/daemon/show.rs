@@ -99,6 +99,7 @@ impl Daemon {
             last_decision: tracked.decision.clone(),
             holds: self.hold_views(description.id, now),
             proposals: self.proposal_views(description.id, now),
+            limits: self.limit_views(tracked),
             problems: self.domain_problems(tracked, now),
         }
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::approvals::stored_proposals;
 use super::event::Event;
 use super::tracked::slot;
-use super::{Daemon, systemd};
+use super::{Daemon, limits, systemd};
 use crate::act::{self, Outcome, Settings};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::CatalogueError;
@@ -192,10 +192,15 @@ impl Daemon {
                     // Its start was told and its description is on its way.
                     seen.run = Run::Starting;
                 }
+                if self.retired {
+                    // Nobody has the say over it any more, so the planner gives back.
+                    seen.persona = None;
+                }
                 if !connected {
                     // Windows go on, but no step would be more than a failure that counts against the mechanism.
                     seen.vcpus.ability = Ability::NoHypervisor;
                     seen.memory.ability = Ability::NoHypervisor;
+                    seen.knobs = limits::out_of_reach();
                 }
                 seen
             })
@@ -280,6 +285,17 @@ impl Daemon {
             let text = format!("{}: {}", resource_name(step.resource), step.sentence());
             entries.push(self.entry(AuditKind::Decision, Some(step.domain), &text, json(&line)));
         }
+        for drift in &plan.limit_drifts {
+            let seconds = drift.until.since(now).as_secs();
+            entries.push(self.limit_drift(drift, seconds));
+            touched.push(drift.domain);
+        }
+        for step in &plan.limits {
+            self.state.begin_limit(step, now);
+            touched.push(step.domain);
+            entries.push(self.limit_decision(step, &plan.reports));
+        }
+        touched.extend(&plan.noted);
         touched.sort_unstable();
         touched.dedup();
         // What a step is going to ask for is on disk before it is asked: after a crash it is not taken for a hand's work.
@@ -293,6 +309,9 @@ impl Daemon {
         self.record_plan();
         for step in plan.steps {
             self.begin_step(step, now);
+        }
+        for step in plan.limits {
+            self.begin_limit(step);
         }
     }
 

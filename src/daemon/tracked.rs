@@ -15,6 +15,7 @@ use planner::snapshot::{self, Ability, Run};
 
 use super::event::Asked;
 use super::happened::Happened;
+use super::limits::Outcomes;
 use super::shift::ShiftSide;
 use super::tags::TagWish;
 use crate::act::Outcome;
@@ -46,6 +47,8 @@ pub(super) struct Tracked {
     pub(super) report: Option<DomainReport>,
     /// The last step of each resource that ended.
     pub(super) outcomes: [Option<Outcome>; 2],
+    /// The last turn of each knob that ended.
+    pub(super) limit_outcomes: Outcomes,
     pub(super) decision: Option<DecisionView>,
     /// A description was asked for and has not come yet; a further wish for one is remembered.
     pub(super) looking: Looking,
@@ -138,6 +141,7 @@ impl Tracked {
             persona: PersonaSide::default(),
             report: None,
             outcomes: [None, None],
+            limit_outcomes: Outcomes::new(),
             decision: None,
             looking: Looking::No,
             changed: Asked::default(),
@@ -245,6 +249,7 @@ impl Tracked {
                 ability: self.vcpu_ability(),
             },
             memory: self.memory(),
+            knobs: super::limits::knobs(description),
             signals: self,
             shifted_by: self.persona.shift.rule.as_deref(),
         }

@@ -6,6 +6,7 @@
 //! different domains do not wait for each other. Nothing here decides anything.
 
 pub mod libvirt;
+pub mod limits;
 pub mod simulated;
 
 pub(crate) mod edit;
@@ -20,8 +21,11 @@ use std::time::Duration;
 
 pub use self::meter::{VcpuMeter, VcpuTimes};
 pub use persona::domain::DomainId;
+use persona::rule::{Knob, KnobValue};
 use persona::units::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use limits::Limits;
 
 /// The run state of a domain, as far as the daemon tells states apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +157,8 @@ pub struct DomainDescription {
     pub balloon_period: Option<Duration>,
     /// Network interfaces.
     pub interfaces: Vec<Interface>,
+    /// What limits it beside vCPUs and memory.
+    pub limits: Limits,
     /// Whether a virtio-serial controller is there, which a channel added live needs.
     pub virtio_serial: bool,
     /// Host socket of the persona agent's channel.
@@ -352,6 +358,11 @@ pub enum HypervisorEvent {
         domain: DomainId,
         /// Its state now.
         state: PortState,
+    },
+    /// Its weight, its cap or a limit of its disks was set, by whomever: describe it again.
+    Tuned {
+        /// Which.
+        domain: DomainId,
     },
     /// ACPI's word of the guest on a vCPU or memory operation.
     AcpiStatus {
@@ -569,6 +580,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn set_balloon_period(&self, domain: DomainId, period: Duration) -> Answer<'_, ()>;
     /// What the emulator itself says of its vCPUs: for reconciling a time-out, because the library may be wrong.
     fn hotpluggable_vcpus(&self, domain: DomainId) -> Answer<'_, Vec<HotpluggableVcpu>>;
+    /// Turns a knob of the running domain; its next start takes its own definition.
+    fn set_limit(&self, domain: DomainId, knob: Knob, to: KnobValue) -> Answer<'_, ()>;
+    /// What limits the running domain as the kernel and the emulator themselves show it, where they can be asked: the
+    /// library's own record of it may be wrong.
+    fn limits(&self, domain: DomainId) -> Answer<'_, Limits>;
     /// Writes (`Some`) or removes a metadata element of the live and the persistent definition.
     fn set_metadata(
         &self,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use persona::rule::{Action, Condition, Looked, Performed, Resource, Truth};
+use persona::rule::{Action, Condition, Knob, KnobValue, Looked, Performed, Resource, Truth};
 use persona::signal::{Signal, Signals, Source};
 use persona::{Moment, Unit};
 use planner::Edge;
@@ -48,6 +48,15 @@ pub enum What {
         clamps: Vec<Bound>,
         /// After.
         to: u64,
+    },
+    /// A limit changes.
+    Limit {
+        /// Which.
+        knob: Knob,
+        /// Before.
+        from: Option<KnobValue>,
+        /// After.
+        to: KnobValue,
     },
     /// A rule calls for something that is done once.
     Call {
@@ -189,6 +198,10 @@ impl What {
                 let wish = wish(*resource, *wanted, clamps);
                 let show = |amount| words::amount(*resource, amount);
                 format!("{wish}{resource} {} -> {}", show(*from), show(*to))
+            }
+            Self::Limit { knob, from, to } => {
+                let from = from.map_or_else(|| "unknown".to_owned(), |from| knob.text(from));
+                format!("{knob} {from} -> {}", knob.text(*to))
             }
             Self::Call {
                 action: text,

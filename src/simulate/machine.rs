@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use persona::rule::{Action, Resource};
+use persona::rule::{Action, Knob, KnobValue, Resource};
 use persona::signal::{Event, Metric, Named, Reading, Signal, Signals, Source};
 use persona::{Bytes, DomainId, Moment, Persona};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, KnobReading, Knobs, Memory, Run, Vcpus};
 use serde::Serialize;
 
 use super::survey::Survey;
@@ -219,6 +219,14 @@ fn within(
     Ok(())
 }
 
+/// What a domain has that nobody gave a weight.
+const USUAL_WEIGHT: u64 = 1000;
+
+/// A knob of one device.
+fn set(value: KnobValue) -> KnobReading {
+    KnobReading::Set { devices: 1, value }
+}
+
 /// The largest amount that a rule brings a resource to.
 fn largest(persona: &Persona, resource: Resource) -> u64 {
     let set = |action: &Action| match (action, resource) {
@@ -238,6 +246,7 @@ pub(super) struct Machine {
     pub(super) sizes: Sizes,
     pub(super) vcpus: u32,
     pub(super) memory: Bytes,
+    knobs: Knobs,
     pub(super) now: Moment,
     /// Time between two plans.
     tick: Duration,
@@ -283,6 +292,14 @@ impl Machine {
             sizes,
             vcpus: sizes.vcpus,
             memory: sizes.memory,
+            // It starts as the base configuration has it, as with its sizes.
+            knobs: Knobs::new(|knob| {
+                let usual = match knob {
+                    Knob::CpuWeight => KnobValue::At(USUAL_WEIGHT),
+                    _ => KnobValue::Unlimited,
+                };
+                set(knob.base(&persona.base).unwrap_or(usual))
+            }),
             now: survey.first,
             tick: survey.tick,
             columns: survey
@@ -345,6 +362,12 @@ impl Machine {
         }
     }
 
+    /// A knob was turned.
+    pub(super) fn turn(&mut self, knob: Knob, to: KnobValue) -> KnobReading {
+        self.knobs = self.knobs.with(knob, set(to));
+        set(to)
+    }
+
     /// Whether a signal is ever read in this replay.
     pub(super) fn knows(&self, signal: &Signal) -> bool {
         match signal {
@@ -386,6 +409,7 @@ impl Machine {
                 block: BLOCK,
                 ability: Ability::Both,
             },
+            knobs: self.knobs,
             signals: self,
             shifted_by: None,
         }
@@ -414,6 +438,8 @@ impl Machine {
             instance: frame.instance,
             vcpus,
             memory,
+            // Neither are limits: a recording has vCPUs and memory.
+            knobs: Knobs::default(),
             signals: self,
             // A shift of personas is not played: the persona is the one that is given.
             shifted_by: None,

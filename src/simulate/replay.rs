@@ -393,6 +393,24 @@ impl<'a> Replay<'a> {
             self.state
                 .finish(step, Ending::Applied, Some(step.to), &self.policy, now);
         }
+        for turn in &plan.limits {
+            let what = What::Limit {
+                knob: turn.knob,
+                from: turn.from.value(),
+                to: turn.to,
+            };
+            let cause = self.cause(&plan, &turn.by);
+            tell(Happening::new(self.moment(now), cause, what, None))?;
+            let index = match &turn.by {
+                Wish::Rule(rule) => self.index(rule),
+                _ => None,
+            };
+            self.tally.step(index, "set-limit", now);
+            self.state.begin_limit(turn, now);
+            let shown = self.machine.turn(turn.knob, turn.to);
+            self.state
+                .finish_limit(turn, Ending::Applied, Some(shown), &self.policy, now);
+        }
         Ok(())
     }
 
@@ -445,7 +463,9 @@ impl<'a> Replay<'a> {
             | Wish::Initial
             | Wish::Return
             | Wish::Need
-            | Wish::Donation(_) => None,
+            | Wish::Donation(_)
+            | Wish::Base
+            | Wish::Restore => None,
         };
         let rule = rule.map(|index| &self.persona.rules[index]);
         let condition = rule.and_then(|rule| match by {
@@ -486,7 +506,9 @@ impl<'a> Replay<'a> {
             | Wish::Initial
             | Wish::Return
             | Wish::Need
-            | Wish::Donation(_) => Vec::new(),
+            | Wish::Donation(_)
+            | Wish::Base
+            | Wish::Restore => Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! `virt-persona status` and the bus interface `Domain`.
 
 use persona::domain::DomainId;
+use persona::rule::Knob;
 use persona::signal::{Source, Unit};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub struct DomainView {
     /// What waits for a person's word, or was approved and is not done yet.
     #[serde(default)]
     pub proposals: Vec<ProposalView>,
+    /// Weight, cap and limits that are other than before, or than somebody wants.
+    #[serde(default)]
+    pub limits: Vec<LimitView>,
     /// What is wrong, each a sentence that a person can act on.
     #[serde(default)]
     pub problems: Vec<String>,
@@ -297,4 +301,25 @@ pub struct HoldView {
     /// Until when; absent when it has no end of its own.
     #[serde(default)]
     pub until: Option<Moment>,
+}
+
+/// A limit of a domain beside its vCPUs and memory. Values are texts with their units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitView {
+    /// Which.
+    pub limit: Knob,
+    /// What is in force.
+    pub present: String,
+    /// What was in force before the daemon first changed it; absent where it has not.
+    #[serde(default)]
+    pub original: Option<String>,
+    /// What is wanted.
+    #[serde(default)]
+    pub wanted: Option<String>,
+    /// Who wants it, in words.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// A change by hand is respected until then.
+    #[serde(default)]
+    pub held_until: Option<Moment>,
 }

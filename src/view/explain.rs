@@ -2,6 +2,7 @@
 //! report, shown by `virt-persona explain` and `virt-persona apply`.
 
 use persona::domain::DomainId;
+use persona::rule::Knob;
 use persona::signal::{Source, Unit};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct ExplainView {
     /// Each resource: what was wanted, what bound it, what came of it.
     #[serde(default)]
     pub resources: Vec<ResourceView>,
+    /// Each limit that somebody wants, or that is other than before.
+    #[serde(default)]
+    pub limits: Vec<LimitLineView>,
 }
 
 /// One rule in one tick.
@@ -174,6 +178,38 @@ pub struct ActionView {
     /// How it ended; absent while it is under way.
     #[serde(default)]
     pub outcome: Option<OutcomeWord>,
+    /// All of it in one sentence.
+    pub sentence: String,
+}
+
+/// A limit of a domain beside its vCPUs and memory in one tick. Values are texts with their units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitLineView {
+    /// Which.
+    pub limit: Knob,
+    /// What was in force.
+    pub present: String,
+    /// What was in force before the daemon first changed it; absent where it has not.
+    #[serde(default)]
+    pub original: Option<String>,
+    /// What is wanted.
+    #[serde(default)]
+    pub wanted: Option<String>,
+    /// Who wants it, in words.
+    #[serde(default)]
+    pub by: Option<String>,
+    /// What was decided and why, as a sentence.
+    pub sentence: String,
+    /// The last change that ended.
+    #[serde(default)]
+    pub action: Option<LimitActionView>,
+}
+
+/// How a change of a limit ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitActionView {
+    /// In a word.
+    pub outcome: OutcomeWord,
     /// All of it in one sentence.
     pub sentence: String,
 }

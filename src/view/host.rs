@@ -104,6 +104,14 @@ pub struct DoctorView {
     pub checks: Vec<CheckView>,
 }
 
+/// What is left to be given back before nothing that the daemon changed is other than before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredView {
+    /// Each a sentence that begins with the name of the domain and says what it waits for.
+    #[serde(default)]
+    pub left: Vec<String>,
+}
+
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckView {

@@ -19,16 +19,17 @@ pub use self::catalog::{
 };
 pub use self::domain::{
     ActivationState, ActivationView, AgentState, AgentView, BoundPersona, DecisionView, DomainView,
-    HoldView, MemoryMechanism, MemoryView, Origin, OutcomeWord, ReadingView, Resource, VcpuView,
+    HoldView, LimitView, MemoryMechanism, MemoryView, Origin, OutcomeWord, ReadingView, Resource,
+    VcpuView,
 };
 pub use self::effect::{EffectView, StatusView};
 pub use self::explain::{
-    ActionView, AppliedView, ClampView, ExplainView, LookedView, PlanLine, PlanView, ResourceView,
-    RuleState, RuleView, TruthWord,
+    ActionView, AppliedView, ClampView, ExplainView, LimitActionView, LimitLineView, LookedView,
+    PlanLine, PlanView, ResourceView, RuleState, RuleView, TruthWord,
 };
 pub use self::host::{
     CheckState, CheckView, DoctorView, HostState, HostView, HypervisorState, HypervisorView,
-    ManagerView,
+    ManagerView, RetiredView,
 };
 pub use self::proposal::{ProposalState, ProposalView, SampleView};
 pub use self::record::{AuditRecordView, AuditView};

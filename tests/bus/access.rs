@@ -16,7 +16,7 @@ use crate::private_bus::{NOBODY, PrivateBus};
 use crate::repository;
 
 /// Every change, with what it needs.
-const CHANGES: [(&[&str], Action); 15] = [
+const CHANGES: [(&[&str], Action); 16] = [
     (
         &["create", "PERSONA", "--name", "x"],
         Action::ManagePersonas,
@@ -31,6 +31,7 @@ const CHANGES: [(&[&str], Action); 15] = [
     (&["unmap", "db"], Action::ManagePersonas),
     (&["apply", "db", "web-high"], Action::Activate),
     (&["deactivate", "db"], Action::Activate),
+    (&["retire"], Action::Activate),
     (&["tag", "db", "+a", "-b"], Action::Activate),
     (&["approve", "3"], Action::Approve),
     (&["reject", "3"], Action::Approve),

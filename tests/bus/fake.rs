@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use persona::domain::DomainId;
+use persona::rule::Knob;
 use persona::signal::{Source, Unit};
 use persona::units::{Bytes, Moment};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -16,11 +17,11 @@ use virt_persona::view::{
     AgentState, AgentView, AppliedView, AuditRecordView, AuditView, BoundPersona, Change,
     CheckState, CheckView, ClampView, DecisionView, DoctorView, DocumentFormat, DocumentView,
     DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView, HoldView,
-    HostState, HostView, HypervisorState, HypervisorView, LookedView, ManagerView, MappedView,
-    MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord, PersonaView,
-    PlanLine, PlanView, ProblemView, ProposalState, ProposalView, ReadingView, Resource,
-    ResourceView, RuleState, RuleView, SampleView, Severity, StoredView, TruthWord, VcpuView,
-    VersionView, View,
+    HostState, HostView, HypervisorState, HypervisorView, LimitActionView, LimitLineView,
+    LimitView, LookedView, ManagerView, MappedView, MappingView, MemoryMechanism, MemoryView,
+    Origin, OriginView, OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView, ProposalState,
+    ProposalView, ReadingView, Resource, ResourceView, RetiredView, RuleState, RuleView,
+    SampleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -450,6 +451,9 @@ fn carry_out(
                 Change::Unchanged
             }))
         }
+        Command::Retire => Ok(Reply::Retired(RetiredView {
+            left: vec!["web: vCPUs stay at 2 vCPUs although what was there before wants 1 vCPU, because no agent in the guest can take CPUs offline".into()],
+        })),
         // The reload of this daemon gives the answer to another question, as a faulty one would.
         Command::Reload => Ok(Reply::Tags(vec![caller.name.clone()])),
     }
@@ -601,6 +605,18 @@ fn explain(domain: &DomainView) -> ExplainView {
             granted: Some(4),
             action: None,
         }],
+        limits: vec![LimitLineView {
+            limit: Knob::CpuCap,
+            present: "no limit".to_owned(),
+            original: Some("no limit".to_owned()),
+            wanted: Some("250%".to_owned()),
+            by: Some("rule calm".to_owned()),
+            sentence: "CPU cap stays at no limit although rule calm wants 250%, because the last 1 steps did not take effect; the next try is in 4 s".to_owned(),
+            action: Some(LimitActionView {
+                outcome: OutcomeWord::Refused,
+                sentence: "CPU cap no limit -> 250% because of rule calm: refused (shown no limit); the control group is not there".to_owned(),
+            }),
+        }],
     }
 }
 
@@ -711,6 +727,14 @@ fn web() -> DomainView {
         }),
         holds: Vec::new(),
         proposals: vec![proposal()],
+        limits: vec![LimitView {
+            limit: Knob::CpuCap,
+            present: "no limit".to_owned(),
+            original: Some("no limit".to_owned()),
+            wanted: Some("250%".to_owned()),
+            by: Some("rule calm".to_owned()),
+            held_until: None,
+        }],
         problems: vec!["vCPU 2 is plugged, but the guest has not brought it online".to_owned()],
     }
 }
@@ -740,6 +764,7 @@ pub(crate) fn bare(id: DomainId, name: &str) -> DomainView {
         last_decision: None,
         holds: Vec::new(),
         proposals: Vec::new(),
+        limits: Vec::new(),
         problems: Vec::new(),
     }
 }

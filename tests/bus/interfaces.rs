@@ -146,6 +146,7 @@ fn change_everything(view: &mut View) {
         until: Some(Moment(5)),
     });
     domain.proposals.clear();
+    domain.limits.clear();
     domain.problems.clear();
 }
 

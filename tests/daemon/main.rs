@@ -22,6 +22,7 @@ mod events;
 mod layers;
 mod life;
 mod lifecycle;
+mod limits;
 mod matrix;
 mod personas;
 mod refusals;

@@ -16,6 +16,7 @@ mod coordination;
 mod figures;
 #[allow(dead_code, unused_imports, reason = "the demo uses the rest of it")]
 mod harness;
+mod limits;
 mod memory;
 mod personas;
 mod prerequisites;

@@ -148,13 +148,14 @@ pub(crate) const DISK_BANDWIDTH: Range = Range {
     most: 1_099_511_627_776.0,
     example: "100 MiB/s",
 };
-/// What cgroup v2 takes as `cpu.weight`.
+/// The range of `cpu.share`, which it takes the place of: 1000 is what a domain without a persona has, whatever the
+/// kernel's own number for that is.
 pub(crate) const CPU_WEIGHT: Range = Range {
     of: "the CPU weight",
     unit: Unit::Count,
     least: 1.0,
     most: 1e4,
-    example: "200",
+    example: "2000",
 };
 /// The kernel takes no quota below 1 ms, which is 1 % of the period of 100 ms that libvirt sets; all vCPUs at once are
 /// the upper end.

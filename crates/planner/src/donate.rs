@@ -122,7 +122,7 @@ pub(crate) fn offer(
         evidence: Source::Host,
         effect: None,
     };
-    let Guarded { outcome, clamps } = guard(domain, persona, carried, &wanted, policy, now);
+    let Guarded { outcome, clamps } = guard(domain, Some(persona), carried, &wanted, policy, now);
     let to = outcome.ok().filter(|to| *to < present)?;
     Some(Offer { to, clamps })
 }

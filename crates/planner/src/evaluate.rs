@@ -9,6 +9,7 @@ use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
 use persona::signal::{Event, Metric, Named, Reading, Signals, Source};
 use persona::units::Moment;
 
+use crate::limit::{Turn, turns};
 use crate::need::prefer_need;
 use crate::plan::Edge;
 use crate::policy::Policy;
@@ -37,6 +38,8 @@ pub(crate) struct Evaluation {
     pub(crate) rules: Vec<RuleReport>,
     pub(crate) wanted: Vec<Wanted>,
     pub(crate) calls: Vec<(String, Action, Edge)>,
+    /// What rules say of knobs.
+    pub(crate) turns: Vec<Turn>,
 }
 
 /// The readings, without those from before the last change of what they measure: such a reading describes a machine
@@ -122,7 +125,7 @@ pub(crate) fn evaluate(
     align(persona, state);
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut rules = Vec::with_capacity(persona.rules.len());
-    let mut calls = Vec::new();
+    let (mut calls, mut turned) = (Vec::new(), Vec::new());
     base_wishes(domain, persona, state, &mut wanted);
     wanted.extend(returned(domain, state, RETURN_PRIORITY, now));
     for (index, rule) in persona.rules.iter().enumerate() {
@@ -163,6 +166,7 @@ pub(crate) fn evaluate(
             &mut wanted,
         );
         call(persona, rule, truth, until, slot, &mut calls);
+        turned.extend(turns(persona, rule, truth, until));
         undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
         let cooldown_left = state.rules[index]
             .touches
@@ -195,6 +199,7 @@ pub(crate) fn evaluate(
         rules,
         wanted: best,
         calls,
+        turns: turned,
     }
 }
 
@@ -293,11 +298,7 @@ fn call(
     slot: &mut RuleState,
     calls: &mut Vec<(String, Action, Edge)>,
 ) {
-    let once = || {
-        persona
-            .actions(rule)
-            .filter(|action| action.resource().is_none())
-    };
+    let once = || persona.actions(rule).filter(|action| !action.is_kept_up());
     if truth == Truth::True {
         if !slot.called {
             calls.extend(once().map(|action| (rule.name.clone(), action.clone(), Edge::Begins)));
@@ -330,6 +331,7 @@ fn align(persona: &Persona, state: &mut DomainState) {
         state.persona = Some(persona.digest.clone());
         state.rules.clear();
         state.effects.clear();
+        state.standing.clear();
         state.started = false;
     }
     if state.rules.len() != persona.rules.len() {

@@ -20,10 +20,10 @@ pub(crate) struct Guarded {
     pub(crate) clamps: Vec<Clamp>,
 }
 
-/// Puts a wish within its limits.
+/// Puts a wish within its limits. Without a persona only what was there before is given back.
 pub(crate) fn guard(
     domain: &Domain<'_>,
-    persona: &Persona,
+    persona: Option<&Persona>,
     state: &DomainState,
     wanted: &Wanted,
     policy: &Policy,
@@ -77,7 +77,7 @@ impl Clamps {
 
 fn check(
     domain: &Domain<'_>,
-    persona: &Persona,
+    persona: Option<&Persona>,
     state: &DomainState,
     wanted: &Wanted,
     policy: &Policy,
@@ -86,7 +86,7 @@ fn check(
 ) -> Result<(), Reason> {
     let resource = wanted.resource;
     may_act(domain, state, wanted, now)?;
-    let bounds = bounds(persona, resource);
+    let bounds = persona.and_then(|persona| bounds(persona, resource));
     let present = domain.present(resource);
     let (least, most) = domain.limits(resource);
     if let Some(bounds) = bounds {
@@ -114,10 +114,13 @@ fn check(
         (Resource::Memory, true) => grow_memory(domain, wanted, policy, now, clamps)?,
         (Resource::Memory, false) => {
             may_take(domain, state, &wanted.by, policy, now)?;
-            shrink_memory(domain, bounds, policy, now, clamps)?;
+            shrink_memory(domain, bounds, wanted, policy, now, clamps)?;
         }
     }
-    if !growing && wanted.by != Wish::Maximum {
+    if let Some(persona) = persona
+        && !growing
+        && wanted.by != Wish::Maximum
+    {
         stays_shrunk(domain, persona, resource, clamps.to, now)?;
     }
     Ok(())
@@ -234,6 +237,7 @@ fn grow_memory(
 fn shrink_memory(
     domain: &Domain<'_>,
     bounds: Option<Bounds>,
+    wanted: &Wanted,
     policy: &Policy,
     now: Moment,
     clamps: &mut Clamps,
@@ -255,10 +259,12 @@ fn shrink_memory(
     let whole = (present - clamps.to) / block * block;
     clamps.at_least(Limit::Block, present - whole);
     let least = policy.memory_change_minimum.0;
-    // The last step down to a limit of persona or definition may be smaller than the usual least one.
+    // The last step down to a limit of persona or definition, or to what was there before, may be smaller than the usual
+    // least one.
     let at_bottom = bounds.is_some_and(|bounds| {
         clamps.to <= bounds.min.max(bounds.reservation).saturating_add(block)
-    }) || clamps.to <= memory.minimum.0;
+    }) || clamps.to <= memory.minimum.0
+        || (wanted.by == Wish::Restore && clamps.to <= wanted.to.saturating_add(block));
     if whole == 0 || (whole < least && !at_bottom) {
         return Err(Reason::TooSmall {
             least: least.max(block),

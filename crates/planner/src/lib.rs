@@ -13,6 +13,8 @@
 //! need        a guest that asks for memory at once
 //! guard       Decision -> Decision within bounds, or a refusal with its reason
 //! propose     what trust lets be done, and what waits for a person
+//! limit       knobs, such as the CPU cap: who has the say, and what is turned to which value
+//! restore     what goes back when no persona has the say any more
 //! peak        the most that was in use lately
 //! donate      what a domain could do without
 //! arbitrate   all claims on the host's budget -> what each is granted, and what each gives up
@@ -32,6 +34,7 @@ pub mod state;
 pub mod consent;
 mod evaluate;
 mod guard;
+pub mod limit;
 pub mod need;
 pub mod notice;
 pub mod peak;
@@ -47,12 +50,14 @@ pub mod plan;
 pub mod policy;
 pub mod propose;
 pub mod report;
+mod restore;
 mod settle;
 
 #[cfg(test)]
 mod testing;
 
 pub use consent::{Consent, Veto};
+pub use limit::{LimitDrift, LimitStep};
 pub use need::Heard;
 pub use notice::{Drift, Stall};
 pub use others::{Other, Stake};

@@ -92,6 +92,8 @@ pub(crate) fn notice_drift(
         }
         // The hand's word counts now; an old target would make the next change by hand look like a late guest.
         slot.target = None;
+        // And it is what is there now: nobody wants back what was before it.
+        slot.original = None;
         if resource == Resource::Memory {
             // What a person decides is not undone.
             carried.relief.before = None;

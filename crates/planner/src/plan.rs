@@ -9,14 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::consent::{Consent, consent};
 use crate::donate::watch;
 use crate::evaluate::{SinceChange, Wanted, evaluate};
-use crate::guard::guard;
+use crate::guard::{Guarded, guard};
 use crate::ledger::{Decrease, Growth, Wishes};
+use crate::limit::{self, LimitDrift, LimitStep, Turned};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
 use crate::propose::{News, Permit, Turn};
 use crate::relief::notice_need;
 use crate::report::{DomainReport, HostReport, Idle, Reason, ResourceReport, Verdict, Wish};
+use crate::restore::Carry;
 use crate::settle::{Settled, settle};
 use crate::shift;
 use crate::snapshot::{Domain, Run, Snapshot};
@@ -44,6 +46,12 @@ pub struct Plan {
     pub forbidden: Vec<Call>,
     /// What has become of proposals.
     pub proposals: Vec<News>,
+    /// Knobs to turn.
+    pub limits: Vec<LimitStep>,
+    /// Knobs that somebody turned by hand.
+    pub limit_drifts: Vec<LimitDrift>,
+    /// Domains of which something changed in what is carried that has to survive a restart, beside what has a step.
+    pub noted: Vec<DomainId>,
     /// The host's ledger after this plan.
     pub host: HostReport,
     /// What each domain had at stake, in vCPUs and in memory, in the order of the snapshot.
@@ -113,6 +121,7 @@ pub fn plan_among(
     let (mut drifts, mut stalls) = (Vec::new(), Vec::new());
     let (mut calls, mut forbidden) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
+    let mut turned = Turned::default();
     let mut wishes = Wishes {
         growth: Vec::new(),
         decreases: Vec::new(),
@@ -126,6 +135,7 @@ pub fn plan_among(
             idle: idle(domain),
             rules: Vec::new(),
             resources: Vec::new(),
+            limits: Vec::new(),
         };
         if matches!(domain.run, Run::Off | Run::Starting) {
             // What is carried belongs to the running machine; cooldowns of the last run say nothing of the next.
@@ -133,6 +143,24 @@ pub fn plan_among(
             state.proposals.leave(domain.id, Turn::NotRunning);
         } else if report.idle == Some(Idle::NoPersona) {
             state.proposals.leave(domain.id, Turn::PersonaChanged);
+            if domain.run == Run::Running
+                && let Some(carried) = state.domains.get_mut(&domain.id)
+            {
+                let carry = Carry {
+                    index,
+                    domain,
+                    carried,
+                    policy,
+                    now,
+                };
+                carry.back(
+                    &mut report,
+                    &mut wishes,
+                    &mut drifts,
+                    &mut stalls,
+                    &mut turned,
+                );
+            }
         } else if let (None | Some(Idle::Paused), Some(persona)) = (report.idle, domain.persona) {
             let carried = state.domains.entry(domain.id).or_default();
             notice_restart(domain, carried, now);
@@ -181,48 +209,32 @@ pub fn plan_among(
                     .iter()
                     .find(|wanted| wanted.resource == resource)
                     .cloned();
-                let present = domain.present(resource);
-                let mut line = ResourceReport {
-                    resource,
-                    present,
-                    wanted: wanted.as_ref().map(|wanted| wanted.to),
-                    by: wanted.as_ref().map(|wanted| wanted.by.clone()),
-                    clamps: Vec::new(),
-                    verdict: Verdict::Content,
-                };
+                let mut line = line(domain, resource, wanted.as_ref());
                 if let Some(mut wanted) = wanted {
-                    let guarded = guard(domain, persona, carried, &wanted, policy, now);
-                    line.clamps = guarded.clamps;
-                    let trusted = guarded.outcome.and_then(|to| {
-                        let (clamps, rules) = (&mut line.clamps, &report.rules);
+                    let guarded = guard(domain, Some(persona), carried, &wanted, policy, now);
+                    let Guarded {
+                        outcome,
+                        mut clamps,
+                    } = guarded;
+                    let outcome = outcome.and_then(|to| {
+                        let (clamps, rules) = (&mut clamps, &report.rules);
                         proposals.step(domain, persona, &mut wanted, to, clamps, rules, policy, now)
                     });
-                    match trusted {
-                        Err(reason) => line.verdict = Verdict::No(reason),
-                        Ok(to) if to < present => {
-                            line.verdict = Verdict::Step(to);
-                            wishes.decreases.push(Decrease {
-                                domain: index,
-                                step: Step {
-                                    consent: consent(
-                                        &wanted.by,
-                                        carried.resource(resource),
-                                        policy,
-                                        now,
-                                    ),
-                                    ..step(domain, &wanted, to)
-                                },
-                            });
-                        }
-                        Ok(to) => wishes.growth.push(Growth {
-                            domain: index,
-                            wanted,
-                            to,
-                        }),
-                    }
+                    let consent = consent(&wanted.by, carried.resource(resource), policy, now);
+                    let guarded = Guarded { outcome, clamps };
+                    wishes.take(index, domain, wanted, guarded, consent, &mut line);
                 }
                 report.resources.push(line);
             }
+            let knobs = limit::decide(
+                domain,
+                Some(persona),
+                &evaluation.turns,
+                carried,
+                policy,
+                now,
+            );
+            report.limits = turned.take(domain.id, knobs);
         }
         reports.push(report);
     }
@@ -242,6 +254,9 @@ pub fn plan_among(
         returns,
         forbidden,
         proposals: state.proposals.take_news(),
+        limits: turned.steps,
+        limit_drifts: turned.drifts,
+        noted: turned.noted,
         host,
         stakes,
     }
@@ -276,6 +291,55 @@ fn idle(domain: &Domain<'_>) -> Option<Idle> {
         (_, None) => Some(Idle::NoPersona),
         (Run::Paused, _) => Some(Idle::Paused),
         (Run::Running, Some(_)) => None,
+    }
+}
+
+/// The line of a resource before anything is decided about it.
+pub(crate) fn line(
+    domain: &Domain<'_>,
+    resource: Resource,
+    wanted: Option<&Wanted>,
+) -> ResourceReport {
+    ResourceReport {
+        resource,
+        present: domain.present(resource),
+        wanted: wanted.map(|wanted| wanted.to),
+        by: wanted.map(|wanted| wanted.by.clone()),
+        clamps: Vec::new(),
+        verdict: Verdict::Content,
+    }
+}
+
+impl Wishes {
+    /// Takes a wish that was put within its limits: a decrease is a step, and growth waits for the ledger.
+    pub(crate) fn take(
+        &mut self,
+        index: usize,
+        domain: &Domain<'_>,
+        wanted: Wanted,
+        guarded: Guarded,
+        consent: Consent,
+        line: &mut ResourceReport,
+    ) {
+        line.clamps = guarded.clamps;
+        match guarded.outcome {
+            Err(reason) => line.verdict = Verdict::No(reason),
+            Ok(to) if to < line.present => {
+                line.verdict = Verdict::Step(to);
+                self.decreases.push(Decrease {
+                    domain: index,
+                    step: Step {
+                        consent,
+                        ..step(domain, &wanted, to)
+                    },
+                });
+            }
+            Ok(to) => self.growth.push(Growth {
+                domain: index,
+                wanted,
+                to,
+            }),
+        }
     }
 }
 

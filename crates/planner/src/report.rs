@@ -10,6 +10,7 @@ use persona::signal::Source;
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
+use crate::limit::LimitReport;
 use crate::relief::Need;
 use crate::snapshot::{Ability, Host};
 use crate::stage::Stage;
@@ -28,6 +29,8 @@ pub struct DomainReport {
     pub rules: Vec<RuleReport>,
     /// vCPUs and memory, as far as the persona manages them.
     pub resources: Vec<ResourceReport>,
+    /// Knobs that somebody wants to be turned, or that are to be turned back.
+    pub limits: Vec<LimitReport>,
 }
 
 /// Why a domain was not evaluated.
@@ -110,6 +113,10 @@ pub enum Wish {
     Need,
     /// The host, for the domain of this name: what this one does not use is of more use there.
     Donation(String),
+    /// The base configuration's one value of a knob.
+    Base,
+    /// Nobody any more, so what was there before the first change of ours comes back.
+    Restore,
 }
 
 impl fmt::Display for Wish {
@@ -124,6 +131,8 @@ impl fmt::Display for Wish {
                 f.write_str("the guest, which misses the memory that was taken from it")
             }
             Self::Need => f.write_str("the guest's own need"),
+            Self::Base => f.write_str("the base configuration"),
+            Self::Restore => f.write_str("what was there before"),
             Self::Donation(domain) => {
                 write!(
                     f,

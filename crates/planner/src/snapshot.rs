@@ -3,7 +3,7 @@
 
 use persona::Persona;
 use persona::domain::DomainId;
-use persona::rule::{Resource, Rule};
+use persona::rule::{Knob, KnobValue, Resource, Rule};
 use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,8 @@ pub struct Domain<'a> {
     pub vcpus: Vcpus,
     /// Memory.
     pub memory: Memory,
+    /// What limits it otherwise.
+    pub knobs: Knobs,
     /// Readings.
     pub signals: &'a dyn Signals,
     /// The rule, of another persona, that gave the domain the one that it has; its `until` gives the one before back.
@@ -137,6 +139,85 @@ pub struct Memory {
     pub block: Bytes,
     /// What bounds a change, when anything does.
     pub ability: Ability,
+}
+
+/// What each knob of a domain shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Knobs([KnobReading; Knob::ALL.len()]);
+
+impl Knobs {
+    /// What `read` says of each.
+    pub fn new(read: impl Fn(Knob) -> KnobReading) -> Self {
+        Self(Knob::ALL.map(read))
+    }
+
+    /// With another reading of one of them.
+    #[must_use]
+    pub fn with(mut self, knob: Knob, reading: KnobReading) -> Self {
+        self.0[knob as usize] = reading;
+        self
+    }
+
+    /// One of them.
+    pub fn reading(self, knob: Knob) -> KnobReading {
+        self.0[knob as usize]
+    }
+}
+
+/// What a knob shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KnobReading {
+    /// What it is set to.
+    Set {
+        /// Over how many devices it spreads; 1 where it is of the whole machine.
+        devices: u32,
+        /// The value over all of them.
+        value: KnobValue,
+    },
+    /// Its devices are not limited alike, so there is no one value.
+    Uneven {
+        /// How many devices there are.
+        devices: u32,
+    },
+    /// It cannot be turned.
+    Unable(Obstacle),
+    /// Nobody has looked.
+    #[default]
+    Unknown,
+}
+
+impl KnobReading {
+    /// The value over all devices, where there is one.
+    pub fn value(self) -> Option<KnobValue> {
+        match self {
+            Self::Set { value, .. } => Some(value),
+            Self::Uneven { .. } | Self::Unable(_) | Self::Unknown => None,
+        }
+    }
+
+    /// How many devices there are, where it is known.
+    pub fn devices(self) -> Option<u32> {
+        match self {
+            Self::Set { devices, .. } | Self::Uneven { devices } => Some(devices),
+            Self::Unable(_) | Self::Unknown => None,
+        }
+    }
+}
+
+/// Why a knob cannot be turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Obstacle {
+    /// The domain has no such device.
+    NoDevice,
+    /// An interface has no device on the host, as in user mode, so nothing there can limit it.
+    NoHostDevice,
+    /// The definition limits devices in its own way (bursts, reads and writes apart), which one value over all would
+    /// overwrite and could not give back.
+    OwnLimits,
+    /// The hypervisor cannot be asked at the moment.
+    NoHypervisor,
 }
 
 /// Whether a mechanism is there to change a resource.

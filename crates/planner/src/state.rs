@@ -4,14 +4,16 @@
 //! because nothing was observed meanwhile.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use persona::Digest;
 use persona::domain::DomainId;
-use persona::rule::{Resource, Windows};
+use persona::rule::{Knob, Resource, Windows};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
 use crate::consent::Vetoes;
+use crate::limit::{LimitState, Standing};
 use crate::need::Needs;
 use crate::peak::Peak;
 use crate::plan::Step;
@@ -68,6 +70,12 @@ pub struct DomainState {
     /// The windows of the `until` that ends a shift of persona.
     #[serde(skip)]
     pub shift: ShiftWatch,
+    /// Knobs that were turned, or were to be.
+    #[serde(default)]
+    pub limits: BTreeMap<Knob, LimitState>,
+    /// What rules have set knobs to and what lasts.
+    #[serde(default)]
+    pub standing: Vec<Standing>,
 }
 
 /// The windows of one rule.
@@ -115,6 +123,10 @@ pub struct Effect {
 pub struct ResourceState {
     /// When a change last took place.
     pub changed_at: Option<Moment>,
+    /// What was there before the first change of ours, in vCPUs or bytes; nothing where nothing was changed, or where a
+    /// hand has had its word since.
+    #[serde(default)]
+    pub original: Option<u64>,
     /// The step that is being carried out. It is stored too: after a crash [`State::resume`] tells from it what may have
     /// been done.
     #[serde(default)]
@@ -199,6 +211,9 @@ impl State {
         }
         let slot = state.resource_mut(step.resource);
         slot.target = Some(step.to);
+        if step.by != Wish::Restore {
+            slot.original.get_or_insert(step.from);
+        }
         slot.in_flight = Some(InFlight {
             instance: step.instance,
             from: step.from,
@@ -218,7 +233,7 @@ impl State {
             for resource in [Resource::Vcpus, Resource::Memory] {
                 let slot = state.resource_mut(resource);
                 slot.changed_at = slot.changed_at.map(|at| at.min(now));
-                let longest_wait = policy.retry_after * (1 << MOST_DOUBLINGS);
+                let longest_wait = longest_wait(policy);
                 let hold = match slot.held_by {
                     Some(_) => policy.longest_hold,
                     None => policy.hold,
@@ -237,6 +252,9 @@ impl State {
                     // It may have taken place; undoing what did not is no change at all.
                     state.remember(resource, &flight);
                 }
+            }
+            for limit in state.limits.values_mut() {
+                limit.resume(policy, now);
             }
         }
     }
@@ -275,14 +293,9 @@ impl State {
             slot.retry_at = None;
             slot.quarantined_until = None;
         } else {
-            slot.failures = slot.failures.saturating_add(1);
-            let doublings = slot.failures.saturating_sub(1).min(MOST_DOUBLINGS);
-            slot.retry_at = Some(now.after(policy.retry_after * (1 << doublings)));
-            if slot.failures >= policy.failures_before_quarantine {
-                slot.quarantined_until = Some(now.after(policy.quarantine));
-                // The next failure after the quarantine puts it back at once; a success clears it.
-                slot.failures = policy.failures_before_quarantine - 1;
-            }
+            let (retry_at, quarantined_until) = failed(&mut slot.failures, policy, now);
+            slot.retry_at = Some(retry_at);
+            slot.quarantined_until = quarantined_until.or(slot.quarantined_until);
         }
         if changed {
             // Evidence from before the change says nothing about the state after it.
@@ -327,6 +340,9 @@ impl State {
                 slot.vetoes = None;
             }
             state.relief.spared_until = None;
+            for limit in state.limits.values_mut() {
+                limit.release();
+            }
         }
         found
     }
@@ -346,6 +362,24 @@ impl State {
     pub fn forget(&mut self, domain: DomainId) {
         self.domains.remove(&domain);
     }
+}
+
+/// The longest wait after a failure.
+pub(crate) fn longest_wait(policy: &Policy) -> Duration {
+    policy.retry_after * (1 << MOST_DOUBLINGS)
+}
+
+/// One more failure of a mechanism: when it is tried again, and until when it is left alone if it is stuck.
+pub(crate) fn failed(failures: &mut u32, policy: &Policy, now: Moment) -> (Moment, Option<Moment>) {
+    *failures = failures.saturating_add(1);
+    let doublings = failures.saturating_sub(1).min(MOST_DOUBLINGS);
+    let retry_at = now.after(policy.retry_after * (1 << doublings));
+    if *failures < policy.failures_before_quarantine {
+        return (retry_at, None);
+    }
+    // The next failure after the quarantine puts it back at once; a success clears it.
+    *failures = policy.failures_before_quarantine - 1;
+    (retry_at, Some(now.after(policy.quarantine)))
 }
 
 impl DomainState {

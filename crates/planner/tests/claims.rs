@@ -11,7 +11,7 @@ use persona::signal::{Event, EventKind, Metric, Named, Reading, Signals, Source}
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{Idle, Reason, Verdict};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::{Edge, Ending, Plan, Policy, Snapshot, State, plan};
 
 const ID: DomainId = DomainId([1; 16]);
@@ -98,6 +98,7 @@ fn run(machine: &mut Machine, persona: &Persona, state: &mut State, seconds: u32
                     block: Bytes::from_mib(2),
                     ability: Ability::NoMemoryDevice,
                 },
+                knobs: Knobs::default(),
                 signals: machine,
                 shifted_by: None,
             };

@@ -9,7 +9,7 @@ use persona::signal::{Metric, Reading, Signals};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{Reason, Verdict, Wish};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::{Ending, Plan, Policy, Snapshot, State, Step, plan};
 
 const ID: DomainId = DomainId([7; 16]);
@@ -60,6 +60,7 @@ fn pass(state: &mut State, instance: u32, vcpus: u32, ability: Ability, now: Mom
             block: Bytes::from_mib(2),
             ability: Ability::NoMemoryDevice,
         },
+        knobs: Knobs::default(),
         signals: &Silence,
         shifted_by: None,
     };

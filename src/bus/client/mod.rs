@@ -23,7 +23,7 @@ use crate::view::{
     AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
     DomainView, EffectiveView, ExplainView, FragmentView, HoldView, HostView, HypervisorView,
     ManagerView, MappedView, MappingView, PersonaView, PlanView, ProblemView, ProposalView,
-    Resource, StatusView, StoredView, VersionView,
+    Resource, RetiredView, StatusView, StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -269,6 +269,15 @@ impl Client {
         let path = self.domain_path(domain).await?;
         let options = options([("dry_run", Some(Variant::from(true)))]);
         self.view(&path, names::DOMAIN, "Activate", &(persona, options))
+            .await
+    }
+
+    /// Has everything given back; gives what is left.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn retire(&self) -> Answer<RetiredView> {
+        self.view(names::ROOT, names::MANAGER, "Retire", &(Given::new(),))
             .await
     }
 

@@ -22,6 +22,18 @@ pub(in crate::cli) fn applied(screen: &mut Screen, applied: &AppliedView) -> io:
     ))
 }
 
+/// `retire`.
+pub(in crate::cli) fn retired(screen: &mut Screen, retired: &RetiredView) -> io::Result<()> {
+    if retired.left.is_empty() {
+        return screen.line("nothing is left to be given back; the daemon manages nothing");
+    }
+    screen.line("the daemon manages nothing any more; what is left to be given back:")?;
+    for sentence in &retired.left {
+        screen.line(&format!("  {}", clean(sentence)))?;
+    }
+    Ok(())
+}
+
 /// `apply --dry-run`.
 pub(in crate::cli) fn plan(screen: &mut Screen, plan: &PlanView) -> io::Result<()> {
     screen.heading(&clean(&format!(
@@ -155,6 +167,19 @@ pub(in crate::cli) fn explain(screen: &mut Screen, explain: &ExplainView) -> io:
             screen.line(&format!("  granted {}", amount(granted, kind)))?;
         }
         if let Some(action) = &resource.action {
+            screen.line(&format!("  {}", clean(&action.sentence)))?;
+        }
+    }
+    for limit in &explain.limits {
+        screen.line("")?;
+        screen.line(&clean(&limit.sentence))?;
+        if let Some(original) = &limit.original {
+            screen.line(&format!(
+                "  before the daemon changed it: {}",
+                clean(original)
+            ))?;
+        }
+        if let Some(action) = &limit.action {
             screen.line(&format!("  {}", clean(&action.sentence)))?;
         }
     }

@@ -10,7 +10,7 @@ use persona::signal::Unit;
 use persona::units::Bytes;
 use serde::Serialize;
 
-pub(super) use decision::{applied, explain, plan};
+pub(super) use decision::{applied, explain, plan, retired};
 pub(super) use proposal::{approvals, decided, holds};
 
 use super::screen::{Cell, Screen, Style, Table, clean};
@@ -19,8 +19,8 @@ use crate::view::{
     ActivationState, ActivationView, AgentState, AppliedView, AuditRecordView, AuditView,
     BoundPersona, Change, CheckState, DoctorView, DocumentView, DomainView, EffectView,
     EffectiveView, ExplainView, FragmentView, MappedView, MappingView, MemoryView, Origin,
-    PersonaView, PlanView, ProblemView, ReadingView, Resource, RolloutView, StatusView, StoredView,
-    TruthWord, VcpuView, VersionView,
+    PersonaView, PlanView, ProblemView, ReadingView, Resource, RetiredView, RolloutView,
+    StatusView, StoredView, TruthWord, VcpuView, VersionView,
 };
 
 /// Prints a view as JSON or by its function.
@@ -248,6 +248,23 @@ pub(super) fn status(screen: &mut Screen, status: &StatusView) -> io::Result<()>
     }
     for waiting in &domain.proposals {
         add("Proposal", Style::Warning, proposal::line(waiting));
+    }
+    for limit in &domain.limits {
+        let original = limit
+            .original
+            .as_ref()
+            .map_or_else(String::new, |original| format!(", {original} before"));
+        let wanted = match (&limit.wanted, &limit.by) {
+            (Some(wanted), Some(by)) if *wanted != limit.present => {
+                format!(", {wanted} wanted by {by}")
+            }
+            _ => String::new(),
+        };
+        add(
+            "Limit",
+            Style::Plain,
+            format!("{} {}{original}{wanted}", limit.limit, limit.present),
+        );
     }
     for problem in &domain.problems {
         add("Problem", Style::Bad, problem.clone());

@@ -177,6 +177,7 @@ impl Daemon {
                     now,
                 ))))
             }
+            Command::Retire => Ok(Reply::Retired(self.retire(caller))),
             Command::Audit {
                 domain,
                 since,

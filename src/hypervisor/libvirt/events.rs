@@ -121,6 +121,7 @@ impl Memory {
                 domain,
                 current: Bytes::from_kib(*kib),
             },
+            What::Tunable => HypervisorEvent::Tuned { domain },
             What::Monitor { event, details } => {
                 return self.monitor(domain, event, details.as_deref().unwrap_or("{}"));
             }

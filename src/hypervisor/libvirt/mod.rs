@@ -8,6 +8,7 @@ mod ffi;
 mod process;
 mod qmp;
 mod stats;
+mod tune;
 mod xml;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use persona::domain::DomainId;
+use persona::rule::{Knob, KnobValue};
 use persona::units::Bytes;
 use tracing::{info, warn};
 use virt::connect::Connect;
@@ -31,7 +33,7 @@ use self::stats::{FIGURES, stats};
 use super::queue::{Call, Queue};
 use super::{
     Answer, Arrival, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
-    HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, MetadataElement, RunState,
+    HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, Limits, MetadataElement, RunState,
 };
 
 /// For what libvirtd answers from its own memory, in less than a millisecond. It is late only when libvirtd itself is.
@@ -150,6 +152,16 @@ impl Working {
     fn find(&self, id: DomainId) -> Result<Domain, HypervisorError> {
         look_up(&self.connect, id).map_err(|error| self.failed(&error))
     }
+
+    /// A domain, and what limits it by its definition in force.
+    fn limits(&self, id: DomainId) -> Result<(Domain, Limits), HypervisorError> {
+        let found = self.find(id)?;
+        let (xml, state, _) = raw(&found).map_err(|error| self.failed(&error))?;
+        let read = xml::read_domain(&xml, state).map_err(|problem| self.unreadable(problem))?;
+        let mut limits = read.description.limits;
+        limits.cpu.scale = tune::weight_scale();
+        Ok((found, limits))
+    }
 }
 
 /// The library's words without its types.
@@ -203,6 +215,7 @@ fn describe_one(
     connection.memory.learn(&read);
     let mut description = read.description;
     description.arrival = arrival;
+    description.limits.cpu.scale = tune::weight_scale();
     description.process = processes
         .filter(|_| description.instance.is_some())
         .and_then(|directory| process::find(directory, &description.name, description.id));
@@ -427,6 +440,26 @@ impl Hypervisor for Libvirt {
                 }
             },
         ))
+    }
+
+    fn set_limit(&self, domain: DomainId, knob: Knob, to: KnobValue) -> Answer<'_, ()> {
+        Box::pin(
+            self.call(Lane::Change(domain), "set_limit", REQUEST, move |working| {
+                let (found, limits) = working.limits(domain)?;
+                tune::turn(&found, &limits, knob, to).map_err(|error| working.failed(&error))
+            }),
+        )
+    }
+
+    fn limits(&self, domain: DomainId) -> Answer<'_, Limits> {
+        Box::pin(
+            // It asks the emulator about the disks.
+            self.call(Lane::Change(domain), "limits", REQUEST, move |working| {
+                let (found, mut limits) = working.limits(domain)?;
+                tune::look(&found, &mut limits).map_err(|error| working.failed(&error))?;
+                Ok(limits)
+            }),
+        )
     }
 
     fn set_metadata(

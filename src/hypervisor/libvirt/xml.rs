@@ -13,6 +13,7 @@ use super::super::{
     Acceleration, AddressBits, Arrival, DomainDescription, Interface, MetadataElement, RunState,
     VirtioMem,
 };
+use super::tune;
 
 /// The virtio-serial port of the persona agent.
 pub(super) const AGENT_PORT: &str = "org.virtpersona.agent.0";
@@ -126,6 +127,7 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
             balloon_current,
             balloon_period,
             interfaces: devices.all("interface").map(read_interface).collect(),
+            limits: tune::read(&domain, devices)?,
             virtio_serial: devices
                 .all("controller")
                 .any(|controller| controller.attribute("type") == Some("virtio-serial")),
@@ -402,6 +404,7 @@ fn read_tags(domain: &Element) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Limits;
     use super::*;
 
     /// Definitions as libvirt 9.0 printed them.
@@ -448,6 +451,7 @@ mod tests {
             balloon_current: Some(Bytes::from_mib(512)),
             balloon_period: Some(Duration::from_secs(1)),
             interfaces: Vec::new(),
+            limits: Limits::default(),
             virtio_serial: true,
             agent_channel: Some(
                 "/var/lib/libvirt/qemu/channel/target/domain-5-example-a/org.virtpersona.agent.0"
@@ -498,6 +502,7 @@ mod tests {
             balloon_current: None,
             balloon_period: None,
             interfaces: Vec::new(),
+            limits: Limits::default(),
             virtio_serial: true,
             // The emulator would connect to it: it is somebody else's.
             agent_channel: None,

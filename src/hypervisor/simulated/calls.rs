@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use persona::domain::DomainId;
+use persona::rule::{Knob, KnobValue};
 use persona::units::Bytes;
 use tokio::time::sleep;
 
 use super::super::queue::Call;
 use super::super::{
     Answer, Definition, Definitions, DomainDescription, DomainStats, HostFacts, HotpluggableVcpu,
-    Hypervisor, HypervisorError, HypervisorEvent, LibraryError, MetadataElement,
+    Hypervisor, HypervisorError, HypervisorEvent, LibraryError, Limits, MetadataElement,
 };
 use super::conduct::Conduct;
 use super::fault::{CallName, Called, Fault};
@@ -298,6 +299,26 @@ impl Hypervisor for Simulated {
             Some(Called::HotpluggableVcpus { domain }),
             Box::new(|_, _| (Outcome::Done, Vec::new())),
             Machine::vcpu_groups,
+        ))
+    }
+
+    fn set_limit(&self, domain: DomainId, knob: Knob, to: KnobValue) -> Answer<'_, ()> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::SetLimit,
+            Some(Called::SetLimit { domain, knob, to }),
+            Box::new(move |machine, limit| machine.set_limit(knob, to, limit)),
+            |_| (),
+        ))
+    }
+
+    fn limits(&self, domain: DomainId) -> Answer<'_, Limits> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::Limits,
+            None,
+            Box::new(|_, _| (Outcome::Done, Vec::new())),
+            |machine| machine.description.limits.clone(),
         ))
     }
 

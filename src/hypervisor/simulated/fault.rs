@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agent_protocol::Operation;
 use persona::domain::DomainId;
+use persona::rule::{Knob, KnobValue};
 use persona::units::Bytes;
 use serde::Deserialize;
 
@@ -25,6 +26,10 @@ pub enum CallName {
     SetBalloonPeriod,
     /// `hotpluggable_vcpus`.
     HotpluggableVcpus,
+    /// `set_limit`.
+    SetLimit,
+    /// `limits`.
+    Limits,
     /// `set_metadata`.
     SetMetadata,
     /// What the guest's agent is asked to do with its CPUs.
@@ -66,6 +71,8 @@ impl CallName {
             Self::SetBalloon => "set_balloon",
             Self::SetBalloonPeriod => "set_balloon_period",
             Self::HotpluggableVcpus => "hotpluggable_vcpus",
+            Self::SetLimit => "set_limit",
+            Self::Limits => "limits",
             Self::SetMetadata => "set_metadata",
             Self::GuestCpus => "online_cpus",
             Self::GuestActivation => "activate",
@@ -101,7 +108,8 @@ pub enum Fault {
     /// The call takes effect, but its answer comes only after the deadline.
     AnswerLost,
     /// The call works, but the guest stops at this size of the memory device or the balloon, until it is asked again. Of
-    /// vCPUs and CPUs one fewer is switched than was asked for, whatever the size; an activation fails at its end.
+    /// vCPUs and CPUs one fewer is switched than was asked for, whatever the size; an activation fails at its end;
+    /// of a limit over several devices only the first has it.
     Partial {
         /// The size that it reaches, in MiB.
         reaches_mib: u64,
@@ -161,6 +169,15 @@ pub enum Called {
     HotpluggableVcpus {
         /// Which domain.
         domain: DomainId,
+    },
+    /// `set_limit`.
+    SetLimit {
+        /// Which domain.
+        domain: DomainId,
+        /// Which knob.
+        knob: Knob,
+        /// The value asked for.
+        to: KnobValue,
     },
     /// `set_metadata`.
     SetMetadata {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use agent_protocol::Report;
 use persona::domain::DomainId;
+use persona::rule::{Knob, KnobValue};
 use persona::units::Bytes;
 use tokio::sync::watch;
 
+use super::super::limits::Reading;
 use super::super::tree;
 use super::super::{
     AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
@@ -112,6 +114,7 @@ impl Machine {
             balloon_period: (scenario.balloon == Balloon::Statistics)
                 .then_some(Duration::from_secs(1)),
             interfaces: Vec::new(),
+            limits: scenario.limits(),
             virtio_serial: scenario.virtio_serial,
             agent_channel: scenario.agent_channel.clone(),
             qemu_guest_agent: scenario.qemu_guest_agent,
@@ -442,6 +445,41 @@ impl Machine {
         }
         self.description.balloon_period = Some(period);
         Outcome::Done
+    }
+
+    /// Turns a knob; partly where a fault says so: then only the first device has it.
+    pub(super) fn set_limit(
+        &mut self,
+        knob: Knob,
+        to: KnobValue,
+        limit: Option<Bytes>,
+    ) -> (Outcome, Vec<HypervisorEvent>) {
+        if let Err(outcome) = self.runs() {
+            return (outcome, Vec::new());
+        }
+        let refused = match self.description.limits.shown(knob) {
+            Reading::NoDevice => Some("the domain has no such device"),
+            Reading::NoHostDevice => {
+                Some("setting bandwidth on interfaces of type 'user' is not implemented yet")
+            }
+            _ => None,
+        };
+        if let Some(words) = refused {
+            return (Outcome::Refused(words.into()), Vec::new());
+        }
+        let before = self.description.limits.clone();
+        self.description.limits.set(knob, to);
+        if limit.is_some() {
+            let now = &mut self.description.limits;
+            let disks = now.disks.iter_mut().zip(before.disks);
+            disks.skip(1).for_each(|(now, before)| *now = before);
+            let interfaces = now.interfaces.iter_mut().zip(before.interfaces);
+            interfaces.skip(1).for_each(|(now, before)| *now = before);
+        }
+        (
+            Outcome::Done,
+            vec![HypervisorEvent::Tuned { domain: self.id() }],
+        )
     }
 
     pub(super) fn set_metadata(

@@ -40,7 +40,9 @@ pub use self::scenario::{
 
 use self::world::World;
 use super::queue::Queue;
-use super::{Events, HypervisorEvent, Lifecycle, MetadataElement, RunState, VcpuMeter, VcpuTimes};
+use super::{
+    Events, HypervisorEvent, Lifecycle, Limits, MetadataElement, RunState, VcpuMeter, VcpuTimes,
+};
 
 /// The hypervisor, and the handle by which a test moves it.
 #[derive(Debug)]
@@ -309,6 +311,21 @@ impl Simulated {
             // A person who asks for what cannot be changes nothing.
             let _ = machine.set_vcpus(count, None);
         }
+    }
+
+    /// Changes what limits a domain behind the daemon's back, as a person with `virsh` would; that is told.
+    pub fn set_limits_by_hand(&self, domain: DomainId, change: impl FnOnce(&mut Limits)) {
+        let mut world = self.world.lock();
+        if let Some(machine) = world.machines.get_mut(&domain) {
+            change(&mut machine.description.limits);
+            self.world.tell(&world, HypervisorEvent::Tuned { domain });
+        }
+    }
+
+    /// What limits a domain.
+    pub fn limits_of(&self, domain: DomainId) -> Option<Limits> {
+        let world = self.world.lock();
+        Some(world.machines.get(&domain)?.description.limits.clone())
     }
 
     /// Tells any event.

@@ -14,6 +14,7 @@
 //! memory_mib = 512
 //! tags = ["web"]
 //! virtio_mem = [{ alias = "virtiomem0", size_mib = 1024 }]
+//! interfaces = ["vnet0"]
 //! disks = [{ target = "vda", reads_per_s = 200, writes_per_s = 50 }]
 //! agent_channel = "/tmp/sim/web.sock"
 //! guest = { agent = "simulated", unplug = "times-out" }
@@ -29,6 +30,7 @@ use persona::domain::DomainId;
 use persona::units::Bytes;
 use serde::Deserialize;
 
+use super::super::limits::{DiskLimits, InterfaceLimits, Limits};
 use super::super::{
     Acceleration, Arrival, DiskCounters, DiskStats, HostFacts, RunState, VirtioMem,
 };
@@ -108,6 +110,10 @@ pub struct Domain {
     /// Disks.
     #[serde(default)]
     pub disks: Vec<Disk>,
+    /// Devices of the host that carry its network interfaces' packets; an empty name is an interface in user mode, which
+    /// has none.
+    #[serde(default)]
+    pub interfaces: Vec<String>,
     /// The balloon device.
     #[serde(default)]
     pub balloon: Balloon,
@@ -351,6 +357,25 @@ impl Host {
             memory: Bytes::from_mib(self.memory_mib),
             library_version: "9.0.0".into(),
             emulator_version: "7.2.0".into(),
+        }
+    }
+}
+
+impl Domain {
+    /// Nothing limits it, whatever devices it has.
+    pub(super) fn limits(&self) -> Limits {
+        let interface = |name: &String| InterfaceLimits {
+            device: Some(name.clone()).filter(|name| !name.is_empty()),
+            ..InterfaceLimits::default()
+        };
+        let disk = |disk: &Disk| DiskLimits {
+            target: disk.target.clone(),
+            ..DiskLimits::default()
+        };
+        Limits {
+            interfaces: self.interfaces.iter().map(interface).collect(),
+            disks: self.disks.iter().map(disk).collect(),
+            ..Limits::default()
         }
     }
 }

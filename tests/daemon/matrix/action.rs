@@ -1,5 +1,6 @@
 //! The actions of the matrix: the domain of each, what makes the daemon take it, and where the domain is then.
 
+use persona::domain::DomainId;
 use persona::units::Bytes;
 use virt_persona::hypervisor::MetadataElement;
 use virt_persona::hypervisor::simulated::{CallName, Curve, Load, Shown, Simulated};
@@ -22,9 +23,11 @@ pub(crate) enum Action {
     TakeOffline,
     Activate,
     ConfirmMemory,
+    SetLimit,
+    ReadLimit,
 }
 
-pub(crate) const ACTIONS: [Action; 14] = [
+pub(crate) const ACTIONS: [Action; 16] = [
     Action::Describe,
     Action::PlugVcpu,
     Action::UnplugVcpu,
@@ -39,6 +42,8 @@ pub(crate) const ACTIONS: [Action; 14] = [
     Action::TakeOffline,
     Action::Activate,
     Action::ConfirmMemory,
+    Action::SetLimit,
+    Action::ReadLimit,
 ];
 
 /// The actions that a call is for. A new call needs one here, with a domain, a trigger and a goal below.
@@ -54,6 +59,8 @@ pub(crate) fn actions_of(call: CallName) -> &'static [Action] {
         CallName::GuestCpus => &[Action::BringOnline, Action::TakeOffline],
         CallName::GuestActivation => &[Action::Activate],
         CallName::GuestReport => &[Action::ConfirmMemory],
+        CallName::SetLimit => &[Action::SetLimit],
+        CallName::Limits => &[Action::ReadLimit],
         // A person asks for these once and is told how they ended; nothing follows by itself (`adopt`).
         CallName::Definitions | CallName::Redefine | CallName::AttachDevice => &[],
     }
@@ -65,6 +72,7 @@ name: elastic
 base_configuration:
   cpu: {min: 1, max: 4}
   memory: {min: 256 MiB, max: 1536 MiB}
+  disk: {iops: 500}
 adaptation_rules:
   - IF cpu.utilization > 80% FOR 3s THEN add 1 vcpus COOLDOWN 5s
   - IF cpu.utilization < 30% FOR 3s THEN remove 1 vcpus COOLDOWN 5s
@@ -91,6 +99,8 @@ impl Action {
             Self::BringOnline | Self::TakeOffline => CallName::GuestCpus,
             Self::Activate => CallName::GuestActivation,
             Self::ConfirmMemory => CallName::GuestReport,
+            Self::SetLimit => CallName::SetLimit,
+            Self::ReadLimit => CallName::Limits,
         }
     }
 
@@ -105,6 +115,9 @@ impl Action {
             Self::ShrinkBalloon | Self::ReturnBalloon => (1, 1024, ""),
             Self::TurnStatisticsOn => (1, 512, "balloon = 'silent'"),
             Self::PlugVcpu | Self::BringOnline | Self::WriteStatus | Self::Activate => (1, 512, ""),
+            Self::SetLimit | Self::ReadLimit => {
+                (1, 512, "disks = [{ target = 'vda' }, { target = 'vdb' }]")
+            }
         };
         let unplug = match self {
             Self::SettleUnplug => "refused",
@@ -137,7 +150,11 @@ impl Action {
     pub(crate) fn begins_without_persona(self) -> bool {
         matches!(
             self,
-            Self::WriteStatus | Self::Activate | Self::TurnStatisticsOn
+            Self::WriteStatus
+                | Self::Activate
+                | Self::TurnStatisticsOn
+                | Self::SetLimit
+                | Self::ReadLimit
         )
     }
 
@@ -184,8 +201,17 @@ impl Action {
                         .is_some_and(|status| status.contains("elastic"))
                 }
                 Self::Activate => true,
+                Self::SetLimit | Self::ReadLimit => is_limited(simulated, view.id, IOPS),
             }
     }
+}
+
+/// The limit of the disks in the persona.
+const IOPS: u64 = 500;
+
+pub(crate) fn is_limited(simulated: &Simulated, id: DomainId, iops: u64) -> bool {
+    let limits = simulated.limits_of(id);
+    limits.is_some_and(|limits| limits.disks.iter().all(|disk| disk.iops == iops))
 }
 
 pub(crate) fn within(shown: &Shown, low: u64, high: u64) -> bool {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use virt_persona::hypervisor::simulated::{Fault, Simulated};
 use virt_persona::view::{ActivationState, AuditRecordView, View};
 
-use super::action::{ACTIONS, Action, ELASTIC, load};
+use super::action::{ACTIONS, Action, ELASTIC, is_limited, load};
 use super::wrong::Wrong;
 use crate::paused::{House, Resident};
 
@@ -350,7 +350,7 @@ impl World {
     pub(crate) fn check_audit(&self, records: &[AuditRecordView]) {
         let mut open: BTreeSet<(Option<DomainId>, &str)> = BTreeSet::new();
         for record in records {
-            let resource = ["vCPUs", "memory"]
+            let resource = ["vCPUs", "memory", "disk iops"]
                 .into_iter()
                 .find(|resource| record.text.starts_with(resource));
             let step = |resource: &'static str| (record.domain, resource);
@@ -402,6 +402,10 @@ pub(crate) fn false_claim(
     if step["instance"].as_u64() != shown.instance.map(u64::from) {
         // Started anew since it was seen.
         return None;
+    }
+    if let Some(to) = step["to"]["at"].as_u64() {
+        let so = is_limited(simulated, record.domain?, to);
+        return (!so).then(|| format!("claimed but not so: {}", record.text));
     }
     let to = step["to"].as_u64()?;
     let from = step["from"].as_u64()?;

@@ -27,12 +27,10 @@ pub(crate) static BASE: Table = Table::new(
             "at most so much in each direction, over all interfaces",
         )
         .or(&["network", "networking"])
-        .absent("no limit")
-        .inactive("the network of the machine is not limited"),
+        .absent("no limit"),
         Key::new("disk", Shape::Map(&DISK), "limits over all disks")
             .or(&["storage"])
-            .absent("no limit")
-            .inactive("the disks of the machine are not limited"),
+            .absent("no limit"),
     ],
 );
 

@@ -226,7 +226,8 @@ pub enum Limit {
     DiskIops(f64),
     /// Bytes a second, over all disks.
     DiskBandwidth(f64),
-    /// Weight against other domains where there is not enough CPU for all, 1 to 10000.
+    /// Weight against other domains where there is not enough CPU for all, 1 to 10000; 1000 is what a domain without a
+    /// persona has.
     CpuWeight(u32),
     /// Percent of one host CPU: 250% is two and a half.
     CpuCap(f64),
@@ -310,6 +311,19 @@ impl Action {
         }
     }
 
+    /// The limit that it sets; `None` where it sets none.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::SetLimit(limit) => Some(*limit),
+            _ => None,
+        }
+    }
+
+    /// Whether it wants the machine to be so for as long as the rule has its say, as against a call that is made once.
+    pub fn is_kept_up(&self) -> bool {
+        self.resource().is_some() || self.limit().is_some()
+    }
+
     /// Which way it moves its resource; `None` where it has none.
     pub fn direction(&self) -> Option<Direction> {
         match self {
@@ -363,7 +377,7 @@ impl Action {
     /// Whether this version does it; where not, a sentence says so.
     pub fn performed(&self) -> Performed {
         match self {
-            _ if self.resource().is_some() => Performed::Here,
+            _ if self.is_kept_up() => Performed::Here,
             Self::Notify(_) | Self::Respond(_) => Performed::Here,
             Self::ActivatePersona(_) | Self::Revert => Performed::Here,
             _ => {

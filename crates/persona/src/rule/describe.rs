@@ -27,7 +27,7 @@ impl Action {
                 "lets so many bytes a second go to and from the disks at most"
             }
             Self::SetLimit(Limit::CpuWeight(_)) => {
-                "sets the weight against other domains where there is not enough CPU for all"
+                "sets the weight against other domains where there is not enough CPU for all, in place of `cpu.share`; 1000 is what a domain without a persona has"
             }
             Self::SetLimit(Limit::CpuCap(_)) => {
                 "lets the machine use so much CPU at most; 250% is two CPUs of the host and a half"

@@ -9,7 +9,7 @@ use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{DomainReport, Reason, ResourceReport, Verdict};
-use planner::snapshot::{Ability, Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::{
     Consent, Ending, Other, Plan, Policy, Snapshot, State, Step, Veto, plan, plan_among,
 };
@@ -153,6 +153,7 @@ impl Machine {
                 block: Bytes::from_mib(2),
                 ability: Ability::Both,
             },
+            knobs: Knobs::default(),
             signals: self,
             shifted_by: None,
         }

@@ -54,6 +54,8 @@ pub(in crate::hypervisor::libvirt) enum What {
     Balloon {
         kib: u64,
     },
+    /// A scheduler parameter or a limit of a disk was set.
+    Tunable,
     /// A raw event of the monitor, with its JSON data.
     Monitor {
         event: String,
@@ -150,7 +152,7 @@ impl Drop for Subscription {
 type Generic = sys::virConnectDomainEventGenericCallback;
 
 /// libvirt takes each callback as a pointer to the generic kind and calls it as the kind that belongs to the event.
-fn callbacks() -> [(&'static str, sys::virDomainEventID, Generic); 8] {
+fn callbacks() -> [(&'static str, sys::virDomainEventID, Generic); 9] {
     // SAFETY: all of these are optional C function pointers of the same size, and libvirt calls each with the
     // parameters of the kind that is documented for the event identifier beside it.
     unsafe {
@@ -199,6 +201,13 @@ fn callbacks() -> [(&'static str, sys::virDomainEventID, Generic); 8] {
                 mem::transmute::<sys::virConnectDomainEventMemoryDeviceSizeChangeCallback, Generic>(
                     Some(on_memory_device),
                 ),
+            ),
+            (
+                "tunable",
+                sys::VIR_DOMAIN_EVENT_ID_TUNABLE,
+                mem::transmute::<sys::virConnectDomainEventTunableCallback, Generic>(Some(
+                    on_tunable,
+                )),
             ),
             (
                 "balloon-change",
@@ -426,6 +435,17 @@ unsafe extern "C" fn on_memory_device(
         let alias = text(alias).unwrap_or_default();
         tell(domain, opaque, What::MemoryDevice { alias, kib });
     }
+}
+
+unsafe extern "C" fn on_tunable(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _: sys::virTypedParameterPtr,
+    _: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`; the parameters belong to the library and are not looked at.
+    unsafe { tell(domain, opaque, What::Tunable) }
 }
 
 unsafe extern "C" fn on_balloon(
