@@ -60,6 +60,7 @@ fn refused(step: &Step, reason: String, retry_after: Option<Duration>) -> Outcom
             reason,
             retry_after,
         }),
+        untried: false,
     }
 }
 

@@ -23,7 +23,12 @@ const GUEST_ANSWER: Duration = Duration::from_secs(3);
 pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
     let before = match hands.hypervisor.describe(step.domain).await {
         Ok(description) => description,
-        Err(error) => return refused(&step, sentence_of(&error), None),
+        Err(error) => {
+            return Outcome {
+                untried: error.is_unreachable(),
+                ..refused(&step, sentence_of(&error), None)
+            };
+        }
     };
     if before.instance != step.instance {
         return refused(
@@ -40,8 +45,12 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
     let mut notes = Vec::new();
     let watched = match request(hands, &before, Bytes(step.to)).await {
         Ok(()) => follow(hands, &step, before.clone()).await,
-        Err((error, happened)) => {
-            notes.push(error);
+        Err(Failed {
+            note,
+            happened,
+            untried,
+        }) => {
+            notes.push(note);
             match hands.hypervisor.describe(step.domain).await {
                 // The call failed, but it may have done something: what is seen counts.
                 Ok(now) if in_doubt(&now, &before, happened) => follow(hands, &step, now).await,
@@ -54,6 +63,7 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
                     let seen = shown.unwrap_or(before);
                     return Outcome {
                         ending,
+                        untried,
                         ..refused(&step, notes.join("; "), Some(&seen))
                     };
                 }
@@ -76,8 +86,8 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         End::Reached => Ending::Applied,
         // What has not come by now is not left pending: a request that completes an hour later would surprise everybody.
         End::TimedOut => match request(hands, &watched.last, plugged).await {
-            Err((error, _)) => {
-                notes.push(format!("the pending rest could not be taken back: {error}"));
+            Err(Failed { note, .. }) => {
+                notes.push(format!("the pending rest could not be taken back: {note}"));
                 Ending::Unknown
             }
             Ok(()) => {
@@ -120,6 +130,7 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         ending,
         note: (!notes.is_empty()).then(|| notes.join("; ")),
         veto: None,
+        untried: false,
     }
 }
 
@@ -143,6 +154,7 @@ fn refused(step: &Step, note: String, seen: Option<&DomainDescription>) -> Outco
         ending: Ending::Refused,
         note: Some(note),
         veto: None,
+        untried: false,
     }
 }
 
@@ -174,20 +186,30 @@ fn asked(description: &DomainDescription) -> Bytes {
     Bytes(description.memory_boot.0 + devices)
 }
 
-/// Asks for a size of the whole machine. The flag says whether a failure may have taken effect all the same.
-async fn request(
-    hands: &Hands,
-    description: &DomainDescription,
-    to: Bytes,
-) -> Result<(), (String, bool)> {
-    let failed = |error: HypervisorError| (sentence_of(&error), error.may_have_taken_effect());
+/// Why a size could not be asked for.
+struct Failed {
+    note: String,
+    /// It may have taken effect all the same, or in part.
+    happened: bool,
+    /// The hypervisor could not be reached before anything was asked.
+    untried: bool,
+}
+
+/// Asks for a size of the whole machine.
+async fn request(hands: &Hands, description: &DomainDescription, to: Bytes) -> Result<(), Failed> {
+    let failed = |error: HypervisorError, begun: bool| Failed {
+        note: sentence_of(&error),
+        happened: begun || error.may_have_taken_effect(),
+        untried: !begun && error.is_unreachable(),
+    };
     if description.virtio_mem.is_empty() {
         return hands
             .hypervisor
             .set_balloon(description.id, to)
             .await
-            .map_err(failed);
+            .map_err(|error| failed(error, false));
     }
+    let mut begun = false;
     for (device, size) in spread(
         &description.virtio_mem,
         to.saturating_sub(description.memory_boot),
@@ -197,7 +219,8 @@ async fn request(
                 .hypervisor
                 .set_virtio_mem(description.id, device.alias.clone(), size)
                 .await
-                .map_err(failed)?;
+                .map_err(|error| failed(error, begun))?;
+            begun = true;
         }
     }
     Ok(())

@@ -76,6 +76,9 @@ pub struct Outcome {
     /// The guest was asked and did not agree; nothing was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub veto: Option<Veto>,
+    /// The hypervisor could not be reached before anything was done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub untried: bool,
 }
 
 impl Outcome {

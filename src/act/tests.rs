@@ -672,6 +672,37 @@ async fn a_connection_that_breaks_during_a_call_leaves_the_outcome_unknown() {
     }
 }
 
+#[tokio::test]
+async fn a_step_that_finds_no_connection_was_not_tried_and_a_refusal_was() {
+    for (resource, call) in [
+        (Resource::Vcpus, CallName::SetVcpus),
+        (Resource::Memory, CallName::SetVirtioMem),
+    ] {
+        let bench = Bench::new(DEVICE).await;
+        let step = match resource {
+            Resource::Vcpus => bench.step(resource, 2, 3).await,
+            Resource::Memory => {
+                let mib = |mib| Bytes::from_mib(mib).0;
+                bench.step(resource, mib(512), mib(640)).await
+            }
+        };
+        bench.refuse(call);
+        let outcome = act(&bench.hands, step.clone()).await;
+        assert_eq!(outcome.ending, Ending::Refused, "{}", outcome.sentence());
+        assert!(!outcome.untried);
+        bench
+            .simulated
+            .disconnect("the library's daemon was stopped");
+        let outcome = act(&bench.hands, step.clone()).await;
+        assert_eq!(outcome.ending, Ending::Refused, "{}", outcome.sentence());
+        assert!(outcome.untried);
+        noted(&outcome, "not reachable");
+        bench.simulated.reconnect();
+        let outcome = act(&bench.hands, step).await;
+        assert_eq!(outcome.ending, Ending::Applied, "{}", outcome.sentence());
+    }
+}
+
 #[test]
 fn a_call_that_was_never_tried_has_no_effect() {
     let operation = "set_vcpus";

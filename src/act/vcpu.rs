@@ -26,12 +26,11 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
     let description = match hands.hypervisor.describe(step.domain).await {
         Ok(description) => description,
         Err(error) => {
-            return ended(
-                &step,
-                Ending::Refused,
-                Seen::default(),
-                Some(sentence_of(&error)),
-            );
+            let note = Some(sentence_of(&error));
+            return Outcome {
+                untried: error.is_unreachable(),
+                ..ended(&step, Ending::Refused, Seen::default(), note)
+            };
         }
     };
     if description.instance != step.instance {
@@ -71,6 +70,7 @@ fn ended(step: &Step, ending: Ending, seen: Seen, note: Option<String>) -> Outco
         ending,
         note,
         veto: None,
+        untried: false,
     }
 }
 
@@ -89,7 +89,10 @@ async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription
                 } else {
                     Ending::Refused
                 };
-                return ended(&step, ending, seen, Some(sentence_of(&error)));
+                return Outcome {
+                    untried: error.is_unreachable(),
+                    ..ended(&step, ending, seen, Some(sentence_of(&error)))
+                };
             }
             // The call failed, but the vCPU is there: what is seen counts.
             note = Some(sentence_of(&error));

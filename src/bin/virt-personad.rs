@@ -173,6 +173,7 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
         store,
         requests,
         views,
+        show: daemon::SHOW,
         announcements,
         signals,
     }));

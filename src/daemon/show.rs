@@ -12,7 +12,7 @@ use planner::stage::Stage;
 use tokio::time::Instant;
 
 use super::tracked::Tracked;
-use super::{Daemon, SHOW};
+use super::{Daemon, SHOW_A_DOMAIN};
 use crate::act::sentence_of;
 use crate::audit::AuditRecord;
 use crate::catalog::{self, Activation, Desired, Origin};
@@ -30,7 +30,8 @@ impl Daemon {
         // Readers may all be gone; the next one finds the latest view.
         self.views.send_replace(view);
         self.unshown = false;
-        self.show_at = Instant::now() + SHOW;
+        let domains = u32::try_from(self.domains.len()).unwrap_or(u32::MAX);
+        self.show_at = Instant::now() + self.show.max(SHOW_A_DOMAIN.saturating_mul(domains));
     }
 
     /// Publishes once everything that waits has been handled, and not too often. A view of many domains costs milliseconds, and whatever

@@ -365,6 +365,10 @@ impl Daemon {
                     .veto(&outcome.step, veto, asked, &self.policy, now);
                 self.recording.touched(id);
             }
+            None if outcome.untried => {
+                self.state.untried(&outcome.step, asked);
+                self.recording.touched(id);
+            }
             None => self
                 .state
                 .finish(&outcome.step, outcome.ending, asked, &self.policy, now),
@@ -399,6 +403,7 @@ impl Daemon {
             asked: None,
             note: Some("the daemon's own task failed; its log has more".into()),
             veto: None,
+            untried: false,
         };
         self.step_ended(outcome, None);
     }

@@ -532,6 +532,11 @@ pub enum HypervisorError {
 }
 
 impl HypervisorError {
+    /// Whether the call was not tried because nothing at all can be: it says nothing of the domain.
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NotConnected { .. })
+    }
+
     /// Whether the call may have taken effect all the same, so that only a look at the domain tells.
     pub const fn may_have_taken_effect(&self) -> bool {
         match self {

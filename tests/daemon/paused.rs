@@ -57,6 +57,8 @@ pub(crate) struct House {
     clock: Clock,
     config: Config,
     ids: Vec<(String, DomainId)>,
+    /// Between two views at the least, but for those that a tick or a command makes.
+    pub(crate) show: Duration,
 }
 
 /// A running daemon.
@@ -110,6 +112,7 @@ impl House {
             clock,
             config,
             ids,
+            show: daemon::SHOW,
         }
     }
 
@@ -158,6 +161,7 @@ impl House {
             store,
             requests: request_reader,
             views,
+            show: self.show,
             announcements: announcements.clone(),
             signals: signal_reader,
             config_path: self.folder.path().join("config.toml"),

@@ -159,6 +159,7 @@ impl Stage {
             store,
             requests: request_reader,
             views,
+            show: daemon::SHOW,
             announcements,
             signals: signal_reader,
             config,

@@ -94,6 +94,8 @@ pub(crate) fn notice_drift(
         slot.target = None;
         // And it is what is there now: nobody wants back what was before it.
         slot.original = None;
+        // Nor has a machine failed to follow that somebody brought back to where it was.
+        slot.repeat = None;
         if resource == Resource::Memory {
             // What a person decides is not undone.
             carried.relief.before = None;

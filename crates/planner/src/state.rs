@@ -149,12 +149,27 @@ pub struct ResourceState {
     /// The guest's refusals to become smaller, in a row.
     #[serde(default)]
     pub vetoes: Option<Vetoes>,
+    /// The step that was called applied last, and how often in a row.
+    #[serde(default)]
+    pub repeat: Option<Repeat>,
     /// The most that was in use lately, in thousandths of a vCPU or in bytes.
     #[serde(skip)]
     pub peak: Peak,
     /// What was asked for and is not there.
     #[serde(skip)]
     pub lag: Option<Lag>,
+}
+
+/// A step that was called applied once or several times in a row, with no other between. A machine that is back each time
+/// where it was before has not followed, whatever was shown in the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// From.
+    pub from: u64,
+    /// To.
+    pub to: u64,
+    /// How often.
+    pub times: u32,
 }
 
 /// A guest that does not follow what was asked of it.
@@ -263,7 +278,8 @@ impl State {
     /// not the one under way, because the domain was started anew since, changes nothing.
     ///
     /// A cooldown is consumed only by a change that took place; a failure waits longer each time, and a mechanism
-    /// that keeps failing is put in quarantine.
+    /// that keeps failing is put in quarantine. So is one whose successes do not last: the very same step as often in a
+    /// row, each within twice the time of a quarantine from the one before.
     pub fn finish(
         &mut self,
         step: &Step,
@@ -284,14 +300,30 @@ impl State {
         slot.asked = asked;
         slot.target = Some(flight.to);
         let changed = matches!(ending, Ending::Applied | Ending::Partial);
+        // A machine that is where it was a day later was brought there by something else, as a reboot of the guest may.
+        let lately = |at: Moment| now.since(at) <= policy.quarantine * 2;
+        let before = slot.repeat.filter(|_| slot.changed_at.is_some_and(lately));
         if changed {
             slot.changed_at = Some(now);
             slot.vetoes = None;
         }
-        if ending == Ending::Applied {
+        let mut times = 0;
+        if changed {
+            let same = |repeat: &Repeat| (repeat.from, repeat.to) == (flight.from, flight.to);
+            times = before.filter(same).map_or(0, |repeat| repeat.times);
+            times = times.saturating_add(1);
+            slot.repeat = Some(Repeat {
+                from: flight.from,
+                to: flight.to,
+                times,
+            });
+        }
+        if ending == Ending::Applied && times < policy.failures_before_quarantine {
             slot.failures = 0;
             slot.retry_at = None;
             slot.quarantined_until = None;
+        } else if ending == Ending::Applied {
+            slot.quarantined_until = Some(now.after(policy.quarantine));
         } else {
             let (retry_at, quarantined_until) = failed(&mut slot.failures, policy, now);
             slot.retry_at = Some(retry_at);
@@ -313,6 +345,21 @@ impl State {
                 state.relief.taken(flight.from);
             }
             state.remember(resource, &flight);
+        }
+    }
+
+    /// Notes that `step` was not tried, because the hypervisor could not be reached: that says nothing of the mechanism, so
+    /// it is no failure. `asked` is as in [`State::finish`].
+    pub fn untried(&mut self, step: &Step, asked: Option<u64>) {
+        let Some(state) = self.domains.get_mut(&step.domain) else {
+            return;
+        };
+        let slot = state.resource_mut(step.resource);
+        let own = |flight: &mut InFlight| flight.instance == step.instance && flight.to == step.to;
+        if slot.in_flight.take_if(own).is_some() {
+            slot.asked = asked;
+            // Nothing was asked of the machine, so nothing of it may still follow.
+            slot.target = None;
         }
     }
 
@@ -338,6 +385,7 @@ impl State {
                 slot.failures = 0;
                 slot.retry_at = None;
                 slot.vetoes = None;
+                slot.repeat = None;
             }
             state.relief.spared_until = None;
             for limit in state.limits.values_mut() {

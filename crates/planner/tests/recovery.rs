@@ -202,3 +202,52 @@ fn nothing_is_begun_while_the_hypervisor_is_not_connected_and_explain_says_so() 
     let Verdict::No(reason) = verdict else { return };
     assert!(reason.sentence(Resource::Vcpus).contains("not connected"));
 }
+
+#[test]
+fn a_step_that_was_not_tried_is_no_failure() {
+    let policy = Policy::default();
+    let mut state = State::default();
+    let _ = pass(&mut state, 1, 1, Ability::Both, NOW);
+    let grow = step(1, 1, 2, None);
+    for _ in 0..10 {
+        state.begin(&grow, NOW);
+        state.untried(&grow, Some(1));
+        let slot = &state.domain(ID).expect("known").vcpus;
+        assert_eq!((slot.failures, slot.retry_at), (0, None));
+        assert_eq!((&slot.in_flight, slot.target), (&None, None));
+    }
+    // That of an earlier instance leaves the present one's step as it is.
+    state.begin(&grow, NOW);
+    state.untried(&step(0, 1, 2, None), Some(1));
+    assert!(state.domain(ID).expect("known").vcpus.in_flight.is_some());
+    state.finish(&grow, Ending::Refused, Some(1), &policy, NOW);
+    assert_eq!(state.domain(ID).expect("known").vcpus.failures, 1);
+}
+
+#[test]
+fn a_success_that_never_lasts_ends_in_quarantine_and_another_step_between_does_not() {
+    let policy = Policy::default();
+    let mut state = State::default();
+    let _ = pass(&mut state, 1, 3, Ability::Both, NOW);
+    let mut succeed_at = |from, to, now| {
+        let step = step(1, from, to, None);
+        state.begin(&step, now);
+        state.finish(&step, Ending::Applied, Some(3), &policy, now);
+        state.domain(ID).expect("known").vcpus.quarantined_until
+    };
+    for day in 0..5 {
+        let at = Moment(NOW.0 - 86_400_000 * (5 - day));
+        assert_eq!(succeed_at(3, 2, at), None, "it is another day");
+    }
+    let mut succeed = |from, to| succeed_at(from, to, NOW);
+    for _ in 0..5 {
+        assert_eq!(succeed(3, 2), None);
+        assert_eq!(succeed(2, 3), None);
+    }
+    assert_eq!(succeed(3, 2), None);
+    assert_eq!(succeed(3, 2), None);
+    let until = Some(NOW.after(policy.quarantine));
+    assert_eq!(succeed(3, 2), until);
+    assert_eq!(succeed(3, 2), until, "each further one puts it back");
+    assert_eq!(succeed(2, 1), None, "it has moved on");
+}
