@@ -88,10 +88,12 @@ pub async fn act(hands: &Hands, step: LimitStep) -> LimitOutcome {
             record.map(|record| record.limits).map_err(|_| error)
         }
     };
-    let goal = before.limits.would_show(step.knob, step.to);
+    // What cannot be turned shows the same before and after, which is no success.
+    let goal = Some(before.limits.would_show(step.knob, step.to))
+        .filter(|goal| matches!(goal, Reading::Set { .. }));
     match (asked, after) {
         // What is seen counts, whatever became of the call.
-        (asked, Ok(now)) if now.shown(step.knob) == goal => ended(
+        (asked, Ok(now)) if Some(now.shown(step.knob)) == goal => ended(
             Ending::Applied,
             Some(&now),
             asked.err().map(|error| sentence_of(&error)),
@@ -231,6 +233,15 @@ mod tests {
         bench.fail(CallName::SetLimit, Fault::Hang { ms: 1_500 });
         let hung = turn(&bench, Knob::CpuCap, KnobValue::At(1_000_000)).await;
         assert_eq!(hung.ending, Ending::Unknown, "{hung:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_turned_is_refused_and_no_success() {
+        let bench = Bench::new("interfaces = ['']").await;
+        for knob in [Knob::NetworkBandwidth, Knob::DiskIops] {
+            let outcome = turn(&bench, knob, KnobValue::At(8_000_000)).await;
+            assert_eq!(outcome.ending, Ending::Refused, "{outcome:?}");
+        }
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ base_configuration:
             actions.iter().any(|action| {
                 action.contains("CPU weight")
                     && action.contains(": refused")
-                    && action.contains("cgroup")
+                    && action.contains("not available in session mode")
             })
         },
     );
