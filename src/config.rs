@@ -301,7 +301,9 @@ impl Default for EffectsSection {
 #[serde(deny_unknown_fields, default)]
 pub struct RecordingSection {
     /// MiB on disk for each domain, and four times as much for the host; 0 records nothing. Four hold about a day of a
-    /// busy domain and weeks of an idle one.
+    /// busy domain and weeks of the decisions on an idle one. The host's ring has a line for each tick, with its need and
+    /// each claim that has changed, so it is the shorter one: a day or two on a quiet host, less where many domains
+    /// change. Decisions are told as far back as the domain's ring goes, replays begin where the host's does.
     pub mib_per_domain: u64,
     /// Nothing older is kept: a week is as long as people ask back for.
     pub hours: u64,

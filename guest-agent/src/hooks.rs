@@ -106,8 +106,9 @@ impl Hooks {
         let spawned = thread::Builder::new()
             .name("hooks".to_owned())
             .spawn(move || {
-                let _turn = turn;
                 let body = answer(&root, errand, deadline);
+                // Before the answer, so that who asks one after another never finds this one still running.
+                drop(turn);
                 events.send(Event::Done { id: job, body });
             });
         if let Err(error) = spawned {
@@ -143,10 +144,14 @@ fn answer(root: &Path, errand: Errand, deadline: Instant) -> ReplyBody {
 /// All hooks have to agree; the first one that does not ends it.
 pub(crate) fn pre_shrink(root: &Path, resize: Resize, deadline: Instant) -> Consent {
     for hook in find(root, Occasion::PreShrink) {
-        let (reason, retry_after_ms) = match run(&hook, Occasion::PreShrink, resize, deadline) {
-            Ok(ended) if ended.status.success() && !ended.timed_out => continue,
-            Ok(ended) => (hook.failure(&ended), retry_after(&ended.head)),
-            Err(error) => (format!("hook {} cannot be run: {error}", hook.name), None),
+        let (reason, retry_after_ms) = if is_over(deadline) {
+            (hook.left_out(), None)
+        } else {
+            match run(&hook, Occasion::PreShrink, resize, deadline) {
+                Ok(ended) if ended.status.success() && !ended.timed_out => continue,
+                Ok(ended) => (hook.failure(&ended), retry_after(&ended.head)),
+                Err(error) => (format!("hook {} cannot be run: {error}", hook.name), None),
+            }
         };
         log!(
             "{} is not to shrink from {} to {}: {reason}",
@@ -162,10 +167,17 @@ pub(crate) fn pre_shrink(root: &Path, resize: Resize, deadline: Instant) -> Cons
     Consent::Agreed
 }
 
-/// All hooks are told, whatever becomes of each.
+/// All hooks are told, whatever becomes of each, as long as there is time: one that was started behind the deadline would
+/// be killed in the middle of what it does.
 pub(crate) fn post_grow(root: &Path, resize: Resize, deadline: Instant) -> GrownReply {
     let mut reply = GrownReply::default();
     for hook in find(root, Occasion::PostGrow) {
+        if is_over(deadline) {
+            let failure = hook.left_out();
+            log!("{failure}");
+            reply.failed.get_or_insert(failure);
+            break;
+        }
         reply.ran += 1;
         let failure = match run(&hook, Occasion::PostGrow, resize, deadline) {
             Ok(ended) if ended.status.success() && !ended.timed_out => {
@@ -181,12 +193,21 @@ pub(crate) fn post_grow(root: &Path, resize: Resize, deadline: Instant) -> Grown
     reply
 }
 
+fn is_over(deadline: Instant) -> bool {
+    Instant::now() >= deadline
+}
+
 struct Hook {
     path: PathBuf,
     name: String,
 }
 
 impl Hook {
+    /// That it was not started, nor any after it.
+    fn left_out(&self) -> String {
+        format!("hook {} was not run: no time was left", self.name)
+    }
+
     /// What it said, or how it ended.
     fn failure(&self, ended: &Ended) -> String {
         let name = &self.name;
@@ -478,6 +499,42 @@ mod tests {
             }
         );
         assert!(told.exists());
+    }
+
+    #[test]
+    fn behind_the_deadline_no_hook_is_started() {
+        let tree = Tree::new();
+        let told = tree.0.path().join("told");
+        for occasion in ["pre-shrink.d", "post-grow.d"] {
+            tree.hook(occasion, "1", &format!("touch {}", told.display()));
+        }
+        // The deadline of now has passed at the first look.
+        assert_eq!(
+            refused(tree.ask_within(Duration::ZERO)).0,
+            "hook 1 was not run: no time was left"
+        );
+        let reply = post_grow(tree.0.path(), RESIZE, Instant::now());
+        assert_eq!(
+            reply,
+            GrownReply {
+                ran: 0,
+                failed: Some("hook 1 was not run: no time was left".to_owned())
+            }
+        );
+        assert!(!told.exists());
+    }
+
+    #[test]
+    fn hooks_after_one_that_overran_are_not_started() {
+        let tree = Tree::new();
+        let told = tree.0.path().join("told");
+        tree.hook("post-grow.d", "1", "exec sleep 1000");
+        tree.hook("post-grow.d", "2", &format!("touch {}", told.display()));
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let reply = post_grow(tree.0.path(), RESIZE, deadline);
+        assert_eq!(reply.failed.as_deref(), Some("hook 1 did not end in time"));
+        assert_eq!(reply.ran, 1);
+        assert!(!told.exists());
     }
 
     #[test]

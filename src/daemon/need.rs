@@ -1,6 +1,7 @@
 //! The fast path of a guest that is short of memory: its word reaches the planner's state at once, and a plan is made
 //! before the next tick, of the figures that are at hand. Plans for needs keep a distance, so that guests, however many
-//! and however loud, cannot keep the daemon busy; needs that come within it share one plan.
+//! and however loud, cannot keep the daemon busy; needs that come within it share one plan. What a guest only repeats
+//! waits for the tick.
 
 use std::time::Duration;
 
@@ -43,8 +44,12 @@ impl Daemon {
         }
         let heard = self.state.need(id, more, &self.policy, now);
         self.recording.needed(id, more, now);
-        tracing::info!(domain = %id, %more, %reason, ?heard, "the guest needs memory");
-        if heard != Heard::Taken || self.needed.due {
+        if heard != Heard::Taken {
+            tracing::debug!(domain = %id, %more, %reason, ?heard, "the guest says again that it needs memory");
+            return;
+        }
+        tracing::info!(domain = %id, %more, %reason, "the guest needs memory");
+        if self.needed.due {
             return;
         }
         self.needed.due = true;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::discriminant;
+use std::sync::Arc;
 use std::time::Duration;
 
 use persona::units::{Bytes, Moment};
@@ -12,7 +13,7 @@ use planner::report::{DomainReport, Verdict};
 use planner::stage::HostState;
 use planner::state::DomainState;
 use planner::{Ending, Other, Plan, Policy, Snapshot, State, Step};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Daemon, explain, tick};
 use crate::act::sentence_of;
@@ -28,6 +29,10 @@ use crate::view::ExplainView;
 /// The carried state is told so often, as a place to begin a replay at: a recording that is asked for from some time on
 /// begins no earlier than this before it.
 const POINT: Duration = Duration::from_secs(600);
+
+/// So many read recordings at a time: each takes a thread and a whole pass over the rings, and the tick shares disk and
+/// CPUs with them.
+const READINGS: usize = 2;
 
 /// A tick that could not be recorded is a problem for so long.
 const TOLD: Duration = Duration::from_secs(600);
@@ -49,6 +54,26 @@ pub(super) struct Recording {
     batch: Option<Batch>,
     lost: u64,
     lost_at: Option<Moment>,
+    readings: Readings,
+}
+
+/// Those who read recordings.
+struct Readings(Arc<Semaphore>);
+
+impl Default for Readings {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READINGS)))
+    }
+}
+
+impl Readings {
+    /// Room for one more, until it is dropped.
+    fn begin(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let room = self.0.clone().try_acquire_owned();
+        room.map_err(|_| Refusal::Busy {
+            reason: format!("{READINGS} others read recordings"),
+        })
+    }
 }
 
 /// What is known of the recording of one domain.
@@ -308,10 +333,13 @@ impl Daemon {
         reply: oneshot::Sender<Result<Reply, Refusal>>,
     ) {
         self.read_recording(domain, reply, move |reader, id| {
-            let decision = decision_at(reader.flushed(), id, at)?;
-            let explained: Result<ExplainView, _> = serde_json::from_value(decision);
+            let decided = decision_at(reader.flushed(), id, at)?;
+            let explained: Result<ExplainView, _> = serde_json::from_value(decided.explanation);
             explained
-                .map(|explained| Reply::Explain(Box::new(explained)))
+                .map(|mut explained| {
+                    explained.problems.extend(decided.missing);
+                    Reply::Explain(Box::new(explained))
+                })
                 .map_err(|error| ReadError::Read(error.into()))
         });
     }
@@ -336,18 +364,19 @@ impl Daemon {
         });
     }
 
-    /// Reads in a thread of its own: it may take a second, and no tick waits for it.
+    /// Reads in a thread of its own: it may take a second, and no tick waits for it. Few do so at a time.
     fn read_recording(
         &self,
         domain: &DomainName,
         reply: oneshot::Sender<Result<Reply, Refusal>>,
         read: impl FnOnce(&Reader, DomainId) -> Result<Reply, ReadError> + Send + 'static,
     ) {
-        let found = self
-            .domain(domain)
-            .and_then(|id| Ok((id, self.recording.reader()?)));
+        let found = self.domain(domain).and_then(|id| {
+            let reader = self.recording.reader()?;
+            Ok((id, reader, self.recording.readings.begin()?))
+        });
         match found {
-            Ok((id, reader)) => {
+            Ok((id, reader, room)) => {
                 tokio::task::spawn_blocking(move || {
                     let answer = read(&reader, id).map_err(|error| match error {
                         ReadError::Read(_) | ReadError::Write(_) => Refusal::Failed {
@@ -358,6 +387,8 @@ impl Daemon {
                             reason: other.to_string(),
                         },
                     });
+                    // Before the answer, so that who asks one after another is never too many.
+                    drop(room);
                     // A caller that went away needs no answer.
                     let _ = reply.send(answer);
                 });
@@ -366,5 +397,26 @@ impl Daemon {
                 let _ = reply.send(Err(refusal));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_read_at_a_time_and_a_third_is_told_to_come_again() {
+        let readings = Readings::default();
+        let first = readings.begin().unwrap();
+        let second = readings.begin().unwrap();
+        assert_eq!(
+            readings.begin().unwrap_err().to_string(),
+            "2 others read recordings; try again in a moment"
+        );
+        drop(first);
+        let third = readings.begin().unwrap();
+        assert!(readings.begin().is_err());
+        drop((second, third));
+        assert!(readings.begin().is_ok());
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct HostLine {
     budget: Option<Host>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     strain: Option<StrainLine>,
-    /// Only in a whole line: the planner goes on by itself.
+    /// Where they differ from the frame before: stages have hysteresis, so they do not follow from the figures of a tick.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stages: Option<HostState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,7 +185,8 @@ impl HostCodec {
                     cpu_pressure: frame.strain.cpu_pressure.map(Number::of),
                 }
             }),
-            stages: whole.then_some(frame.stages),
+            stages: (before.map(|before| before.stages) != Some(frame.stages))
+                .then_some(frame.stages),
             policy: (before.map(|before| &before.policy) != Some(&frame.policy))
                 .then(|| frame.policy.clone()),
             domains: gone
@@ -227,6 +228,7 @@ impl HostCodec {
         };
         frame.budget = line.budget.unwrap_or(frame.budget);
         frame.strain = strain.unwrap_or(frame.strain);
+        frame.stages = line.stages.unwrap_or(frame.stages);
         if let Some(policy) = line.policy {
             frame.policy = policy;
         }

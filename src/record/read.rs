@@ -38,6 +38,11 @@ pub enum ReadError {
         /// The last one.
         to: Moment,
     },
+    /// The daemon ran, and there is no decision.
+    #[error(
+        "no decision on it was in force at that time, or its beginning is not recorded any more"
+    )]
+    Undecided,
     /// The daemon did not run, or could not write.
     #[error("nothing was recorded between {} and {}: the daemon did not run, or could not write", date(*.from), date(*.to))]
     Gap {
@@ -259,23 +264,41 @@ struct When {
     at: Moment,
 }
 
-/// The explanation of the decision that was in force at a time, as it was recorded.
+/// A decision that was in force.
+#[derive(Debug, PartialEq)]
+pub struct Decided {
+    /// Its explanation, as it was recorded.
+    pub explanation: Value,
+    /// What is not recorded of that time, as a sentence.
+    pub missing: Option<String>,
+}
+
+/// The decision that was in force at a time. The domain's ring alone says it; that the daemon ran then shows in the ticks
+/// of the host, which are kept less long.
 ///
 /// # Errors
 /// Where nothing is recorded of that time, or a file fails.
-pub fn decision_at(folder: &Path, id: DomainId, at: Moment) -> Result<Value, ReadError> {
+pub fn decision_at(folder: &Path, id: DomainId, at: Moment) -> Result<Decided, ReadError> {
     let mut lines = Lines::of(folder, &id.to_string())?;
-    let (mut begins, mut decision, mut first): (Option<Moment>, Value, Option<Moment>) =
-        (None, Value::Null, None);
+    let (mut begins, mut decision, mut first) = (None, Value::Null, None);
+    // The last moment up to the time at which there is a line, and the first one after it.
+    let (mut before, mut after, mut to): (Option<Moment>, Option<Moment>, _) =
+        (None, None, Moment(0));
+    let mut see = |moment: Moment| {
+        to = to.max(moment);
+        if moment <= at {
+            before = before.max(Some(moment));
+        } else {
+            after = Some(after.map_or(moment, |after| after.min(moment)));
+        }
+    };
     while let Some(line) = lines.next::<DomainLine>()? {
         begins.get_or_insert(line.at);
+        see(line.at);
         if line.decision.is_some() {
             first.get_or_insert(line.at);
         }
         if line.at > at {
-            if first.is_some() {
-                break;
-            }
             continue;
         }
         if line.whole {
@@ -287,25 +310,100 @@ pub fn decision_at(folder: &Path, id: DomainId, at: Moment) -> Result<Value, Rea
             decision = Value::Null;
         }
     }
-    let found = (!decision.is_null()).then_some(decision);
     let begins = begins.ok_or(ReadError::Nothing)?;
     let mut ticks = Lines::of(folder, HOST)?;
-    let (mut before, mut after, mut to) = (None, None, begins);
+    let mut oldest = None;
     while let Some(When { at: tick }) = ticks.next()? {
-        to = to.max(tick);
-        if tick <= at {
-            before = Some(tick);
-        } else if after.is_none() {
-            after = Some(tick);
-        }
+        oldest.get_or_insert(tick);
+        see(tick);
     }
     let from = first.unwrap_or(begins);
-    match (found, before, after) {
-        (Some(found), Some(before), _) if at.since(before) <= GAP => Ok(found),
-        (Some(_), Some(before), Some(after)) => Err(ReadError::Gap {
-            from: before,
-            to: after,
-        }),
-        _ => Err(ReadError::Outside { from, to }),
+    if at < from || before.is_none_or(|before| at > to && at.since(before) > GAP) {
+        return Err(ReadError::Outside { from, to });
+    }
+    if decision.is_null() {
+        return Err(ReadError::Undecided);
+    }
+    let seen = before.is_some_and(|before| at.since(before) <= GAP);
+    let missing = match (oldest, before, after) {
+        _ if seen => None,
+        (Some(oldest), Some(from), Some(to)) if oldest <= at => {
+            return Err(ReadError::Gap { from, to });
+        }
+        (oldest, ..) => Some(format!(
+            "whether the daemon ran at that time is not recorded any more: the ticks of the host go back to {}",
+            oldest.map_or_else(|| "no time".to_owned(), date)
+        )),
+    };
+    Ok(Decided {
+        explanation: decision,
+        missing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: DomainId = DomainId([7; 16]);
+
+    fn segment(folder: &Path, stem: &str, lines: &[Value]) {
+        let mut text = format!("{}\n", json!({ "virt_persona_recording": FORM }));
+        for line in lines {
+            writeln!(text, "{line}").unwrap();
+        }
+        std::fs::write(folder.join(format!("{stem}.00000001.jsonl")), text).unwrap();
+    }
+
+    /// Decisions at 1000 s and 5000 s, and ticks of the host at these seconds.
+    fn asked(ticks: &[u64], second: u64) -> Result<Decided, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = [
+            json!({ "at": 1_000_000, "whole": true, "decision": { "=": { "summary": "one" } } }),
+            json!({ "at": 5_000_000, "decision": { "~": { "summary": { "=": "two" } } } }),
+        ];
+        segment(folder.path(), &ID.to_string(), &lines);
+        let ticks: Vec<Value> = ticks.iter().map(|at| json!({ "at": at * 1000 })).collect();
+        segment(folder.path(), HOST, &ticks);
+        decision_at(folder.path(), ID, Moment(second * 1000)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_decision_is_told_also_where_the_hosts_ticks_of_its_time_are_gone() {
+        let known = |second| {
+            let decided = asked(&[4000, 4100, 5000, 9000, 9100], second).unwrap();
+            let summary = decided.explanation["summary"].as_str().unwrap().to_owned();
+            (summary, decided.missing)
+        };
+        let gone = "whether the daemon ran at that time is not recorded any more: the ticks of the host go back to \
+                    1970-01-01T01:06:40Z";
+        assert_eq!(known(3000), ("one".into(), Some(gone.into())));
+        // Its own lines say so as well.
+        assert_eq!(known(1060), ("one".into(), None));
+        assert_eq!(known(4150), ("one".into(), None));
+        assert_eq!(known(5100), ("two".into(), None));
+        assert_eq!(known(9200), ("two".into(), None));
+        // Without any tick of the host too.
+        let decided = asked(&[], 3000).unwrap();
+        assert!(decided.missing.unwrap().ends_with("go back to no time"));
+    }
+
+    #[test]
+    fn a_time_at_which_the_daemon_did_not_run_and_one_that_is_not_recorded_are_told_apart() {
+        let ticks = [4000, 4100, 5000, 9000];
+        assert_eq!(
+            asked(&ticks, 7000).unwrap_err(),
+            "nothing was recorded between 1970-01-01T01:23:20Z and 1970-01-01T02:30:00Z: the daemon did not run, or \
+             could not write"
+        );
+        let outside = "nothing is recorded of that time; the recording goes from 1970-01-01T00:16:40Z to \
+                       1970-01-01T02:30:00Z";
+        for second in [999, 9200] {
+            assert_eq!(asked(&ticks, second).unwrap_err(), outside, "{second}");
+        }
     }
 }

@@ -31,8 +31,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// The ring of the host holds the ticks and the claims of all domains, so it is so many times as large as a domain's.
 const HOST_TIMES: u64 = 4;
 
-/// The recording of a domain that is no longer there is kept so long: it may be defined again, and somebody may want to
-/// know what happened to it.
+/// The recording of a domain that is no longer there is kept so long: it may be defined again, and then goes on. Nobody
+/// can ask for it meanwhile, since there is no domain to ask about.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// How the host's ring is called; no UUID.
@@ -504,11 +504,12 @@ mod tests {
     use persona::Bytes;
     use planner::arbitrate::Claim;
     use planner::snapshot::{Ability, Host, Memory, Run, Strain, Vcpus};
-    use planner::stage::HostState;
+    use planner::stage::{HostState, Stage};
     use planner::{Other, Policy, Stake};
 
     use super::super::frame::{Signalled, Why};
     use super::super::read::{ReadError, export};
+    use super::super::trace::Trace;
     use super::*;
 
     const ID: DomainId = DomainId([7; 16]);
@@ -629,6 +630,34 @@ mod tests {
         assert!(text.lines().count() < 3000, "the oldest are gone");
         drop(recorder);
         assert_eq!(written(folder.path()).unwrap(), text);
+    }
+
+    #[test]
+    fn the_hosts_stage_of_each_tick_is_read_as_it_was_although_its_figures_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::start(folder.path(), BOUND).unwrap();
+        // Between the two marks of a stage it is in or not by what was before; a whole line is only the first.
+        let stages = [
+            Stage::Plenty,
+            Stage::Tight,
+            Stage::Tight,
+            Stage::Scarce,
+            Stage::Plenty,
+        ];
+        for (second, stage) in (0..).zip(stages) {
+            let mut batch = batch(second, (second == 0).then_some(Why::Start));
+            batch.host.stages.available = stage;
+            recorder.give(batch);
+            let _ = recorder.reader().unwrap().flushed();
+        }
+        let text = written(folder.path()).unwrap();
+        let mut trace = Trace::open(text.as_bytes()).unwrap();
+        let mut read = Vec::new();
+        while let Some(tick) = trace.tick().unwrap() {
+            read.push(tick.host.stages.available);
+        }
+        assert_eq!(read, stages);
+        assert_eq!(text.matches("\"stages\"").count(), 4, "{text}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Needs {
 struct Need {
     more: Bytes,
     at: Moment,
+    /// The most that was asked for since a need holds, in steps of twice as much: see [`Heard::Repeated`].
+    most: Bytes,
 }
 
 /// Steps are counted over this time.
@@ -39,8 +41,11 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// What becomes of a need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// The next plan has a wish for it.
+    /// The next plan has a wish for it, and is worth to be made at once.
     Taken,
+    /// As before, but one holds already and this one does not ask for twice as much: the plan of the next tick will do. A
+    /// guest that says so again and again, or each time a little more, is not worth a plan each time.
+    Repeated,
     /// A step for memory is under way; the guest may say so again after it.
     UnderWay,
     /// There were as many steps for needs within the last minute as there may be.
@@ -58,8 +63,21 @@ impl State {
         if state.needs.served.iter().filter(recent).count() >= policy.needs_a_minute {
             return Heard::TooMany;
         }
-        state.needs.latest = Some(Need { more, at: now });
-        Heard::Taken
+        let known = state
+            .needs
+            .latest
+            .filter(|need| now.since(need.at) < policy.need_valid)
+            .map(|need| need.most)
+            .filter(|most| more.0 < most.0.saturating_mul(2));
+        state.needs.latest = Some(Need {
+            more,
+            at: now,
+            most: known.unwrap_or(more),
+        });
+        match known {
+            Some(_) => Heard::Repeated,
+            None => Heard::Taken,
+        }
     }
 }
 

@@ -73,6 +73,30 @@ fn the_personas_max_bounds_a_need() {
 }
 
 #[test]
+fn only_a_need_that_is_new_or_twice_as_large_is_worth_a_plan_at_once() {
+    let mut world = world();
+    // The host has nothing, so that it goes on to hold.
+    world.host.memory = Bytes::from_mib(512);
+    assert_eq!(need(&mut world, 64), Heard::Taken);
+    let mut plans = 0;
+    // A guest that asks for a little more each time, and one that goes up and down.
+    for more in (65..256).chain([1, 256, 1, 256, 255]) {
+        plans += u32::from(need(&mut world, more) == Heard::Taken);
+        assert_eq!(steps(&world.tick()), []);
+    }
+    assert_eq!(plans, 2, "at 128 and at 256 MiB");
+    for _ in 0..11 {
+        let _ = world.tick();
+    }
+    assert_eq!(need(&mut world, 64), Heard::Taken);
+    // What is said again is what the next tick plans for.
+    assert_eq!(need(&mut world, 128), Heard::Taken);
+    assert_eq!(need(&mut world, 100), Heard::Repeated);
+    world.host.memory = Bytes::from_mib(8192);
+    assert!(matches!(steps(&world.tick())[..], [(_, Wish::Need)]));
+}
+
+#[test]
 fn a_need_is_over_after_a_while() {
     let mut world = world();
     // The host has nothing when it is said, and much when it is over.
@@ -124,8 +148,13 @@ fn a_need_takes_nothing_from_another() {
     let mut world = World::new(vec![Machine::new(1, idle), rich]);
     world.host.memory = Bytes::from_mib(2560);
     let _ = world.run(120);
-    for _ in 0..60 {
-        assert_eq!(need(&mut world, 256), Heard::Taken);
+    for second in 0..60 {
+        // One that holds is worth no further plan.
+        let heard = match second {
+            0 => Heard::Taken,
+            _ => Heard::Repeated,
+        };
+        assert_eq!(need(&mut world, 256), heard);
         let plan = world.tick();
         assert_eq!(steps(&plan), []);
         assert!(matches!(
