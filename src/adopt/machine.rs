@@ -91,8 +91,16 @@ impl<'a> Machine<'a> {
 
     /// Whether devices of the host are passed through, whose direct memory access has to be mapped block by block.
     pub(super) fn passes_devices_through(&self) -> bool {
-        self.devices()
-            .is_some_and(|devices| devices.child("hostdev").is_some())
+        let of_kind = |devices: &Element, name: &str, kinds: &[&str]| {
+            devices
+                .all(name)
+                .any(|device| kinds.contains(&device.attribute("type").unwrap_or_default()))
+        };
+        self.devices().is_some_and(|devices| {
+            devices.child("hostdev").is_some()
+                || of_kind(devices, "interface", &["hostdev", "vdpa"])
+                || of_kind(devices, "disk", &["nvme", "vhostvdpa"])
+        })
     }
 }
 

@@ -31,12 +31,6 @@ pub(super) fn prepare(work: &mut Work<'_>, wish: Option<Bytes>, vcpus: u32) {
     let boot = description.memory_boot;
     let devices = machine.device_memory();
     let held = boot.saturating_add(devices);
-    if let Some(why) = obstacle(work) {
-        let now = most_text(&machine);
-        work.cannot(LIMIT, now, &why);
-        return;
-    }
-    let block = block(work);
     let cap = Cap::of(work);
     let has_device = !description.virtio_mem.is_empty();
     let asked = match (wish, description.memory_maximum) {
@@ -47,6 +41,13 @@ pub(super) fn prepare(work: &mut Work<'_>, wish: Option<Bytes>, vcpus: u32) {
         (None, None) => Bytes(boot.0.saturating_mul(DEFAULT_GROWTH.into())),
     };
     let (wanted, cut) = cap.cut(asked);
+    let most = wanted.max(held);
+    if let Some(why) = obstacle(work, most) {
+        let now = most_text(&machine);
+        work.cannot(LIMIT, now, &why);
+        return;
+    }
+    let block = block(work, most);
     if has_device && wanted <= held {
         let why = match wish {
             Some(wish) if wish < held => "less was asked for, and nothing is taken away",
@@ -328,25 +329,20 @@ fn most_text(machine: &Machine<'_>) -> String {
     }
 }
 
-/// The block in which the device plugs: the host's huge page, so that none is broken up.
-fn block(work: &Work<'_>) -> Bytes {
+/// The block in which the device plugs: the host's huge page, so that none is broken up. `most` is all the memory that the
+/// domain may have then.
+fn block(work: &Work<'_>, most: Bytes) -> Bytes {
     let page = work.host.huge_page.unwrap_or(Bytes(2 * Bytes::MIB));
     let backing = work.machine.backing_page(work.host.reserved_page);
     let block = page.0.max(backing.map_or(0, |page| page.0)).max(Bytes::MIB);
     if !work.machine.passes_devices_through() {
         return Bytes(block);
     }
-    let grown = work
-        .machine
-        .description
-        .memory_boot
-        .0
-        .saturating_mul(DEFAULT_GROWTH.into());
-    Bytes(block.max((grown / MAPPINGS).next_power_of_two()))
+    Bytes(block.max(most.0.div_ceil(MAPPINGS).next_power_of_two()))
 }
 
-/// What stands against memory that is added at all.
-fn obstacle(work: &Work<'_>) -> Option<String> {
+/// What stands against memory that is added at all, up to `most`.
+fn obstacle(work: &Work<'_>, most: Bytes) -> Option<String> {
     let machine = &work.machine;
     let root = machine.root;
     if !machine.has_acpi() {
@@ -387,10 +383,9 @@ fn obstacle(work: &Work<'_>) -> Option<String> {
         ));
     }
     if let Some(limit) = root.at(&["memtune", "hard_limit"]).and_then(amount) {
-        let most = boot.0.saturating_mul(DEFAULT_GROWTH.into());
-        if limit.0 < most {
+        if limit < most {
             return Some(format!(
-                "<memtune> has a hard_limit of {limit}, at which the host kills a domain that has grown; raise it or take it away first"
+                "<memtune> has a hard_limit of {limit}, at which the host kills a domain that has grown to {most}; raise it or take it away first"
             ));
         }
     }

@@ -23,7 +23,7 @@ mod tests;
 use persona::units::Bytes;
 
 pub use memory::{SLOTS, room_for_memory};
-pub use undo::{Refused, put_back};
+pub use undo::{Refused, is_as_left, put_back};
 
 use self::machine::Machine;
 use crate::hypervisor::edit::Edits;

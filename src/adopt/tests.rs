@@ -378,6 +378,53 @@ fn a_running_domain_gets_at_once_what_libvirt_can_add_and_the_rest_at_its_next_s
     assert_eq!(line(&adoption, "memory at most").when, When::NextStart);
 }
 
+#[test]
+fn blocks_and_hard_limits_are_reckoned_from_what_is_written() {
+    let mut big = host();
+    big.facts.memory = Bytes(4096 * Bytes::GIB);
+    let up_to = |gib: u64| AdoptWish {
+        max_memory: Some(Bytes(gib * Bytes::GIB)),
+        ..AdoptWish::default()
+    };
+    for device in [
+        "<hostdev mode='subsystem' type='pci'/>",
+        "<interface type='hostdev'/>",
+        "<interface type='vdpa'/>",
+        "<disk type='nvme'/>",
+    ] {
+        let text = MINIMAL.replace("<devices/>", &format!("<devices>{device}</devices>"));
+        for (gib, block) in [(64, 2), (512, 16), (600, 32)] {
+            let made = adopt_on(&big, &text, up_to(gib)).definition.unwrap();
+            let devices = definition(&made).description.virtio_mem;
+            assert_eq!(devices[0].block, Bytes::from_mib(block), "{gib} {device}");
+            assert!(devices[0].size.0 / devices[0].block.0 <= 32_768);
+        }
+    }
+    let plain = MINIMAL.replace(
+        "<devices/>",
+        "<devices><interface type='network'/></devices>",
+    );
+    let made = adopt_on(&big, &plain, up_to(512)).definition.unwrap();
+    assert!(made.contains("<block unit='KiB'>2048</block>"), "{made}");
+
+    let limited = MINIMAL.replace(
+        "<devices/>",
+        "<memtune><hard_limit unit='GiB'>1</hard_limit></memtune><devices/>",
+    );
+    let when = |host: &Host, gib: u64| {
+        let adoption = adopt_on(host, &limited, up_to(gib));
+        line(&adoption, "memory at most").clone()
+    };
+    assert_eq!(when(&big, 1).when, When::NextStart);
+    let more = when(&big, 16);
+    assert_eq!(more.when, When::Never);
+    assert!(more.why.contains("grown to 16 GiB"), "{more:?}");
+    // The host has no more than the limit.
+    let mut small = host();
+    small.facts.memory = Bytes(Bytes::GIB);
+    assert_eq!(when(&small, 16).when, When::NextStart);
+}
+
 /// Parts that a definition may have.
 fn any_definition() -> impl Strategy<Value = String> {
     let cpu = prop::sample::select(vec![

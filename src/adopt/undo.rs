@@ -14,7 +14,7 @@ const LINES: usize = 2000;
 pub enum Refused {
     /// Somebody has changed it since.
     #[error(
-        "the definition was changed since it was prepared, and putting back the earlier one would lose that; take these changes back first, or keep all:\n{difference}"
+        "the definition was changed since it was prepared, and putting back the earlier one would lose that; take these changes back first, or keep all"
     )]
     Changed {
         /// Lines that went (`-`) and came (`+`) since, without passwords.
@@ -26,6 +26,24 @@ pub enum Refused {
         /// Why.
         problem: String,
     },
+}
+
+impl Refused {
+    /// The sentence, and the lines that differ below it. Only for who may read the definition with its secrets.
+    pub fn with_difference(&self) -> String {
+        match self {
+            Self::Changed { difference } => format!("{self}:\n{difference}"),
+            Self::Unreadable { .. } => self.to_string(),
+        }
+    }
+}
+
+/// Whether the definition `now` is the one that an adoption left; as in [`put_back`], where it is not known what that was,
+/// what is there counts as it. What cannot be read is not.
+pub fn is_as_left(after: Option<&str>, now: &str) -> bool {
+    after.is_none_or(|after| {
+        comparable(after).is_ok_and(|after| comparable(now).is_ok_and(|now| after == now))
+    })
 }
 
 /// The definition to put back, or `None` where all is as it was before already. `after` is what it was made into; absent
@@ -140,27 +158,40 @@ fn difference(before: &str, now: &str) -> String {
         } else if j == now.len()
             || (i < before.len() && common[(i + 1) * width + j] >= common[i * width + j + 1])
         {
-            told.push(format!("- {}", without_password(before[i].trim())));
+            told.push(format!("- {}", without_secrets(before[i].trim())));
             i += 1;
         } else {
-            told.push(format!("+ {}", without_password(now[j].trim())));
+            told.push(format!("+ {}", without_secrets(now[j].trim())));
             j += 1;
         }
     }
     told.join("\n")
 }
 
-/// A line without the password of a graphical console, which is the one secret that a definition itself holds.
-fn without_password(line: &str) -> String {
-    for quote in ['\'', '"'] {
-        let open = format!("passwd={quote}");
-        if let Some((head, rest)) = line.split_once(&open)
-            && let Some((_, tail)) = rest.split_once(quote)
-        {
-            return format!("{head}{open}...{quote}{tail}");
+/// A line without the secrets that a definition itself holds: the password of a graphical console and the cookies that a
+/// disk on the network is asked for with. libvirt writes each of these into one line.
+fn without_secrets(line: &str) -> String {
+    let mut line = line.to_owned();
+    for (open, close) in [("passwd='", "'"), ("passwd=\"", "\"")] {
+        line = masked(&line, open, close);
+    }
+    // The names of cookies stay; `<cookies>` is what holds them.
+    let Some(cookie) = line.find("<cookie ").or_else(|| line.find("<cookie>")) else {
+        return line;
+    };
+    let (head, tail) = line.split_at(cookie);
+    format!("{head}{}", masked(tail, ">", "</cookie>"))
+}
+
+/// A text with `...` in place of what is between these two, or between the first and its end.
+fn masked(text: &str, open: &str, close: &str) -> String {
+    match text.split_once(open) {
+        Some((_, "")) | None => text.to_owned(),
+        Some((head, rest)) => {
+            let tail = rest.find(close).map_or("", |end| &rest[end..]);
+            format!("{head}{open}...{tail}")
         }
     }
-    line.to_owned()
 }
 
 #[cfg(test)]
@@ -239,5 +270,44 @@ mod tests {
             difference,
             "- <memory>1</memory>\n+ <memory>2</memory>\n- <graphics passwd='...'/>\n+ <graphics passwd='...'/>"
         );
+    }
+
+    #[test]
+    fn a_cookie_of_a_disk_is_not_told_and_the_sentence_has_no_line_of_the_definition() {
+        let disk = |value: &str| {
+            after().replace(
+                "    <graphics",
+                &format!("    <cookies>\n      <cookie name='k'>{value}</cookie>\n    </cookies>\n    <graphics"),
+            )
+        };
+        let Err(refused) = put_back(BEFORE, Some(&disk("s3cret")), &disk("0ther")) else {
+            panic!("it was put back");
+        };
+        let told = refused.with_difference();
+        assert!(
+            told.ends_with(
+                "keep all:\n- <cookie name='k'>...</cookie>\n+ <cookie name='k'>...</cookie>"
+            ),
+            "{told}"
+        );
+        assert!(!refused.to_string().contains("cookie"), "{refused}");
+    }
+
+    #[test]
+    fn metadata_and_the_order_of_devices_leave_a_definition_as_it_was_left() {
+        let left = after().replace("    <graphics", "    <a/>\n    <graphics");
+        let now = after()
+            .replace(
+                "  <maxMemory>",
+                "  <metadata>\n    <t/>\n  </metadata>\n  <maxMemory>",
+            )
+            .replace(
+                "<graphics passwd='secret'/>",
+                "<graphics passwd='secret'/>\n    <a/>",
+            );
+        assert!(is_as_left(Some(&left), &now));
+        assert!(is_as_left(None, &now));
+        assert!(!is_as_left(Some(&left), &now.replace(">4<", ">5<")));
+        assert!(!is_as_left(Some(&left), "<domain"));
     }
 }

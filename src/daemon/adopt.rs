@@ -3,13 +3,11 @@
 //! answered when it is carried out, recorded and shown.
 
 use persona::Digest;
-use persona::units::Moment;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Daemon;
-use super::disk::wait_for_disk;
+use super::adopted::Adopted;
 use super::event::{Asked, Event};
 use crate::act::sentence_of;
 use crate::adopt::{self, AdoptWish, Adoption, Line, LiveStep, When};
@@ -17,7 +15,7 @@ use crate::audit::AuditKind;
 use crate::command::{Caller, DomainName, Mode, Refusal, Reply};
 use crate::hypervisor::{Definition, Definitions, DomainDescription, DomainId, HypervisorError};
 use crate::observe::{Facilities, Places};
-use crate::store::{Batch, StoreError, Stored, Tree};
+use crate::store::StoreError;
 use crate::view::{AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen};
 
 /// What somebody wants.
@@ -56,34 +54,13 @@ pub enum Adopting {
 pub struct Ended {
     view: AdoptionView,
     record: Adopted,
+    /// What was kept before that record.
+    previous: Option<Adopted>,
     /// The definition as the hypervisor keeps it; absent where it was not to be replaced.
     defined: Option<Result<Definition, HypervisorError>>,
     live: Vec<(LiveStep, Result<(), HypervisorError>)>,
     asked: Asked,
     description: Option<DomainDescription>,
-}
-
-/// What is kept of an adoption, under the domain's UUID, until it is undone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Adopted {
-    /// The persistent definition before it.
-    before: String,
-    /// And after it, as the hypervisor keeps it; absent while that is not known.
-    #[serde(default)]
-    after: Option<String>,
-    /// When.
-    at: Moment,
-    /// By whom.
-    by: String,
-    /// The instance that ran then, and what it was given.
-    #[serde(default)]
-    instance: Option<u32>,
-    #[serde(default)]
-    live: Vec<String>,
-}
-
-impl Stored for Adopted {
-    const TREE: Tree = Tree::Adoptions;
 }
 
 impl Daemon {
@@ -97,11 +74,22 @@ impl Daemon {
         reply: oneshot::Sender<Result<Reply, Refusal>>,
     ) {
         let domain = self.domain(domain).and_then(|id| {
-            if self.adopting.insert(id) {
+            // Who only looks keeps nobody from a change, and nobody else from a look.
+            let (free, reason) = match mode {
+                Mode::Apply => (
+                    self.adopting.insert(id),
+                    "the domain's definition is being changed already",
+                ),
+                Mode::DryRun => (
+                    self.previewing.insert((id, caller.uid)),
+                    "you are looking at what would change of this domain already",
+                ),
+            };
+            if free {
                 Ok(id)
             } else {
                 Err(Refusal::Busy {
-                    reason: "the domain's definition is being changed already".into(),
+                    reason: reason.into(),
                 })
             }
         });
@@ -136,22 +124,25 @@ impl Daemon {
                     self.carry_out_adoption(job, *work);
                     return;
                 }
-                Err(refusal) => (job, Err(refusal)),
+                Err(refused) => (job, Err(refused)),
             },
             Adopting::Ended(job, ended) => {
                 let answer = self.adoption_ended(&job, *ended);
-                (job, answer)
+                (job, answer.map_err(Refused::from))
             }
         };
-        self.adopting.remove(&job.domain);
-        if let Err(refusal) = &answer
+        match job.mode {
+            Mode::Apply => self.adopting.remove(&job.domain),
+            Mode::DryRun => self.previewing.remove(&(job.domain, job.caller.uid)),
+        };
+        if let Err(refused) = &answer
             && job.mode == Mode::Apply
         {
             let what = match job.aim {
                 Aim::Prepare { .. } => "wanted to prepare the definition",
                 Aim::PutBack => "wanted to put the definition back",
             };
-            let text = format!("{} {what}: {refusal}", job.caller.name);
+            let text = format!("{} {what}: {}", job.caller.name, refused.recorded);
             self.record(
                 AuditKind::Refusal,
                 Some(job.domain),
@@ -160,16 +151,17 @@ impl Daemon {
             );
         }
         self.publish();
-        let _ = job
-            .reply
-            .send(answer.map(|view| Reply::Adoption(Box::new(view))));
+        let _ = job.reply.send(match answer {
+            Ok(view) => Ok(Reply::Adoption(Box::new(view))),
+            Err(refused) => Err(refused.answer),
+        });
     }
 
     fn looked(
         &mut self,
         job: &Job,
         read: Result<Definitions, HypervisorError>,
-    ) -> Result<Next, Refusal> {
+    ) -> Result<Next, Refused> {
         let definitions = read.map_err(|error| hypervisor_refusal(&error))?;
         let kept = self
             .store
@@ -185,30 +177,26 @@ impl Daemon {
                     return Ok(Next::Answer(view));
                 }
                 if plan.as_ref().is_some_and(|plan| *plan != view.plan) {
-                    return Err(Refusal::Conflict {
+                    return Err(Refused::from(Refusal::Conflict {
                         reason: "the domain was changed since this plan was made, so it is not carried out; look at the plan again".into(),
-                    });
+                    }));
                 }
                 // A plan is made of a persistent definition only.
                 let Some(persistent) = definitions.persistent else {
-                    return Err(refused(adopt::AdoptError::Transient.to_string()));
+                    return Err(refused(adopt::AdoptError::Transient.to_string()).into());
                 };
                 let before = persistent.text;
-                let record = Adopted {
-                    // What was adopted before and is as it was left then goes back to where that began.
-                    before: match &kept {
-                        Some(kept) if kept.after.as_ref() == Some(&before) => kept.before.clone(),
-                        _ => before.clone(),
-                    },
-                    after: None,
-                    at: self.clock.now(),
-                    by: job.caller.name.clone(),
-                    instance: definitions
-                        .live
-                        .as_ref()
-                        .and_then(|live| live.description.instance),
-                    live: Vec::new(),
-                };
+                let instance = definitions
+                    .live
+                    .as_ref()
+                    .and_then(|live| live.description.instance);
+                let record = Adopted::begin(
+                    kept.as_ref(),
+                    &before,
+                    self.clock.now(),
+                    job.caller.name.clone(),
+                    instance,
+                );
                 if adoption.definition.is_some() {
                     self.keep(job.domain, Some(&record))
                         .map_err(|error| store_refusal(&error))?;
@@ -216,6 +204,7 @@ impl Daemon {
                 Ok(Next::CarryOut(Box::new(Work {
                     view,
                     record,
+                    previous: kept,
                     replace: adoption.definition.map(|to| (before, to)),
                     live: adoption.live,
                 })))
@@ -232,8 +221,12 @@ impl Daemon {
                     .live
                     .as_ref()
                     .map(|live| live.description.instance);
-                let to = adopt::put_back(&record.before, record.after.as_deref(), &now)
-                    .map_err(|error| refused(error.to_string()))?;
+                let to = adopt::put_back(&record.before, record.after.as_deref(), &now).map_err(
+                    |error| Refused {
+                        answer: refused(error.with_difference()),
+                        recorded: error.to_string(),
+                    },
+                )?;
                 let view = self.undo_view(job, &record, to.is_some(), running);
                 match to {
                     None if job.mode == Mode::Apply => {
@@ -246,6 +239,7 @@ impl Daemon {
                     Some(to) => Ok(Next::CarryOut(Box::new(Work {
                         view,
                         record,
+                        previous: None,
                         replace: Some((now, to)),
                         live: Vec::new(),
                     }))),
@@ -277,6 +271,7 @@ impl Daemon {
             let Work {
                 view,
                 record,
+                previous,
                 replace,
                 live,
             } = work;
@@ -305,6 +300,7 @@ impl Daemon {
                 Box::new(Ended {
                     view,
                     record,
+                    previous,
                     defined,
                     live: added,
                     asked,
@@ -319,6 +315,7 @@ impl Daemon {
         let Ended {
             mut view,
             mut record,
+            previous,
             defined,
             live,
             asked,
@@ -340,7 +337,7 @@ impl Daemon {
             Some(Err(error)) => {
                 // Where it may have taken effect, what is kept says how to go back.
                 if job.aim != Aim::PutBack && !error.may_have_taken_effect() {
-                    self.forget_unless_older(id, &record);
+                    self.keep_again(id, &record, previous.as_ref());
                 }
                 return Err(match error {
                     HypervisorError::DefinitionChanged { .. } => Refusal::Busy {
@@ -381,7 +378,10 @@ impl Daemon {
         self.record(AuditKind::Adoption, Some(id), &text, detail);
         let kept = match job.aim {
             Aim::PutBack => self.keep(id, None),
-            Aim::Prepare { .. } if replaced => self.keep(id, Some(&record)),
+            // Of a domain that has gone meanwhile nothing is kept.
+            Aim::Prepare { .. } if replaced && self.domains.contains_key(&id) => {
+                self.keep(id, Some(&record))
+            }
             Aim::Prepare { .. } => Ok(()),
         };
         if let Err(error) = kept {
@@ -392,25 +392,6 @@ impl Daemon {
             );
         }
         Ok(view)
-    }
-
-    /// A replacement that was refused leaves nothing to go back to.
-    fn forget_unless_older(&mut self, id: DomainId, record: &Adopted) {
-        let kept = self.store.get::<Adopted>(id.0).ok().flatten();
-        if kept.is_some_and(|kept| kept.at == record.at)
-            && let Err(error) = self.keep(id, None)
-        {
-            tracing::warn!(domain = %id, error = sentence_of(&error), "a definition is kept that nobody will need");
-        }
-    }
-
-    fn keep(&self, id: DomainId, record: Option<&Adopted>) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        match record {
-            Some(record) => batch.put(id.0, record)?,
-            None => batch.remove::<Adopted>(id.0),
-        }
-        wait_for_disk(|| self.store.commit(batch))
     }
 
     fn domain_name(&self, id: DomainId) -> String {
@@ -498,6 +479,22 @@ impl Daemon {
     }
 }
 
+/// A "no", as it is answered and as it goes into the audit, which anybody reads and which shall hold no line of a
+/// definition.
+struct Refused {
+    answer: Refusal,
+    recorded: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(answer: Refusal) -> Self {
+        Self {
+            recorded: answer.to_string(),
+            answer,
+        }
+    }
+}
+
 /// What follows a look at the definitions.
 enum Next {
     Answer(AdoptionView),
@@ -508,6 +505,8 @@ enum Next {
 struct Work {
     view: AdoptionView,
     record: Adopted,
+    /// What was kept before that record.
+    previous: Option<Adopted>,
     /// The persistent definition as it is, and as it is to be.
     replace: Option<(String, String)>,
     live: Vec<LiveStep>,

@@ -155,6 +155,7 @@ impl Daemon {
             .domains()
             .into_iter()
             .chain(self.carried_processes.keys().copied())
+            .chain(self.adopted.iter().copied())
             .filter(|id| !listed.contains(id) && !self.domains.contains_key(id))
             .collect();
         for id in gone {

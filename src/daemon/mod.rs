@@ -18,6 +18,7 @@
 //! not changes, activations carry generations, and everything else is observed anew.
 
 mod adopt;
+mod adopted;
 mod agents;
 mod approvals;
 mod clock;
@@ -171,6 +172,10 @@ pub struct Daemon {
     starting: BTreeMap<DomainId, Beginning>,
     /// Definitions of these are being changed.
     adopting: BTreeSet<DomainId>,
+    /// What would change in definitions is being looked at, by whom.
+    previewing: BTreeSet<(DomainId, u32)>,
+    /// Something was kept of adoptions of these when the daemon began, and they have not been found to be gone.
+    adopted: BTreeSet<DomainId>,
     problems: BTreeMap<&'static str, String>,
     /// Changed personas on their way from domain to domain.
     rollouts: BTreeMap<PersonaName, Rollout>,
@@ -220,6 +225,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         tick::carried_state(&parts.store, &policy, clock.now()).map_err(DaemonError::Store)?;
     let mut impacts = impacts::Measurements::stored(&parts.store).map_err(DaemonError::Store)?;
     impacts.open.set_timing(parts.config.effects.timing());
+    let adopted = adopted::adopted_domains(&parts.store);
     let mut daemon = Daemon {
         impacts,
         policy,
@@ -259,6 +265,8 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         retired: false,
         host_id: host.to_string(),
         adopting: BTreeSet::new(),
+        previewing: BTreeSet::new(),
+        adopted,
         problems: BTreeMap::new(),
         rollouts: BTreeMap::new(),
         unshown: false,

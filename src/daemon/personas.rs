@@ -421,6 +421,7 @@ impl Daemon {
         let mut batch = Batch::new();
         batch.remove::<super::tick::Carried>(id.0);
         let mut entries = Vec::new();
+        entries.extend(self.forget_adoption(&mut batch, id, name));
         if self.catalog.domains().contains(&id) {
             self.catalog.forget(&mut batch, id);
             let text = format!("domain {name} is no longer defined, so its persona is forgotten");
