@@ -332,9 +332,12 @@ impl Daemon {
 
     pub(super) fn domain_is_gone(&mut self, id: DomainId) {
         self.starting.remove(&id);
+        self.impacts.open.forget(id);
         if !self.domains.contains_key(&id) {
             // It was defined when the daemon last ran.
             self.state.forget(id);
+            let ended = planner::propose::Turn::NotRunning;
+            self.state.proposals.leave(id, ended);
             self.forget_persona(id, &id.to_string());
         }
         if let Some(tracked) = self.domains.remove(&id) {

@@ -143,6 +143,11 @@ impl Recording {
         if self.recorder.is_none() {
             return;
         }
+        // A step of a domain that is gone meanwhile ends for nobody.
+        let Some(known) = self.domains.get_mut(&step.domain) else {
+            return;
+        };
+        known.outcome = true;
         let ended = Ended {
             at,
             step: step.clone(),
@@ -150,7 +155,6 @@ impl Recording {
             asked,
         };
         self.ended.entry(step.domain).or_default().push(ended);
-        self.domains.entry(step.domain).or_default().outcome = true;
     }
 
     /// What the plan that is about to be made begins with, as far as it is to be told.

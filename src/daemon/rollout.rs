@@ -19,6 +19,10 @@ use crate::hypervisor::DomainId;
 use crate::store::Batch;
 use crate::view::{RolloutState, RolloutView};
 
+/// Domains without an agent have the persona at once, and each waits for the disk; so many in one go leave time for what
+/// else the daemon has to do.
+const TURNS_AT_ONCE: usize = 20;
+
 /// Agents of running guests are back within this after the daemon's start; until then their absence says nothing.
 const AGENTS_RETURN: Duration = Duration::from_secs(10);
 
@@ -139,11 +143,14 @@ impl Daemon {
         })
     }
 
-    /// Takes every rollout as far as it goes now.
+    /// Takes every rollout as far as it goes now, but no more than [`TURNS_AT_ONCE`]; the next tick goes on.
     pub(super) fn roll_on(&mut self) {
         let rolling: Vec<PersonaName> = self.rollouts.keys().cloned().collect();
+        let mut left = TURNS_AT_ONCE;
         for changed in rolling {
-            while self.roll_on_one(&changed) {}
+            while left > 0 && self.roll_on_one(&changed) {
+                left -= 1;
+            }
         }
     }
 
