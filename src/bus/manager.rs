@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::names::{Action, domain_path, persona_path};
 use super::options::Options;
 use super::record::{record_dict, record_dicts};
-use crate::command::{Command, DomainName, Force, Refusal, Reply};
+use crate::command::{Command, DomainName, Force, Noun, Refusal, Reply};
 use crate::view::{Change, ManagerView, ProposalView};
 use persona::units::Moment;
 
@@ -28,18 +28,20 @@ impl Manager {
     /// Brings a person's word about a proposal, with what polkit's rules may look at.
     async fn decide(&self, call: &Header<'_>, id: u64, command: Command) -> Result<Dict, Failure> {
         let view = self.0.view();
-        let details = view
-            .proposals()
-            .find(|proposal| proposal.id == id)
-            .map(|proposal| {
-                let rule = proposal.rule.as_deref().unwrap_or_default();
-                HashMap::from([
-                    ("domain", proposal.name.as_str()),
-                    ("persona", proposal.persona.as_str()),
-                    ("rule", rule),
-                ])
-            })
-            .unwrap_or_default();
+        // Without its figures nobody could say whether the caller may decide on it, so what is not shown is not decided.
+        let Some(proposal) = view.proposals().find(|proposal| proposal.id == id) else {
+            return Err(Failure::from(Refusal::NotFound {
+                what: Noun::Proposal,
+                name: id.to_string(),
+                nearest: None,
+            }));
+        };
+        let rule = proposal.rule.as_deref().unwrap_or_default();
+        let details = HashMap::from([
+            ("domain", proposal.name.as_str()),
+            ("persona", proposal.persona.as_str()),
+            ("rule", rule),
+        ]);
         match self
             .0
             .change(call, Action::Approve, details, command)

@@ -238,10 +238,8 @@ async fn polkit_decides_for_others_with_domain_and_persona_as_details() {
     assert_eq!(approved.status, 0, "{}", approved.stderr);
 
     for (arguments, reason) in [
-        (
-            &["approve", "4"][..],
-            "polkit asks for an administrator's password",
-        ),
+        // Nobody is asked about what is not there, and so about nothing.
+        (&["approve", "4"][..], "there is no proposal `4`"),
         (
             &["hold", "web", "1h"],
             "polkit asks for an administrator's password",
