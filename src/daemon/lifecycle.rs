@@ -80,6 +80,10 @@ impl Daemon {
         self.starting.insert(id, beginning);
         let now = self.clock.now();
         self.state.rest(id, now);
+        let ended = planner::propose::Turn::NotRunning;
+        self.state.proposals.leave(id, ended);
+        // Else a restart of the daemon would find what was learnt of the machine before, under the same emulator.
+        self.keep_states(&[id], Vec::new());
         self.ended.0 += 1;
         if let Some(tracked) = self.domains.get_mut(&id) {
             tracked.changed = self.ended;
@@ -120,6 +124,7 @@ impl Daemon {
         self.starting.remove(&id);
         if let Some(told) = told {
             self.state.rest(id, now);
+            self.keep_states(&[id], Vec::new());
             self.tell(id, told);
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use persona::PersonaName;
 use persona::rule::{Action, Rule, Truth};
 use persona::units::Moment;
+use planner::propose::Turn as Ended;
 use planner::report::DomainReport;
 use planner::shift::{MOST_IN_A_SPAN, SPAN, Turn, Wait};
 use planner::{Call, Edge};
@@ -27,6 +28,8 @@ use crate::store::Batch;
 pub(super) struct ShiftSide {
     /// Until it is done, refused, or its rule holds no longer.
     wish: Option<ShiftWish>,
+    /// What people approved of that, the first word first: each until it is done or refused, or its proposal ends otherwise.
+    approved: Vec<ShiftWish>,
     /// What was said last, so that it is said once.
     said: Option<Said>,
     /// The rule behind the present shift, whose `until` ends it.
@@ -39,6 +42,8 @@ struct ShiftWish {
     priority: i32,
     cooldown: Duration,
     to: To,
+    /// The proposal that a person approved; nothing where the rule alone wants it, as long as it holds.
+    approved: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +129,10 @@ impl Daemon {
         let wishing: Vec<DomainId> = self
             .domains
             .iter()
-            .filter(|(_, tracked)| tracked.persona.shift.wish.is_some())
+            .filter(|(_, tracked)| {
+                let side = &tracked.persona.shift;
+                side.wish.is_some() || !side.approved.is_empty()
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in wishing {
@@ -132,7 +140,8 @@ impl Daemon {
         }
     }
 
-    /// Of several rules at once the one of the highest priority counts, and of equals the first of the document.
+    /// Of several rules at once the one of the highest priority counts, and of equals the first of the document; what a person
+    /// approved goes before all of them.
     fn wish_shift(&mut self, call: &Call, to: To) {
         let Some(tracked) = self.domains.get_mut(&call.domain) else {
             return;
@@ -142,17 +151,22 @@ impl Daemon {
         else {
             return;
         };
-        let wish = &mut tracked.persona.shift.wish;
-        if wish
+        let wanted = ShiftWish {
+            rule: rule.name.clone(),
+            priority: rule.priority,
+            cooldown: rule.cooldown,
+            to,
+            approved: call.approved,
+        };
+        let side = &mut tracked.persona.shift;
+        if wanted.approved.is_some() {
+            side.approved.push(wanted);
+        } else if side
+            .wish
             .as_ref()
-            .is_none_or(|wish| wish.priority < rule.priority)
+            .is_none_or(|wish| wish.priority < wanted.priority)
         {
-            *wish = Some(ShiftWish {
-                rule: rule.name.clone(),
-                priority: rule.priority,
-                cooldown: rule.cooldown,
-                to,
-            });
+            side.wish = Some(wanted);
         }
     }
 
@@ -160,25 +174,36 @@ impl Daemon {
         let Some(tracked) = self.domains.get_mut(&id) else {
             return;
         };
-        let Some(wish) = tracked.persona.shift.wish.take() else {
+        let side = &mut tracked.persona.shift;
+        let wish = if side.approved.is_empty() {
+            side.wish.take()
+        } else {
+            Some(side.approved.remove(0))
+        };
+        let Some(wish) = wish else {
             return;
         };
         let rules = tracked.report.iter().flat_map(|report| &report.rules);
-        let holds = rules
-            .into_iter()
-            .any(|rule| rule.name == wish.rule && rule.truth == Truth::True);
-        if !holds {
+        let stands = match wish.approved {
+            // A person's word holds until its proposal ends, whatever the rule says meanwhile.
+            Some(proposal) => self.state.proposals.is_approved(proposal),
+            None => rules
+                .into_iter()
+                .any(|rule| rule.name == wish.rule && rule.truth == Truth::True),
+        };
+        if !stands {
             return;
         }
         let no = match self.way(id, &wish, now) {
-            Ok(None) => return,
+            Ok(None) => return self.settle_approved(wish.approved, Ended::There),
             Ok(Some(way)) => match self.take_way(id, &wish, way, now) {
-                Ok(()) => return,
+                Ok(()) => return self.settle_approved(wish.approved, Ended::CarriedOut),
                 Err(error) => No::Catalogue(sentence_of(&error)),
             },
             Err(no) => no,
         };
         let waits = no.waits();
+        let refused = wish.approved.filter(|_| !waits);
         let said = Said {
             rule: wish.rule.clone(),
             to: wish.to.clone(),
@@ -186,14 +211,23 @@ impl Daemon {
         };
         let new = self.domains.get_mut(&id).and_then(|tracked| {
             let side = &mut tracked.persona.shift;
-            if waits {
-                side.wish = Some(wish);
+            match (waits, wish.approved) {
+                (true, Some(_)) => side.approved.insert(0, wish),
+                (true, None) => side.wish = Some(wish),
+                (false, _) => {}
             }
             (side.said.as_ref() != Some(&said)).then(|| side.said.insert(said).text())
         });
         if let Some(text) = new {
             self.record(AuditKind::Refusal, Some(id), &text, serde_json::Value::Null);
         }
+        self.settle_approved(refused, Ended::Refused);
+    }
+
+    /// Tells what came of a shift that a person approved, where one did.
+    fn settle_approved(&mut self, proposal: Option<u64>, ended: Ended) {
+        let news = proposal.and_then(|id| self.state.proposals.settle(id, ended));
+        self.proposals_changed(news.as_slice());
     }
 
     /// Where a wish leads; nothing where the domain is there already.

@@ -409,7 +409,7 @@ impl Daemon {
     }
 
     /// Puts the planner's states of some domains and what is to be recorded of them into the store, with one wait for the
-    /// disk where that is possible; the records are announced afterwards.
+    /// disk where that is possible; the records are announced afterwards. What is carried no longer is removed from it.
     pub(super) fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
         let boot = host_boot();
         let mut kept = Ok(());
@@ -419,6 +419,8 @@ impl Daemon {
             let mut batch = Batch::new();
             for id in domains {
                 let Some(state) = self.state.domain(*id) else {
+                    // Nothing is carried any more, so nothing shall come back after a restart.
+                    batch.remove::<Carried>(id.0);
                     continue;
                 };
                 let process = self

@@ -234,6 +234,19 @@ fn what_nothing_wants_any_more_is_withdrawn() {
 }
 
 #[test]
+fn a_revert_withdraws_what_was_proposed_for_the_machine_before() {
+    let stage = Stage::new(WEB);
+    let (web, daemon) = in_need(&stage, "");
+    proposal(&daemon, web, 1);
+    stage.simulated.revert(web, 4);
+    told(
+        &daemon,
+        "proposal",
+        "proposal 1 is withdrawn, because the machine has ended",
+    );
+}
+
+#[test]
 fn another_version_of_the_persona_withdraws_what_the_earlier_one_proposed() {
     let stage = Stage::new(WEB);
     let (web, daemon) = in_need(&stage, "");

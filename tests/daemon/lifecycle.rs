@@ -123,6 +123,12 @@ fn a_revert_is_told_and_taken_for_nobodys_hand() {
     ticks(&daemon);
     assert_eq!(daemon.told("drift").len(), 1, "{:?}", daemon.told("drift"));
     assert_eq!(notices(&daemon), [""; 0], "the guest did not start");
+    // The emulator is the same, and what was forgotten does not come back out of the store.
+    daemon.kill();
+    let daemon = stage.start();
+    daemon.wait_domain(web, "it has its persona", |domain| domain.persona.is_some());
+    ticks(&daemon);
+    assert!(by_hand(&daemon.view().domains[&web]).is_none());
 }
 
 #[test]

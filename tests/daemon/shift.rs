@@ -226,6 +226,62 @@ fn a_person_takes_a_shift_back_and_other_tags_end_it() {
 }
 
 #[test]
+fn an_approved_shift_takes_place_although_the_load_has_dipped_and_is_carried_out_only_then() {
+    let (stage, daemon) = stage();
+    let web = stage.id("web");
+    daemon.create(&format!("{DAY}trust_levels: {{persona_change: low}}\n"));
+    daemon.map("day", "day");
+    stage.simulated.set_memory_used(web, mib(400));
+    daemon.wait_domain(web, "it is proposed", |domain| !domain.proposals.is_empty());
+    // Neither is the rule true nor its until.
+    stage.simulated.set_memory_used(web, mib(256));
+    daemon.wait_domain(web, "the load has dipped", |domain| {
+        let mut readings = domain.readings.iter();
+        let used = readings.find(|of| of.metric == "memory.utilization");
+        used.is_some_and(|of| of.value.is_some_and(|value| value < 60.0))
+    });
+    ticks(&daemon);
+    // What it names is not there, which ends it with the reason.
+    let approved = daemon.ask(Command::Approve { id: 1 });
+    assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+    daemon.wait_record("it cannot be carried out", |record| {
+        record.text.contains("proposal 1 cannot be carried out")
+    });
+    assert_eq!(daemon.told("refusal").len(), 1);
+    assert!(has("day")(&daemon.view().domains[&web]));
+
+    daemon.create(NIGHT);
+    stage.simulated.set_memory_used(web, mib(400));
+    daemon.wait_domain(web, "it is proposed again", |domain| {
+        domain.proposals.iter().any(|proposal| proposal.id == 2)
+    });
+    stage.simulated.set_memory_used(web, mib(256));
+    daemon.wait_domain(web, "the load has dipped", |domain| {
+        let mut readings = domain.readings.iter();
+        let used = readings.find(|of| of.metric == "memory.utilization");
+        used.is_some_and(|of| of.value.is_some_and(|value| value < 60.0))
+    });
+    ticks(&daemon);
+    let approved = daemon.ask(Command::Approve { id: 2 });
+    assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+    daemon.wait_domain(web, "it has shifted", has("night"));
+    daemon.wait_record("it is carried out", |record| {
+        record.text.contains("proposal 2 is carried out")
+    });
+    let records = daemon.audit();
+    let place = |words: &str| {
+        records
+            .iter()
+            .position(|record| record.text.contains(words))
+    };
+    let (shifted, done) = (
+        place("shifts the domain to persona night"),
+        place("proposal 2 is carried out"),
+    );
+    assert!(shifted.is_some() && shifted < done, "{records:#?}");
+}
+
+#[test]
 fn a_persona_that_is_not_there_is_refused_once_and_taken_once_it_is() {
     let (stage, daemon) = stage();
     let web = stage.id("web");

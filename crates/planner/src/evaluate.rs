@@ -14,7 +14,7 @@ use crate::need::prefer_need;
 use crate::plan::Edge;
 use crate::policy::Policy;
 use crate::propose::evidence;
-use crate::relief::returned;
+use crate::relief::{outdone, returned};
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
 use crate::state::{DomainState, Pursuit, RuleState};
@@ -192,6 +192,7 @@ pub(crate) fn evaluate(
             .rev()
             .filter(|wish| wish.resource == resource && wish.to != present)
             .max_by_key(|wish| (wish.priority, wish.to > present));
+        let pick = pick.map(|pick| outdone(pick, &wanted, domain, persona, state, now));
         best.extend(pick.cloned());
     }
     prefer_need(domain, persona, state, policy, now, &mut best);

@@ -91,6 +91,9 @@ pub struct Call {
     pub action: Action,
     /// Which of the two.
     pub edge: Edge,
+    /// The proposal by which a person wants it, whatever the rule says meanwhile; nothing where the rule alone does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved: Option<u64>,
 }
 
 /// Whether a rule's action is to be done or to be taken back.
@@ -179,6 +182,8 @@ pub fn plan_among(
             let evaluation = evaluate(domain, persona, carried, policy, now);
             report.rules = evaluation.rules;
             let proposals = &mut state.proposals;
+            // What was said of another persona or machine is not carried out on this one.
+            proposals.keep_to(domain, persona);
             for (rule, action, edge) in evaluation.calls {
                 let asked = (rule.as_str(), &action, edge);
                 let permit = proposals.call(domain, persona, asked, &report.rules, policy, now);
@@ -187,6 +192,7 @@ pub fn plan_among(
                     rule,
                     action,
                     edge,
+                    approved: None,
                 };
                 match permit {
                     Permit::Act => calls.push(call),

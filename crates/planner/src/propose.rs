@@ -145,6 +145,9 @@ pub struct Proposal {
     pub wanted_at: Moment,
     /// How far it has come.
     pub standing: Standing,
+    /// What it asks to be done once was called for, and whoever carries it out has not said yet what came of it.
+    #[serde(default)]
+    pub called: bool,
 }
 
 /// What is proposed.
@@ -216,6 +219,8 @@ pub enum Turn {
     Made,
     /// It is done.
     CarriedOut,
+    /// It cannot be done; the record before says why.
+    Refused,
     /// Its time is over.
     Expired,
     /// Nothing has wanted it for a while.
@@ -233,6 +238,7 @@ impl fmt::Display for Turn {
         f.write_str(match self {
             Self::Made => "is proposed",
             Self::CarriedOut => "is carried out",
+            Self::Refused => "cannot be carried out",
             Self::Expired => "has expired",
             Self::Unwanted => "is withdrawn, because nothing has wanted it for a while",
             Self::There => "is withdrawn, because what it wants is there",
@@ -289,6 +295,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) persona: &'a Persona,
     pub(crate) by: &'a Wish,
     pub(crate) what: Subject,
+    /// Whose word the wish rests on.
+    pub(crate) evidence: Source,
     pub(crate) class: Class,
     pub(crate) why: Vec<Sample>,
 }
@@ -348,13 +356,30 @@ impl Proposals {
         Ok(entry)
     }
 
-    /// Makes a stored book fit for going on with: no date lies further ahead than it can, and what nobody could want
-    /// while nothing was looked at has its time again.
+    /// Whoever carries out what was approved says what came of it: it has begun, is there, or cannot be done. What there is to
+    /// tell of it; nothing where it is not waited for any more.
+    pub fn settle(&mut self, id: u64, turn: Turn) -> Option<News> {
+        if !self.is_approved(id) {
+            return None;
+        }
+        let proposal = self.entries.remove(&id)?;
+        Some(News { proposal, turn })
+    }
+
+    /// Whether a person's word that it be done still stands.
+    pub fn is_approved(&self, id: u64) -> bool {
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| matches!(entry.standing, Standing::Approved { .. }))
+    }
+
+    /// Makes a stored book fit for going on with: no date lies further ahead than it can, what nobody could want while
+    /// nothing was looked at has its time again, and what was called for and not begun is called for once more.
     pub(crate) fn resume(&mut self, policy: &Policy, now: Moment) {
         for entry in self.entries.values_mut() {
             entry.created = entry.created.min(now);
             entry.expires = entry.expires.min(now.after(policy.proposal_expiry));
             entry.wanted_at = now;
+            entry.called = false;
             if let Standing::Approved { at, .. } | Standing::Rejected { at, .. } =
                 &mut entry.standing
             {
@@ -403,8 +428,21 @@ impl Proposals {
         }
     }
 
-    /// Looks through the proposals of a domain whose rules have just been evaluated: what belongs to another persona or
-    /// machine ends, and so does what is there, or what nothing has wanted for a while.
+    /// Ends what belongs to another persona or machine than the ones that are there now.
+    pub(crate) fn keep_to(&mut self, domain: &Domain<'_>, persona: &Persona) {
+        let ours = |id: &DomainId| *id == domain.id;
+        self.granted
+            .retain(|granted| !ours(&granted.domain) || granted.digest == persona.digest);
+        self.end_where(Turn::NotRunning, |entry| {
+            ours(&entry.domain) && entry.instance != domain.instance
+        });
+        self.end_where(Turn::PersonaChanged, |entry| {
+            ours(&entry.domain) && entry.digest != persona.digest
+        });
+    }
+
+    /// Looks through the proposals of a domain whose rules have just been evaluated: what is there ends, and so does what
+    /// nothing has wanted for a while.
     pub(crate) fn review(
         &mut self,
         domain: &Domain<'_>,
@@ -414,22 +452,13 @@ impl Proposals {
         policy: &Policy,
         now: Moment,
     ) {
-        let ours = |id: &DomainId| *id == domain.id;
-        self.granted
-            .retain(|granted| !ours(&granted.domain) || granted.digest == persona.digest);
         let mut ended = Vec::new();
         for entry in self
             .entries
             .values_mut()
-            .filter(|entry| ours(&entry.domain))
+            .filter(|entry| entry.domain == domain.id)
         {
-            let turn = if entry.instance != domain.instance {
-                Some(Turn::NotRunning)
-            } else if entry.digest != persona.digest {
-                Some(Turn::PersonaChanged)
-            } else {
-                look_again(entry, domain, persona, carried, evaluation, policy, now)
-            };
+            let turn = look_again(entry, domain, persona, carried, evaluation, policy, now);
             ended.extend(turn.map(|turn| (entry.id, turn)));
         }
         for (id, turn) in ended {
@@ -438,7 +467,7 @@ impl Proposals {
     }
 
     /// Asks a person, or finds what a person has said. A proposal keeps its number while its figures are brought up to
-    /// date.
+    /// date, but for one thing: what a guest says never makes it lead to more than a person may have read.
     pub(crate) fn ask(&mut self, ask: Ask<'_>, policy: &Policy, now: Moment) -> Answer {
         let same = |entry: &&mut Proposal| {
             entry.domain == ask.domain.id
@@ -449,7 +478,9 @@ impl Proposals {
             entry.wanted_at = now;
             return match &entry.standing {
                 Standing::Open => {
-                    entry.what = ask.what;
+                    if ask.evidence == Source::Host || !leads_to_more(&ask.what, &entry.what) {
+                        entry.what = ask.what;
+                    }
                     entry.why = ask.why;
                     Answer::Waits(entry.id)
                 }
@@ -476,6 +507,7 @@ impl Proposals {
             expires: now.after(policy.proposal_expiry),
             wanted_at: now,
             standing: Standing::Open,
+            called: false,
         };
         self.news.push(News {
             proposal: proposal.clone(),
@@ -526,6 +558,7 @@ impl Proposals {
                     persona,
                     by: &wanted.by,
                     what,
+                    evidence: wanted.evidence,
                     class,
                     why: samples(&wanted.by, rules),
                 };
@@ -588,6 +621,8 @@ impl Proposals {
             persona,
             by,
             what: step_subject(domain, resource, wanted, clamps),
+            // What the host itself measured needs nobody's word here.
+            evidence: Source::Agent,
             class,
             why: samples(by, rules),
         };
@@ -647,6 +682,7 @@ impl Proposals {
             why: samples(&by, rules),
             by: &by,
             what,
+            evidence: deed.evidence,
             class: action.class(),
         };
         // What was approved is called for by `approved_calls`, whatever the rule says meanwhile.
@@ -654,13 +690,14 @@ impl Proposals {
         Permit::Propose
     }
 
-    /// What people have approved to be done once. It is done at most once: from here on it counts as carried out.
+    /// What people have approved to be done once. It is called for at most once, and from here on counts as carried out;
+    /// but a change of persona may have to wait or be refused, so that one ends when [`Proposals::settle`] is told.
     pub(crate) fn approved_calls(&mut self, domain: DomainId, persona: &Persona) -> Vec<Call> {
         let mut calls = Vec::new();
         let mut done = Vec::new();
-        for entry in self.entries.values() {
-            let (Subject::Call { action }, Standing::Approved { .. }) =
-                (&entry.what, &entry.standing)
+        for entry in self.entries.values_mut() {
+            let (Subject::Call { action }, Standing::Approved { .. }, false) =
+                (&entry.what, &entry.standing, entry.called)
             else {
                 continue;
             };
@@ -693,8 +730,14 @@ impl Proposals {
                 rule: rule.clone(),
                 action: found.clone(),
                 edge,
+                approved: Some(entry.id),
             });
-            done.push(entry.id);
+            if edge == Edge::Begins && matches!(found, Action::ActivatePersona(_) | Action::Revert)
+            {
+                entry.called = true;
+            } else {
+                done.push(entry.id);
+            }
         }
         for id in done {
             self.end(id, Turn::CarriedOut);
@@ -742,6 +785,16 @@ fn same_subject(one: &Subject, other: &Subject) -> bool {
     match (one, other) {
         (Subject::Step { resource: one, .. }, Subject::Step { resource, .. }) => one == resource,
         (Subject::Call { action: one }, Subject::Call { action }) => one == action,
+        _ => false,
+    }
+}
+
+/// Whether growth leads further than what was proposed before.
+fn leads_to_more(now: &Subject, before: &Subject) -> bool {
+    match (now, before) {
+        (Subject::Step { from, to, .. }, Subject::Step { to: before, .. }) => {
+            to > from && to > before
+        }
         _ => false,
     }
 }

@@ -8,13 +8,19 @@ use std::time::Duration;
 use persona::rule::Resource;
 use persona::signal::{Metric, Source};
 use persona::units::Moment;
+use persona::{Class, Persona};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::Wanted;
+use crate::evaluate::{Wanted, cooldown_left};
 use crate::policy::{Mark, Policy};
+use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{Reason, Wish};
 use crate::snapshot::Domain;
 use crate::state::DomainState;
+
+/// A need of which nothing is known for so long is over: the guest's agent is gone, or its driver tells nothing any more, and
+/// nobody could say when what goes back is enough.
+const UNKNOWN_AT_MOST: Duration = Duration::from_secs(5 * 60);
 
 /// The pause after a return doubles so often at most: sixteen times the first.
 const MOST_DOUBLINGS: u32 = 4;
@@ -27,6 +33,9 @@ pub struct Relief {
     /// Its need has been seen without a break since then.
     #[serde(skip)]
     pub pressed_since: Option<Moment>,
+    /// Nothing has been known of its need since then.
+    #[serde(skip)]
+    pub unknown_since: Option<Moment>,
     /// What was taken is on its way back.
     #[serde(default)]
     pub returning: bool,
@@ -111,9 +120,17 @@ pub(crate) fn notice_need(
     let present = domain.present(Resource::Memory);
     let relief = &mut carried.relief;
     relief.before = relief.before.filter(|before| *before > present);
-    match Need::of(domain, now).map(|(need, _)| need.mark(policy)) {
-        // What is not known is no need, and no end of one that was known.
-        None => relief.pressed_since = None,
+    let need = Need::of(domain, now).map(|(need, _)| need.mark(policy));
+    if need.is_some() {
+        relief.unknown_since = None;
+    }
+    match need {
+        // What is not known is no need, and for a while no end of one that was known.
+        None => {
+            relief.pressed_since = None;
+            let since = *relief.unknown_since.get_or_insert(now);
+            relief.returning &= now.since(since) < UNKNOWN_AT_MOST;
+        }
         Some((value, mark)) if value >= mark.enter => {
             relief.pressed_since.get_or_insert(now);
         }
@@ -163,6 +180,40 @@ pub(crate) fn returned(
         evidence: Need::of(domain, now).map_or(Source::Agent, |(_, source)| source),
         effect: None,
     })
+}
+
+/// What is followed in the place of a return: a wish to grow that can be followed now without a person's word, and that
+/// reaches further than what is free, because the host itself measured its cause, or leads to more. It serves the guest in
+/// need better. Any other pick stays as it is.
+pub(crate) fn outdone<'a>(
+    pick: &'a Wanted,
+    wanted: &'a [Wanted],
+    domain: &Domain<'_>,
+    persona: &Persona,
+    carried: &DomainState,
+    now: Moment,
+) -> &'a Wanted {
+    if pick.by != Wish::Return {
+        return pick;
+    }
+    let present = domain.present(Resource::Memory);
+    let serves = |wish: &&Wanted| {
+        let deed = Deed {
+            class: Class::ResourceScaling,
+            evidence: wish.evidence,
+            undoing: Undoing::Possible,
+            payer: Payer::Others,
+        };
+        wish.resource == Resource::Memory
+            && wish.by != Wish::Return
+            && wish.to > present
+            && (wish.evidence == Source::Host || wish.to > pick.to)
+            && cooldown_left(carried, Resource::Memory, wish.cooldown, now).is_none()
+            && permit(&persona.trust, deed) == Permit::Act
+    };
+    // The last of equals is taken, so the document is walked backwards to favour the first.
+    let best = wanted.iter().rev().filter(serves);
+    best.max_by_key(|wish| wish.priority).unwrap_or(pick)
 }
 
 /// Whether memory may be taken from the guest at all.

@@ -320,7 +320,9 @@ fn needs_the_hosts_word(persona: Option<&Persona>, wanted: &Wanted) -> bool {
         undoing: Undoing::Possible,
         payer: Payer::Others,
     };
-    // Without a persona nothing is wanted. What a person approved rests on that person's word, and not on the guest's.
-    wanted.evidence != Source::Host
+    // Without a persona nothing is wanted. What a person approved rests on that person's word, and not on the guest's. What
+    // goes back to a guest in need is only what is free or reserved for it, and nobody is asked for that.
+    wanted.by != Wish::Return
+        && wanted.evidence != Source::Host
         && persona.is_some_and(|persona| permit(&persona.trust, deed) != Permit::Act)
 }

@@ -264,7 +264,10 @@ impl State {
                     vetoes.bound(policy, now);
                 }
                 if let Some(flight) = slot.in_flight.take() {
-                    // It may have taken place; undoing what did not is no change at all.
+                    // It may have taken place; undoing what did not is no change at all, and what was not taken is there.
+                    if resource == Resource::Memory && flight.to < flight.from {
+                        state.relief.taken(flight.from);
+                    }
                     state.remember(resource, &flight);
                 }
             }

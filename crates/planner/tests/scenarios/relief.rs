@@ -129,6 +129,94 @@ fn the_pause_grows_with_each_return_and_a_restart_of_the_daemon_keeps_it() {
     assert!(pauses[0] < spare + 30, "{pauses:?}");
 }
 
+/// A miser from which some memory was taken, and how much it has left.
+fn taken_from(more: &str) -> (World, u64) {
+    let text = format!("{MISER}{more}");
+    let mut world = World::new(vec![Machine {
+        memory: 1024 * MIB,
+        used: 200 * MIB,
+        ..Machine::new(1, &text)
+    }]);
+    let _ = world.run(200);
+    let low = world.machines[0].memory;
+    assert!(low + 128 * MIB < 1024 * MIB, "{}", low / MIB);
+    world.steps.clear();
+    world.taken.clear();
+    (world, low)
+}
+
+#[test]
+fn at_medium_trust_what_is_free_goes_back_without_a_persons_word() {
+    let (mut world, low) = taken_from("trust_levels: {resource_scaling: medium}\n");
+    // Less is free than what it had, so the claim is contested.
+    world.host.memory = Bytes(low + 64 * MIB);
+    world.machines[0].need = (Some(30.0), None);
+    let _ = world.run(20);
+    assert_eq!(memory_steps(&world), [(low / MIB, low / MIB + 64)]);
+    assert_eq!(world.state.proposals.open().count(), 0);
+}
+
+#[test]
+fn a_rule_that_grows_on_the_hosts_word_goes_before_a_return_that_finds_nothing_free() {
+    let grows = "  - IF memory.pressure > 20% FOR 2s THEN add 128 MiB memory COOLDOWN 2s\n";
+    let (mut world, low) = taken_from(grows);
+    let donor = "name: donor\nbase_configuration:\n  memory: {min: 512 MiB, max: 2 GiB, reservation: 512 MiB}\n";
+    world.machines.push(Machine {
+        memory: 1536 * MIB,
+        ..Machine::new(2, donor)
+    });
+    world.host.memory = Bytes(low + 1536 * MIB);
+    world.machines[0].need = (Some(30.0), None);
+    let _ = world.run(10);
+    assert_eq!(
+        world.steps,
+        [],
+        "nothing is free, and a guest's word takes nothing"
+    );
+    world.machines[0].pressure = 50.0;
+    let _ = world.run(600);
+    let grown = world.taken.iter().map(|(_, step)| step);
+    let by: Vec<&Wish> = grown
+        .filter(|step| step.to > step.from)
+        .map(|step| &step.by)
+        .collect();
+    assert!(by.contains(&&Wish::Rule("rule-2".to_owned())), "{by:?}");
+    assert!(world.machines[0].memory > low);
+}
+
+#[test]
+fn a_return_is_over_when_nothing_is_known_of_the_need_for_some_minutes() {
+    let (mut world, low) = taken_from("");
+    world.host.memory = Bytes(low);
+    world.machines[0].need = (Some(30.0), None);
+    let _ = world.run(10);
+    world.machines[0].need = (None, None);
+    let returning = |world: &World| {
+        let state = world.state.domain(world.machines[0].id);
+        state.is_some_and(|state| state.relief.returning)
+    };
+    let _ = world.run(240);
+    assert!(returning(&world), "a short silence ends nothing");
+    let _ = world.run(120);
+    assert!(!returning(&world));
+    world.host.memory = Bytes(64 * Bytes::GIB);
+    let _ = world.run(10);
+    assert_eq!(world.steps, []);
+}
+
+#[test]
+fn what_was_being_taken_when_the_daemon_ended_counts_as_taken() {
+    let mut world = World::new(vec![miser()]);
+    world.delay = 30;
+    while world.under_way.is_empty() {
+        let _ = world.tick();
+    }
+    let now = world.now;
+    world.state.resume(&world.policy, now);
+    let state = world.state.domain(world.machines[0].id).expect("carried");
+    assert_eq!(state.relief.before, Some(1024 * MIB));
+}
+
 #[test]
 fn a_short_need_and_one_before_any_shrink_return_nothing() {
     let mut world = World::new(vec![Machine {

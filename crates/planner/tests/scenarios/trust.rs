@@ -314,6 +314,103 @@ fn another_persona_or_another_machine_ends_what_was_proposed_and_what_was_approv
     }
 }
 
+/// A machine that is busy, with a rule that does something once under low trust.
+fn calling(action: &str, class: &str) -> World {
+    let text = format!(
+        "name: calls\nadaptation_rules:\n  - IF cpu.utilization > 80% FOR 2s THEN {action}\ntrust_levels: {{{class}: low}}\n"
+    );
+    let mut world = World::new(vec![Machine {
+        load: 3.9,
+        ..Machine::new(1, &text)
+    }]);
+    let _ = world.run(5);
+    let now = world.now;
+    world.state.proposals.approve(1, "ann", now).expect("open");
+    world
+}
+
+#[test]
+fn what_was_approved_for_another_machine_or_persona_is_not_done_also_where_the_machine_is_paused() {
+    for run in [
+        planner::snapshot::Run::Running,
+        planner::snapshot::Run::Paused,
+    ] {
+        let mut world = calling("notify \"busy\"", "notify");
+        world.machines[0].run = run;
+        assert_eq!(
+            world.tick().calls.len(),
+            1,
+            "on the machine that it was for"
+        );
+
+        let mut world = calling("notify \"busy\"", "notify");
+        world.machines[0].run = run;
+        world.machines[0].instance = Some(2);
+        let plan = world.tick();
+        assert_eq!(plan.calls, []);
+        assert_eq!(turns(&[plan]), [(1, Turn::NotRunning)]);
+
+        let mut world = calling("notify \"busy\"", "notify");
+        world.machines[0].run = run;
+        // The same rule and the same action, in a document that says something else.
+        let text = "name: calls\nadaptation_rules:\n  - IF cpu.utilization > 99% FOR 1h THEN notify \"busy\"\ntrust_levels: {notify: low}\n";
+        world.machines[0].persona = persona(text);
+        let plan = world.tick();
+        assert_eq!(plan.calls, []);
+        assert_eq!(turns(&[plan]), [(1, Turn::PersonaChanged)]);
+    }
+}
+
+#[test]
+fn an_approved_change_of_persona_is_called_for_once_and_waits_until_somebody_says_what_came_of_it()
+{
+    let mut world = calling("activate persona night", "persona_change");
+    world.machines[0].load = 0.1;
+    let plan = world.tick();
+    let approved: Vec<_> = plan.calls.iter().map(|call| call.approved).collect();
+    assert_eq!(approved, [Some(1)]);
+    assert_eq!(turns(&[plan]), []);
+    assert_eq!(
+        ticks(&mut world, 100)
+            .iter()
+            .map(|plan| plan.calls.len())
+            .sum::<usize>(),
+        0
+    );
+    // A restart forgets what was on its way.
+    let now = world.now;
+    world.state.resume(&world.policy, now);
+    assert_eq!(world.tick().calls.len(), 1);
+    let told = world.state.proposals.settle(1, Turn::CarriedOut);
+    assert_eq!(
+        told.map(|news| (news.proposal.id, news.turn)),
+        Some((1, Turn::CarriedOut))
+    );
+    assert_eq!(world.state.proposals.settle(1, Turn::CarriedOut), None);
+    assert_eq!(world.state.proposals.open().count(), 0);
+}
+
+#[test]
+fn what_a_guest_says_never_raises_what_a_person_may_have_read() {
+    let mut world = trusting("low", 0.5);
+    let _ = world.tick();
+    let id = world.machines[0].id;
+    for mib in [128, 1024, 256] {
+        let heard = world
+            .state
+            .need(id, Bytes::from_mib(mib), &world.policy, world.now);
+        assert_eq!(heard, planner::Heard::Taken);
+        let _ = world.tick();
+        let open = only(&world);
+        assert_eq!(open.by, Wish::Need);
+        assert!(
+            matches!(open.what, Subject::Step { to, .. } if to == 640 * MIB),
+            "{:?}",
+            open.what
+        );
+    }
+}
+
 #[test]
 fn proposals_and_their_numbers_survive_being_stored() {
     let mut world = trusting("low", 3.9);
