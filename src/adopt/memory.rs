@@ -382,12 +382,12 @@ fn obstacle(work: &Work<'_>, most: Bytes) -> Option<String> {
             "its memory is backed by pages of {page}, and the {boot} at boot are no multiple of that; change <memory> first"
         ));
     }
-    if let Some(limit) = root.at(&["memtune", "hard_limit"]).and_then(amount) {
-        if limit < most {
-            return Some(format!(
-                "<memtune> has a hard_limit of {limit}, at which the host kills a domain that has grown to {most}; raise it or take it away first"
-            ));
-        }
+    if let Some(limit) = root.at(&["memtune", "hard_limit"]).and_then(amount)
+        && limit < most
+    {
+        return Some(format!(
+            "<memtune> has a hard_limit of {limit}, at which the host kills a domain that has grown to {most}; raise it or take it away first"
+        ));
     }
     let cells = root
         .at(&["cpu", "numa"])
