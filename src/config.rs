@@ -183,6 +183,17 @@ impl Default for VcpuSection {
     }
 }
 
+/// Whether memory may grow by DIMMs where nothing else has room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DimmGrowth {
+    /// Yes. What a DIMM brings can be taken back by a balloon only, and the DIMM itself stays until the domain ends.
+    Growth,
+    /// No: growth that nothing takes back shall be somebody's decision.
+    #[default]
+    Off,
+}
+
 /// `[memory]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -195,6 +206,8 @@ pub struct MemorySection {
     /// Memory is never grown beyond this many times what the guest booted with. What is plugged is meant to be movable, and
     /// the kernel's own tables then have to live in the boot memory; guests were seen to fail from three to four times on.
     pub boot_ratio_maximum: u32,
+    /// Whether memory may grow by DIMMs where nothing else has room.
+    pub dimm: DimmGrowth,
     /// Seconds for which a change by hand, of memory or vCPUs, is respected.
     pub hold_s: u64,
 }
@@ -205,6 +218,7 @@ impl Default for MemorySection {
             deadline_s: 20,
             change_minimum_mib: 64,
             boot_ratio_maximum: 4,
+            dimm: DimmGrowth::Off,
             hold_s: 1800,
         }
     }

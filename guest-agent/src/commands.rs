@@ -233,6 +233,9 @@ fn answer(outcome: Result<agent_protocol::message::OnlineCpusReply, CpuError>) -
             ReplyError::new(ErrorCode::Malformed, chain(&error), Retry::Useless)
         }
         // A CPU that is not plugged yet may be on its way, and one that refuses may be freed by its task.
+        Err(error) if error.lasts_until_reboot() => {
+            ReplyError::new(ErrorCode::CpuStuck, chain(&error), Retry::Useless)
+        }
         Err(error) => ReplyError::new(ErrorCode::Cpu, chain(&error), Retry::Useful),
     };
     ReplyBody::Err(failure)

@@ -10,6 +10,7 @@ use std::{
 };
 
 use agent_protocol::{CpuList, activation::Change, message::OnlineCpusReply};
+use nix::errno::Errno;
 
 /// Why CPUs are not as ordered.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,19 @@ pub(crate) enum CpuError {
         #[source]
         source: io::Error,
     },
+}
+
+impl CpuError {
+    /// Whether it is the kernel's word that the CPU did not come up (EIO), which no further try changes: seen of CPUs that
+    /// were plugged after a live migration.
+    pub(crate) fn lasts_until_reboot(&self) -> bool {
+        match self {
+            Self::Switch {
+                direction, source, ..
+            } => *direction == "online" && source.raw_os_error() == Some(Errno::EIO as i32),
+            _ => false,
+        }
+    }
 }
 
 /// The guest's CPUs.
@@ -190,6 +204,19 @@ impl Cpus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cpu_that_does_not_come_up_is_told_from_one_that_may_not_be_switched() {
+        let error = |direction, code| CpuError::Switch {
+            cpu: 1,
+            direction,
+            online: CpuList::default(),
+            source: io::Error::from_raw_os_error(code),
+        };
+        assert!(error("online", Errno::EIO as i32).lasts_until_reboot());
+        assert!(!error("offline", Errno::EIO as i32).lasts_until_reboot());
+        assert!(!error("online", Errno::EBUSY as i32).lasts_until_reboot());
+    }
 
     /// A tree with CPU 0, which cannot be switched, and one CPU for each state.
     fn tree(states: &[&str]) -> (tempfile::TempDir, Cpus) {

@@ -12,7 +12,7 @@ use persona::rule::Resource;
 use planner::{Consent, Ending, Step, Veto};
 
 use super::guest::{Answer, GuestFault};
-use super::{Hands, Outcome};
+use super::{Aftermath, Hands, Outcome};
 
 /// Asks before a shrink. The sentence is for the outcome's note.
 ///
@@ -41,9 +41,7 @@ pub(super) async fn before(hands: &Hands, step: &Step) -> Result<Option<String>,
             reason,
             retry_after,
         }) => Err(Box::new(refused(step, reason, retry_after))),
-        Err(fault @ (GuestFault::Refused(_) | GuestFault::Unknown(_))) => {
-            Err(Box::new(refused(step, fault.to_string(), None)))
-        }
+        Err(fault) => Err(Box::new(refused(step, fault.to_string(), None))),
     }
 }
 
@@ -55,6 +53,7 @@ fn refused(step: &Step, reason: String, retry_after: Option<Duration>) -> Outcom
         plugged: None,
         guest: None,
         asked: None,
+        aftermath: Aftermath::Nothing,
         note: Some(format!("the guest was asked and does not agree: {reason}")),
         veto: Some(Veto {
             reason,
@@ -119,11 +118,12 @@ mod tests {
 
     use persona::domain::DomainId;
     use persona::units::Bytes;
+    use planner::Means;
     use planner::report::Wish;
 
     use super::*;
     use crate::act::guest::GuestAnswer;
-    use crate::act::{CpusOnline, Guest, Settings};
+    use crate::act::{CpusOnline, Guest, Notices, Settings};
     use crate::config::VcpuRemoval;
     use crate::hypervisor::simulated::{self, Scenario};
 
@@ -188,6 +188,7 @@ mod tests {
         let hands = Hands {
             hypervisor,
             guest: guest.clone(),
+            notices: Notices::default(),
             settings: Settings {
                 vcpu_deadline: Duration::from_secs(1),
                 memory_deadline: Duration::from_secs(1),
@@ -205,6 +206,7 @@ mod tests {
             resource: Resource::Memory,
             from,
             to,
+            means: Means::Usual,
             by: Wish::Rule("r".into()),
             effect: None,
             consent,

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use agent_protocol::message::ErrorCode;
 use agent_protocol::{Operation, Resize};
 use persona::domain::DomainId;
 use persona::units::Bytes;
@@ -70,6 +71,9 @@ pub enum GuestFault {
     /// It refused, or could not: nothing has happened.
     #[error("the guest refused: {0}")]
     Refused(String),
+    /// It cannot, and will not be able to before it reboots: nothing has happened.
+    #[error("the guest cannot before it reboots: {0}")]
+    NeedsReboot(String),
     /// It is not known whether it did it.
     #[error("the guest did not answer: {0}")]
     Unknown(String),
@@ -168,6 +172,11 @@ fn fault(error: &AgentError) -> GuestFault {
     let text = super::sentence_of(error);
     match (error.effect(), error) {
         (Effect::Unknown, _) => GuestFault::Unknown(text),
+        (Effect::None, AgentError::Refused { code, .. })
+            if code.as_str() == ErrorCode::CpuStuck.as_str() =>
+        {
+            GuestFault::NeedsReboot(text)
+        }
         (Effect::None, AgentError::Refused { .. }) => GuestFault::Refused(text),
         (Effect::None, _) => GuestFault::Absent(text),
     }

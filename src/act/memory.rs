@@ -1,13 +1,16 @@
-//! Memory steps: the requested size of virtio-mem devices, or the balloon's target where there are none. Both are only
-//! requests; the guest follows in its own time, wholly, partly or not at all, so they are watched until the deadline.
+//! Memory steps: the requested size of virtio-mem devices, the balloon's target, or a DIMM, as the step says. The first
+//! two are only requests; the guest follows in its own time, wholly, partly or not at all, so they are watched until the
+//! deadline.
+//!
+//! What a machine has is what the balloon leaves of boot memory and DIMMs, and what virtio-mem devices have plugged.
 
 use std::time::Duration;
 
 use persona::units::Bytes;
-use planner::{Ending, Step};
+use planner::{Ending, Means, Step};
 use tokio::time::{Instant, sleep};
 
-use super::{Hands, Outcome, sentence_of};
+use super::{Aftermath, Hands, Outcome, sentence_of};
 use crate::hypervisor::{DomainDescription, HypervisorError, VirtioMem};
 
 /// How often the hypervisor is looked at while the guest follows. The device itself reports about once a second.
@@ -43,8 +46,9 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         .await
         .ok();
     let mut notes = Vec::new();
-    let watched = match request(hands, &before, Bytes(step.to)).await {
-        Ok(()) => follow(hands, &step, before.clone()).await,
+    let goal = Goal::of(&step, &before);
+    let watched = match request(hands, &before, &goal).await {
+        Ok(()) => follow(hands, &step, &goal, before.clone()).await,
         Err(Failed {
             note,
             happened,
@@ -53,7 +57,9 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
             notes.push(note);
             match hands.hypervisor.describe(step.domain).await {
                 // The call failed, but it may have done something: what is seen counts.
-                Ok(now) if in_doubt(&now, &before, happened) => follow(hands, &step, now).await,
+                Ok(now) if in_doubt(&now, &before, &goal, happened) => {
+                    follow(hands, &step, &goal, now).await
+                }
                 shown => {
                     let ending = if happened {
                         Ending::Unknown
@@ -85,7 +91,7 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         }
         End::Reached => Ending::Applied,
         // What has not come by now is not left pending: a request that completes an hour later would surprise everybody.
-        End::TimedOut => match request(hands, &watched.last, plugged).await {
+        End::TimedOut => match take_back(hands, &watched.last, &goal).await {
             Err(Failed { note, .. }) => {
                 notes.push(format!("the pending rest could not be taken back: {note}"));
                 Ending::Unknown
@@ -128,20 +134,23 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
         asked: Some(asked.0),
         step,
         ending,
+        aftermath: Aftermath::Nothing,
         note: (!notes.is_empty()).then(|| notes.join("; ")),
         veto: None,
         untried: false,
     }
 }
 
-/// Whether something may be under way after a failed request. A virtio-mem device shows what it was asked for; a balloon
-/// does not, so only the kind of the failure tells.
-fn in_doubt(now: &DomainDescription, before: &DomainDescription, happened: bool) -> bool {
-    if now.virtio_mem.is_empty() {
-        happened
-    } else {
-        asked(now) != asked(before)
-    }
+/// Whether something may be under way after a failed request. Virtio-mem devices and DIMMs show what was asked for; a
+/// balloon does not, so only the kind of the failure tells.
+fn in_doubt(
+    now: &DomainDescription,
+    before: &DomainDescription,
+    goal: &Goal,
+    happened: bool,
+) -> bool {
+    let shown = asked(now) != asked(before);
+    shown || (happened && goal.left.is_some() && goal.devices.is_none())
 }
 
 fn refused(step: &Step, note: String, seen: Option<&DomainDescription>) -> Outcome {
@@ -152,38 +161,45 @@ fn refused(step: &Step, note: String, seen: Option<&DomainDescription>) -> Outco
         asked: seen.map(|seen| asked(seen).0),
         step: step.clone(),
         ending: Ending::Refused,
+        aftermath: Aftermath::Nothing,
         note: Some(note),
         veto: None,
         untried: false,
     }
 }
 
+/// What is there without virtio-mem and with the balloon deflated.
+fn base(description: &DomainDescription) -> Bytes {
+    description
+        .memory_boot
+        .saturating_add(description.memory_dimms)
+}
+
+/// What the balloon leaves of it.
+fn left(description: &DomainDescription) -> Bytes {
+    let base = base(description);
+    let left = description.balloon_current.unwrap_or(base);
+    // Without devices the balloon's own word counts, whatever it is.
+    if description.virtio_mem.is_empty() {
+        left
+    } else {
+        left.min(base)
+    }
+}
+
+fn sum(description: &DomainDescription, size: fn(&VirtioMem) -> Bytes) -> Bytes {
+    let devices = description.virtio_mem.iter();
+    Bytes(devices.map(|device| size(device).0).sum())
+}
+
 /// What is plugged, as the guest's driver told the device.
 fn plugged(description: &DomainDescription) -> Bytes {
-    if description.virtio_mem.is_empty() {
-        return description
-            .balloon_current
-            .unwrap_or(description.memory_boot);
-    }
-    let devices: u64 = description
-        .virtio_mem
-        .iter()
-        .map(|device| device.current.0)
-        .sum();
-    Bytes(description.memory_boot.0 + devices)
+    left(description).saturating_add(sum(description, |device| device.current))
 }
 
 /// What the hypervisor shows as asked for.
 fn asked(description: &DomainDescription) -> Bytes {
-    if description.virtio_mem.is_empty() {
-        return plugged(description);
-    }
-    let devices: u64 = description
-        .virtio_mem
-        .iter()
-        .map(|device| device.requested.0)
-        .sum();
-    Bytes(description.memory_boot.0 + devices)
+    left(description).saturating_add(sum(description, |device| device.requested))
 }
 
 /// Why a size could not be asked for.
@@ -195,35 +211,160 @@ struct Failed {
     untried: bool,
 }
 
-/// Asks for a size of the whole machine.
-async fn request(hands: &Hands, description: &DomainDescription, to: Bytes) -> Result<(), Failed> {
-    let failed = |error: HypervisorError, begun: bool| Failed {
+/// `begun`: something was asked for already.
+#[allow(clippy::needless_pass_by_value, reason = "it stands behind `map_err`")]
+fn failed(error: HypervisorError, begun: bool) -> Failed {
+    Failed {
         note: sentence_of(&error),
         happened: begun || error.may_have_taken_effect(),
         untried: !begun && error.is_unreachable(),
-    };
-    if description.virtio_mem.is_empty() {
-        return hands
-            .hypervisor
-            .set_balloon(description.id, to)
-            .await
-            .map_err(|error| failed(error, false));
     }
+}
+
+/// What a step asks for; what it leaves alone is absent.
+struct Goal {
+    /// What the balloon leaves.
+    left: Option<Bytes>,
+    /// What all virtio-mem devices have together.
+    devices: Option<Bytes>,
+    /// A DIMM of this size.
+    dimm: Option<Bytes>,
+    /// What the machine has then.
+    total: Bytes,
+}
+
+impl Goal {
+    fn of(step: &Step, before: &DomainDescription) -> Self {
+        let to = Bytes(step.to);
+        let (left, base) = (left(before), base(before));
+        let nothing = Self {
+            left: None,
+            devices: None,
+            dimm: None,
+            total: to,
+        };
+        match step.means {
+            Means::Dimm => Self {
+                dimm: Some(Bytes(step.to.saturating_sub(step.from))),
+                ..nothing
+            },
+            Means::Balloon => {
+                let change = Bytes(step.to.abs_diff(step.from));
+                let target = if step.to < step.from {
+                    left.saturating_sub(change)
+                } else {
+                    left.saturating_add(change).min(base)
+                };
+                Self {
+                    left: Some(target),
+                    ..nothing
+                }
+            }
+            Means::Usual if before.virtio_mem.is_empty() => Self {
+                left: Some(to),
+                ..nothing
+            },
+            // What the balloon took in place of the devices comes back before they grow.
+            Means::Usual if to > asked(before) && left < base => {
+                let devices = sum(before, |device| device.requested);
+                let deflated = base.min(to.saturating_sub(devices));
+                Self {
+                    left: Some(deflated),
+                    devices: Some(to.saturating_sub(deflated)),
+                    ..nothing
+                }
+            }
+            Means::Usual => Self {
+                devices: Some(to.saturating_sub(left)),
+                ..nothing
+            },
+        }
+    }
+
+    fn is_reached(&self, now: &DomainDescription) -> bool {
+        match (self.left, self.devices) {
+            (Some(target), None) => left(now) == target,
+            _ => plugged(now) == self.total,
+        }
+    }
+}
+
+/// Asks for what a step wants.
+async fn request(
+    hands: &Hands,
+    description: &DomainDescription,
+    goal: &Goal,
+) -> Result<(), Failed> {
     let mut begun = false;
-    for (device, size) in spread(
-        &description.virtio_mem,
-        to.saturating_sub(description.memory_boot),
-    ) {
-        if device.requested != size {
-            hands
-                .hypervisor
-                .set_virtio_mem(description.id, device.alias.clone(), size)
-                .await
-                .map_err(|error| failed(error, begun))?;
-            begun = true;
+    if let Some(size) = goal.dimm {
+        hands
+            .hypervisor
+            .attach_dimm(description.id, size)
+            .await
+            .map_err(|error| failed(error, false))?;
+        begun = true;
+    }
+    if let Some(target) = goal.left {
+        hands
+            .hypervisor
+            .set_balloon(description.id, target)
+            .await
+            .map_err(|error| failed(error, begun))?;
+        begun = true;
+    }
+    if let Some(size) = goal.devices {
+        resize(hands, description, size, begun).await?;
+    }
+    Ok(())
+}
+
+/// Asks for what is there already, so that nothing stays pending.
+async fn take_back(hands: &Hands, now: &DomainDescription, goal: &Goal) -> Result<(), Failed> {
+    let there = Goal {
+        left: goal.left.map(|_| left(now)),
+        devices: None,
+        dimm: None,
+        total: plugged(now),
+    };
+    request(hands, now, &there).await?;
+    if goal.devices.is_some() {
+        for device in &now.virtio_mem {
+            ask(hands, now, device, device.current, true).await?;
         }
     }
     Ok(())
+}
+
+/// Asks the devices for a size of all together.
+async fn resize(
+    hands: &Hands,
+    description: &DomainDescription,
+    total: Bytes,
+    mut begun: bool,
+) -> Result<(), Failed> {
+    for (device, size) in spread(&description.virtio_mem, total) {
+        begun |= ask(hands, description, device, size, begun).await?;
+    }
+    Ok(())
+}
+
+/// Asks a device for a size, unless it was asked for it already; whether it was asked now.
+async fn ask(
+    hands: &Hands,
+    description: &DomainDescription,
+    device: &VirtioMem,
+    size: Bytes,
+    begun: bool,
+) -> Result<bool, Failed> {
+    if device.requested == size {
+        return Ok(false);
+    }
+    hands
+        .hypervisor
+        .set_virtio_mem(description.id, device.alias.clone(), size)
+        .await
+        .map_err(|error| failed(error, begun))?;
+    Ok(true)
 }
 
 /// Fills the devices in their order, each in its own blocks.
@@ -260,7 +401,7 @@ struct Watched {
 }
 
 /// Watches until the size is reached or the deadline passes.
-async fn follow(hands: &Hands, step: &Step, before: DomainDescription) -> Watched {
+async fn follow(hands: &Hands, step: &Step, goal: &Goal, before: DomainDescription) -> Watched {
     let end = Instant::now() + hands.settings.memory_deadline;
     let (mut last, mut moved_at, mut nudged) = (before, Instant::now(), false);
     loop {
@@ -280,7 +421,7 @@ async fn follow(hands: &Hands, step: &Step, before: DomainDescription) -> Watche
         }
         let end = if gone {
             Some(End::Gone)
-        } else if plugged(&last) == Bytes(step.to) {
+        } else if goal.is_reached(&last) {
             Some(End::Reached)
         } else {
             (Instant::now() >= end).then_some(End::TimedOut)
@@ -288,8 +429,8 @@ async fn follow(hands: &Hands, step: &Step, before: DomainDescription) -> Watche
         if let Some(end) = end {
             return Watched { end, last, nudged };
         }
-        let shrinking = step.to < step.from && !last.virtio_mem.is_empty();
-        if shrinking && !nudged && moved_at.elapsed() >= NUDGE_AFTER {
+        let devices = goal.devices.filter(|_| step.to < step.from);
+        if let Some(size) = devices.filter(|_| !nudged && moved_at.elapsed() >= NUDGE_AFTER) {
             nudged = true;
             let block = last
                 .virtio_mem
@@ -297,13 +438,13 @@ async fn follow(hands: &Hands, step: &Step, before: DomainDescription) -> Watche
                 .map(|device| device.block.0)
                 .max()
                 .unwrap_or(0);
-            let other = Bytes(step.to.saturating_add(block));
+            let other = size.saturating_add(Bytes(block));
             // Both are requests only; when one of them fails the deadline decides as before.
-            if request(hands, &last, other).await.is_ok() {
+            if resize(hands, &last, other, true).await.is_ok() {
                 if let Ok(now) = hands.hypervisor.describe(step.domain).await {
                     last = now;
                 }
-                let _ = request(hands, &last, Bytes(step.to)).await;
+                let _ = resize(hands, &last, size, true).await;
             }
         }
     }

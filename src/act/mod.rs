@@ -13,6 +13,7 @@ mod ask;
 mod guest;
 pub mod limit;
 mod memory;
+mod notices;
 mod vcpu;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::config::VcpuRemoval;
 use crate::hypervisor::Hypervisor;
 
 pub use guest::{Answer, CpusOnline, Guest, GuestFault};
+pub use notices::Notices;
 
 /// What carries steps out.
 #[derive(Clone)]
@@ -38,6 +40,8 @@ pub struct Hands {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// The guest's side.
     pub guest: Arc<dyn Guest>,
+    /// What the hypervisor tells while steps are under way.
+    pub notices: Notices,
     /// Deadlines and the policy of removal.
     pub settings: Settings,
 }
@@ -71,6 +75,8 @@ pub struct Outcome {
     pub guest: Option<u64>,
     /// What the hypervisor shows as asked for, which is what a change by hand would change.
     pub asked: Option<u64>,
+    /// What the step leaves behind.
+    pub aftermath: Aftermath,
     /// Anything out of the ordinary, as one sentence.
     pub note: Option<String>,
     /// The guest was asked and did not agree; nothing was done.
@@ -79,6 +85,19 @@ pub struct Outcome {
     /// The hypervisor could not be reached before anything was done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub untried: bool,
+}
+
+/// What a step leaves behind that later ones have to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aftermath {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The guest cannot bring a plugged CPU online before it reboots.
+    NeedsReboot,
+    /// The removal of a device was asked for and may still take place.
+    RemovalPending,
 }
 
 impl Outcome {

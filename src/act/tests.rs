@@ -1,6 +1,8 @@
 //! Every ending of a step, for both resources and both directions: a simulated hypervisor with faults on order, and a
 //! guest that answers as it is told. Real time passes; nothing depends on how much.
 
+mod mechanisms;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,10 +11,10 @@ use persona::domain::DomainId;
 use persona::rule::{Knob, KnobValue, Resource};
 use persona::units::Bytes;
 use planner::report::Wish;
-use planner::{Ending, Step};
+use planner::{Ending, Means, Step};
 
 use super::guest::GuestAnswer;
-use super::{CpusOnline, Guest, GuestFault, Hands, Outcome, Settings, act};
+use super::{Aftermath, CpusOnline, Guest, GuestFault, Hands, Notices, Outcome, Settings, act};
 use crate::config::VcpuRemoval;
 use crate::hypervisor::simulated::{self, CallName, Called, Fault, Scenario, Simulated};
 use crate::hypervisor::{
@@ -62,10 +64,8 @@ fn present(shown: &DomainDescription, resource: Resource) -> Bytes {
         Resource::Vcpus => Bytes(shown.vcpus_plugged.into()),
         Resource::Memory => {
             let devices = shown.virtio_mem.iter().map(|device| device.current.0);
-            let boot = match shown.balloon_current {
-                Some(current) if shown.virtio_mem.is_empty() => current,
-                _ => shown.memory_boot,
-            };
+            let base = Bytes(shown.memory_boot.0 + shown.memory_dimms.0);
+            let boot = shown.balloon_current.unwrap_or(base);
             Bytes(boot.0 + devices.sum::<u64>())
         }
     }
@@ -101,6 +101,7 @@ impl Bench {
         let hands = Hands {
             hypervisor: simulated.clone(),
             guest: guest.clone(),
+            notices: Notices::default(),
             settings: Settings {
                 consent_deadline: Duration::from_secs(1),
                 vcpu_deadline: Duration::from_millis(500),
@@ -141,6 +142,7 @@ impl Bench {
             resource,
             from,
             to,
+            means: Means::Usual,
             by: Wish::Rule("test".into()),
             effect: None,
             consent: planner::Consent::Asked,
@@ -629,6 +631,9 @@ impl Hypervisor for Breaking {
     }
     fn set_virtio_mem(&self, _: DomainId, _: String, _: Bytes) -> Answer<'_, ()> {
         broken("set_virtio_mem")
+    }
+    fn attach_dimm(&self, _: DomainId, _: Bytes) -> Answer<'_, ()> {
+        broken("attach_dimm")
     }
     fn set_balloon(&self, _: DomainId, _: Bytes) -> Answer<'_, ()> {
         broken("set_balloon")

@@ -9,7 +9,7 @@ use planner::{Ending, Step};
 use tokio::time::{Instant, sleep};
 
 use super::guest::GuestFault;
-use super::{Hands, Outcome, sentence_of};
+use super::{Aftermath, Hands, Outcome, sentence_of};
 use crate::config::VcpuRemoval;
 use crate::hypervisor::{Acceleration, DomainDescription, HotpluggableVcpu, HypervisorError};
 
@@ -68,6 +68,7 @@ fn ended(step: &Step, ending: Ending, seen: Seen, note: Option<String>) -> Outco
         asked: seen.plugged.map(u64::from),
         step: step.clone(),
         ending,
+        aftermath: Aftermath::Nothing,
         note,
         veto: None,
         untried: false,
@@ -111,7 +112,15 @@ async fn grow(hands: &Hands, step: Step, target: u32, before: &DomainDescription
                 }
                 _ => (Ending::Refused, "not online"),
             };
-            return ended(&step, ending, seen, Some(format!("{what}: {fault}")));
+            let aftermath = match fault {
+                GuestFault::NeedsReboot(_) => Aftermath::NeedsReboot,
+                _ => Aftermath::Nothing,
+            };
+            let note = Some(format!("{what}: {fault}"));
+            return Outcome {
+                aftermath,
+                ..ended(&step, ending, seen, note)
+            };
         }
     }
     let ending = judge(&step, target, seen, before);
@@ -201,41 +210,79 @@ async fn shrink(hands: &Hands, step: Step, target: u32, before: &DomainDescripti
         VcpuRemoval::Auto => before.acceleration == Acceleration::Kvm,
     };
     let floor = target.max(before.vcpus_fixed);
+    let mut aftermath = Aftermath::Nothing;
     let note = if unplug && before.vcpus_plugged > floor {
-        unplug_to(hands, &step, floor, before.vcpus_plugged, &mut seen).await
+        match unplug_to(hands, &step, floor, before.vcpus_plugged, &mut seen).await {
+            Unplugged::All => None,
+            Unplugged::Kept(note) => Some(note),
+            Unplugged::Undecided(note) => {
+                aftermath = Aftermath::RemovalPending;
+                Some(note)
+            }
+        }
     } else {
         (before.vcpus_plugged > target)
             .then(|| "taken offline in the guest; the vCPUs stay plugged and are used again at the next growth".into())
     };
     // The guest no longer uses them, which is what counts as given back.
-    ended(&step, Ending::Applied, seen, note)
+    Outcome {
+        aftermath,
+        ..ended(&step, Ending::Applied, seen, note)
+    }
 }
 
-/// Unplugs one vCPU at a time, since a guest gives back only one for each request. Returns what is out of the ordinary.
+/// What came of unplugging, with what is out of the ordinary.
+enum Unplugged {
+    All,
+    /// The guest refused, or the hypervisor did: nothing more will come of it.
+    Kept(String),
+    /// A request stands, and the guest may follow it later: when a paused one resumes, for example.
+    Undecided(String),
+}
+
+/// Unplugs one vCPU at a time, since a guest gives back only one for each request.
 async fn unplug_to(
     hands: &Hands,
     step: &Step,
     floor: u32,
     from: u32,
     seen: &mut Seen,
-) -> Option<String> {
+) -> Unplugged {
     let mut count = from;
     while count > floor {
-        match hands.hypervisor.set_vcpus(step.domain, count - 1).await {
+        let mut notices = hands.notices.listen(step.domain);
+        let asked = hands.hypervisor.set_vcpus(step.domain, count - 1);
+        // A guest that refuses says so at once, while the library waits for its own deadline in vain.
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer,
+            () = notices.vcpu_kept() => {
+                seen.plugged = plugged(hands, step).await.or(Some(count));
+                return Unplugged::Kept(format!(
+                    "taken offline in the guest, whose kernel refused to let the vCPU go; {count} stay plugged"
+                ));
+            }
+        };
+        match answer {
             Ok(()) => count -= 1,
             Err(error) => {
                 let left = reconcile(hands, step, &error).await;
                 seen.plugged = left.or(plugged(hands, step).await).or(seen.plugged);
                 let stayed = seen.plugged.unwrap_or(count);
-                return Some(format!(
+                let note = format!(
                     "taken offline in the guest; unplugging ended with {stayed} still plugged: {}",
                     sentence_of(&error)
-                ));
+                );
+                return if error.may_have_taken_effect() && stayed >= count {
+                    Unplugged::Undecided(note)
+                } else {
+                    Unplugged::Kept(note)
+                };
             }
         }
     }
     seen.plugged = plugged(hands, step).await.or(Some(count));
-    None
+    Unplugged::All
 }
 
 /// After an unplug of unknown outcome the emulator itself is asked, because the library's count may be wrong.

@@ -21,6 +21,7 @@ use crate::view::HypervisorState;
 
 impl Daemon {
     pub(super) fn hypervisor_tells(&mut self, event: HypervisorEvent) {
+        self.hands.notices.tell(&event);
         match event {
             HypervisorEvent::Connected => self.connected(),
             HypervisorEvent::Disconnected { reason } => self.disconnected(reason),
@@ -33,6 +34,8 @@ impl Daemon {
                 self.look(domain);
             }
             HypervisorEvent::Rebooted { domain } => {
+                self.state.rebooted(domain);
+                self.recording.touched(domain);
                 self.registry.renew(domain, HelloReason::Reboot);
                 self.note(domain, EventKind::DomainRebooted);
                 if let Some(tracked) = self.domains.get_mut(&domain) {
@@ -51,10 +54,15 @@ impl Daemon {
                 self.look(domain);
             }
             HypervisorEvent::Balloon { domain, current } => {
-                if let Some(tracked) = self.domains.get_mut(&domain)
-                    && tracked.description.balloon_current.is_some()
-                {
-                    tracked.description.balloon_current = Some(current);
+                match self.domains.get_mut(&domain) {
+                    // The figure may count what virtio-mem has plugged; the description tells the two apart.
+                    Some(tracked) if !tracked.description.virtio_mem.is_empty() => {
+                        self.look(domain);
+                    }
+                    Some(tracked) if tracked.description.balloon_current.is_some() => {
+                        tracked.description.balloon_current = Some(current);
+                    }
+                    Some(_) | None => {}
                 }
             }
             HypervisorEvent::AgentPort { domain, state } => {
@@ -62,8 +70,12 @@ impl Daemon {
                     self.registry.renew(domain, HelloReason::Connect);
                 }
             }
-            HypervisorEvent::AcpiStatus { domain, status } => {
-                tracing::debug!(%domain, status, "the guest told of a device operation");
+            HypervisorEvent::AcpiStatus {
+                domain,
+                slot,
+                status,
+            } => {
+                tracing::debug!(%domain, ?slot, status, "the guest told of a device operation");
             }
         }
     }

@@ -218,6 +218,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let hands = Hands {
         hypervisor: parts.hypervisor.clone(),
         guest: Arc::new(parts.registry.clone()),
+        notices: crate::act::Notices::default(),
         settings: tick::settings(&parts.config),
     };
     let policy = parts.config.policy();

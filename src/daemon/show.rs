@@ -201,9 +201,26 @@ impl Daemon {
                 if ability != Ability::Both && manages(persona, resource) {
                     problems.push(planner::report::Reason::Unable(ability).sentence(resource));
                 }
+                problems.extend(self.stuck(tracked.description.id, resource, now));
             }
         }
         problems
+    }
+
+    /// What stands against a mechanism that is there, and lasts until somebody looks at it.
+    fn stuck(&self, id: DomainId, resource: Resource, now: Moment) -> Option<String> {
+        let state = self.state.domain(id)?;
+        let until = state.resource(resource).quarantined_until;
+        let left = until
+            .map(|until| until.since(now))
+            .filter(|left| !left.is_zero());
+        let reason = match (left, resource) {
+            (Some(left), _) => planner::report::Reason::Quarantined { left },
+            (None, Resource::Vcpus) if state.needs_reboot => planner::report::Reason::NeedsReboot,
+            (None, _) => return None,
+        };
+        let name = super::tick::resource_name(resource);
+        Some(format!("{name}: {}", reason.sentence(resource)))
     }
 
     fn persona_views(&self) -> BTreeMap<String, PersonaView> {

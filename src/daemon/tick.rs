@@ -18,7 +18,7 @@ use super::approvals::stored_proposals;
 use super::event::Event;
 use super::tracked::slot;
 use super::{Daemon, limits, systemd};
-use crate::act::{self, Outcome, Settings};
+use crate::act::{self, Aftermath, Outcome, Settings};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::CatalogueError;
 use crate::config::Config;
@@ -159,6 +159,7 @@ impl Daemon {
             if domain.run() != Run::Running {
                 continue;
             }
+            domain.dimm_growth = self.config.memory.dimm;
             let sample = self
                 .observer
                 .sample_domain(*id, domain.claimed_online(now), now);
@@ -376,6 +377,17 @@ impl Daemon {
         self.impacts.open.end(&outcome.step, outcome.ending, now);
         self.recording
             .step_ended(now, &outcome.step, outcome.ending, asked);
+        match outcome.aftermath {
+            Aftermath::Nothing => {}
+            Aftermath::NeedsReboot => {
+                self.state.needs_reboot(id);
+                self.recording.touched(id);
+            }
+            Aftermath::RemovalPending => {
+                self.state.may_come_late(id, resource, outcome.step.to);
+                self.recording.touched(id);
+            }
+        }
         let text = outcome.sentence();
         let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
         self.keep_states(&[id], vec![entry]);
@@ -401,6 +413,7 @@ impl Daemon {
             plugged: None,
             guest: None,
             asked: None,
+            aftermath: Aftermath::Nothing,
             note: Some("the daemon's own task failed; its log has more".into()),
             veto: None,
             untried: false,

@@ -10,6 +10,7 @@ use persona::Persona;
 use persona::rule::Resource;
 use persona::signal::EventKind;
 use persona::units::{Bytes, Moment};
+use planner::Means;
 use planner::report::DomainReport;
 use planner::snapshot::{self, Ability, Run};
 
@@ -21,7 +22,8 @@ use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::{AgentFacts, GuestWords};
 use crate::catalog::Composed;
-use crate::hypervisor::{BalloonStats, DomainDescription, RunState};
+use crate::config::DimmGrowth;
+use crate::hypervisor::{BalloonStats, DomainDescription, RunState, VirtioMem};
 use crate::observe::{DiskRates, GuestFaults, GuestReport, Missing, Readings, VcpuBasis, guest};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
 
@@ -31,9 +33,15 @@ const BALLOON_FLOOR: Bytes = Bytes::from_mib(128);
 /// The balloon works in pages; whole MiB are what people and libvirt's tools use.
 const BALLOON_BLOCK: Bytes = Bytes::from_mib(1);
 
+/// DIMMs come in whole pieces of this: two of the blocks of 128 MiB in which a guest takes memory over, because a smaller
+/// one is not worth the slot that it takes until the domain ends.
+const DIMM_PIECE: Bytes = Bytes::from_mib(256);
+
 /// One domain.
 pub(super) struct Tracked {
     pub(super) description: DomainDescription,
+    /// Whether the configuration lets DIMMs be added.
+    pub(super) dimm_growth: DimmGrowth,
     pub(super) balloon: BalloonStats,
     pub(super) disks: DiskRates,
     pub(super) faults: GuestFaults,
@@ -131,6 +139,7 @@ impl Tracked {
     pub(super) fn new(description: DomainDescription) -> Self {
         Self {
             description,
+            dimm_growth: DimmGrowth::default(),
             balloon: BalloonStats::default(),
             disks: DiskRates::default(),
             faults: GuestFaults::default(),
@@ -248,7 +257,7 @@ impl Tracked {
                 },
                 ability: self.vcpu_ability(),
             },
-            memory: self.memory(),
+            memory: self.memory(self.dimm_growth),
             knobs: super::limits::knobs(description),
             signals: self,
             shifted_by: self.persona.shift.rule.as_deref(),
@@ -265,44 +274,67 @@ impl Tracked {
         }
     }
 
-    fn memory(&self) -> snapshot::Memory {
+    fn memory(&self, growth: DimmGrowth) -> snapshot::Memory {
         let description = &self.description;
         let boot = description.memory_boot;
+        // What is there without virtio-mem devices and with the balloon deflated, and what the balloon leaves of it.
+        let base = boot.saturating_add(description.memory_dimms);
+        let left = description.balloon_current.unwrap_or(base);
+        let sum = |size: fn(&VirtioMem) -> Bytes| {
+            let devices = description.virtio_mem.iter();
+            Bytes(devices.map(|device| size(device).0).sum())
+        };
+        let capacity = sum(|device| device.size);
+        let room = description
+            .memory_maximum
+            .map_or(Bytes(0), |maximum| maximum.saturating_sub(base))
+            .saturating_sub(capacity);
+        let dimm = snapshot::Dimm {
+            most: Bytes(base.0 + capacity.0 + room.0 / DIMM_PIECE.0 * DIMM_PIECE.0),
+            piece: DIMM_PIECE,
+        };
+        let fits = growth == DimmGrowth::Growth
+            && room >= DIMM_PIECE
+            && description.numa_nodes > 0
+            && description.dimm_slots > 0;
+        let dimm = fits.then_some(dimm);
         if !description.virtio_mem.is_empty() {
-            let sum = |size: fn(&crate::hypervisor::VirtioMem) -> Bytes| {
-                Bytes(
-                    boot.0
-                        + description
-                            .virtio_mem
-                            .iter()
-                            .map(|device| size(device).0)
-                            .sum::<u64>(),
-                )
-            };
+            let left = left.min(base);
+            let with = |devices: Bytes| left.saturating_add(devices);
             return snapshot::Memory {
                 boot,
-                requested: sum(|device| device.requested),
-                plugged: sum(|device| device.current),
-                maximum: sum(|device| device.size),
-                minimum: boot,
+                requested: with(sum(|device| device.requested)),
+                plugged: with(sum(|device| device.current)),
+                maximum: base.saturating_add(capacity),
+                minimum: left,
                 block: description
                     .virtio_mem
                     .iter()
                     .map(|device| device.block)
                     .max()
                     .unwrap_or_default(),
+                means: Means::Usual,
+                balloon: description.balloon_current.map(|_| snapshot::Balloon {
+                    left,
+                    minimum: BALLOON_FLOOR.min(base),
+                    most: base,
+                    block: BALLOON_BLOCK,
+                }),
+                dimm,
                 ability: Ability::Both,
             };
         }
-        let current = description.balloon_current;
         snapshot::Memory {
             boot,
-            requested: current.unwrap_or(boot),
-            plugged: current.unwrap_or(boot),
-            maximum: boot,
-            minimum: BALLOON_FLOOR.min(boot),
+            requested: left,
+            plugged: left,
+            maximum: base,
+            minimum: BALLOON_FLOOR.min(base),
             block: BALLOON_BLOCK,
-            ability: if current.is_some() {
+            means: Means::Usual,
+            balloon: None,
+            dimm: dimm.filter(|_| description.balloon_current.is_some()),
+            ability: if description.balloon_current.is_some() {
                 Ability::Both
             } else {
                 Ability::NoMemoryDevice

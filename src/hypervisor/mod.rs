@@ -143,14 +143,16 @@ pub struct DomainDescription {
     pub memory_boot: Bytes,
     /// `<maxMemory>`, absent where memory hot-plug was not prepared.
     pub memory_maximum: Option<Bytes>,
-    /// Memory in devices that are there from the start and are no part of it, DIMMs.
-    pub memory_dimms: Bytes,
     /// Physical addresses of its CPU model.
     pub address_bits: AddressBits,
     /// NUMA nodes of the guest; memory hot-plug needs at least one.
     pub numa_nodes: u32,
     /// virtio-mem devices.
     pub virtio_mem: Vec<VirtioMem>,
+    /// DIMMs beside boot memory, from the start or added since; one that was added goes with the domain's end.
+    pub memory_dimms: Bytes,
+    /// DIMMs that can still be added: as many as slots are free.
+    pub dimm_slots: u32,
     /// Memory left to the guest by the balloon; absent without a working balloon device.
     pub balloon_current: Option<Bytes>,
     /// The balloon device's statistics period; absent when statistics are off.
@@ -368,6 +370,8 @@ pub enum HypervisorEvent {
     AcpiStatus {
         /// Which.
         domain: DomainId,
+        /// Of what kind of device.
+        slot: AcpiSlot,
         /// `ACPI_DEVICE_OST` status: 0 done, 130 refused, 132 in progress.
         status: u32,
     },
@@ -413,6 +417,17 @@ pub enum DeviceChange {
     RemovalFailed,
     /// A memory device has this size in the guest.
     Resized(Bytes),
+}
+
+/// The kind of device on which a guest reports by ACPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcpiSlot {
+    /// A vCPU.
+    Vcpu,
+    /// A DIMM.
+    Memory,
+    /// Something else.
+    Other,
 }
 
 /// Whether the guest has a port open.
@@ -579,6 +594,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn set_vcpus(&self, domain: DomainId, count: u32) -> Answer<'_, ()>;
     /// Asks a virtio-mem device for a size; returns when asked, not when the guest has followed.
     fn set_virtio_mem(&self, domain: DomainId, alias: String, requested: Bytes) -> Answer<'_, ()>;
+    /// Adds a DIMM of this size to the guest's first NUMA node; returns when the device is there, not when the guest has
+    /// taken it over.
+    fn attach_dimm(&self, domain: DomainId, size: Bytes) -> Answer<'_, ()>;
     /// Sets the balloon's target; returns when asked, not when the guest has followed.
     fn set_balloon(&self, domain: DomainId, target: Bytes) -> Answer<'_, ()>;
     /// Turns the balloon's statistics on with this period.

@@ -11,7 +11,7 @@ use planner::consent::Consent;
 use planner::propose::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
 use planner::snapshot::{Domain, Host, Strain};
-use planner::{Ending, Other, Plan, Policy, Snapshot, State, Step};
+use planner::{Ending, Means, Other, Plan, Policy, Snapshot, State, Step};
 use serde::Serialize;
 
 use super::happening::{Bound, Cause, Happening, Sample, What};
@@ -265,6 +265,7 @@ impl<'a> Replay<'a> {
                     resource,
                     from: flight.from,
                     to: flight.to,
+                    means: Means::Usual,
                     by: Wish::Minimum,
                     effect: flight.effect,
                     consent: Consent::default(),

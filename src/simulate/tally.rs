@@ -264,6 +264,7 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         | Reason::Held { .. }
         | Reason::Quarantined { .. }
         | Reason::Pressed(_)
+        | Reason::NeedsReboot
         | Reason::Unable(_)
         | Reason::WouldGrowAgain { .. }
         | Reason::CannotJudge

@@ -163,6 +163,7 @@ async fn weight_cap_and_budgets_reach_the_kernel_and_the_emulator_and_leave_them
     let hands = Hands {
         hypervisor: Arc::clone(&libvirt) as Arc<dyn Hypervisor>,
         guest: Arc::new(Nobody),
+        notices: virt_persona::act::Notices::default(),
         settings: Settings {
             vcpu_deadline: Duration::from_secs(5),
             memory_deadline: Duration::from_secs(5),

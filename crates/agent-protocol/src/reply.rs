@@ -66,6 +66,8 @@ pub enum ErrorCode {
     UnknownUser,
     /// CPUs could not be brought online or taken offline.
     Cpu,
+    /// A CPU that was plugged cannot be brought online before the guest reboots.
+    CpuStuck,
     /// The guest's file system refused a write.
     Storage,
     /// The guest could not measure itself.
@@ -74,7 +76,7 @@ pub enum ErrorCode {
     Other(String),
 }
 
-const CODES: [(ErrorCode, &str); 14] = [
+const CODES: [(ErrorCode, &str); 15] = [
     (ErrorCode::Unsupported, "unsupported"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::Forbidden, "forbidden"),
@@ -87,6 +89,7 @@ const CODES: [(ErrorCode, &str); 14] = [
     (ErrorCode::Interrupted, "interrupted"),
     (ErrorCode::UnknownUser, "unknown_user"),
     (ErrorCode::Cpu, "cpu"),
+    (ErrorCode::CpuStuck, "cpu_stuck"),
     (ErrorCode::Storage, "storage"),
     (ErrorCode::Unmeasured, "unmeasured"),
 ];

@@ -8,6 +8,7 @@ use persona::units::Moment;
 
 use crate::consent::respects;
 use crate::evaluate::{Bounds, Wanted, bounds, cooldown_left};
+use crate::mechanism::Means;
 use crate::policy::Policy;
 use crate::relief::may_take;
 use crate::report::{Clamp, Limit, Reason, Wish};
@@ -142,6 +143,9 @@ fn may_act(
     if let Some(flight) = &slot.in_flight {
         return Err(Reason::InFlight { to: flight.to });
     }
+    if resource == Resource::Vcpus && state.needs_reboot && wanted.to > domain.present(resource) {
+        return Err(Reason::NeedsReboot);
+    }
     let left = |until: Option<Moment>| {
         until
             .map(|until| until.since(now))
@@ -156,7 +160,9 @@ fn may_act(
             None => Reason::Held { left },
         });
     }
-    if let Some(left) = left(slot.quarantined_until) {
+    // The balloon is another mechanism than the device that is left alone.
+    let another = resource == Resource::Memory && domain.memory.means == Means::Balloon;
+    if let Some(left) = left(slot.quarantined_until).filter(|_| !another) {
         return Err(Reason::Quarantined { left });
     }
     if let Some(left) = left(slot.retry_at) {
@@ -203,7 +209,10 @@ fn grow_memory(
         return Err(Reason::AtLimit(Limit::BootRatio));
     }
     // What the guest booted with has its page structs already: giving back what the balloon took costs none.
-    let base = present.max(memory.boot.0);
+    let inflated = memory
+        .balloon
+        .map_or(0, |balloon| balloon.most.saturating_sub(balloon.left).0);
+    let base = present.max(memory.boot.0).saturating_add(inflated);
     // A guest that does not say what it has free still boots with room for the page structs of as much again.
     let step = match available(domain, now) {
         Some(available) => {
@@ -224,8 +233,12 @@ fn grow_memory(
     let whole = (clamps.to - present) / block * block;
     clamps.at_most(Limit::Block, present + whole);
     // What the base configuration asks for is given to the last byte, whatever its size.
+    // So is the rest of the usual mechanism before a DIMM takes its place: a DIMM costs page structs and stays.
+    let rest = memory.dimm.is_some() && clamps.to >= memory.maximum.0;
     if whole == 0
-        || (whole < least && matches!(wanted.by, Wish::Rule(_) | Wish::Undo(_) | Wish::Need))
+        || (whole < least
+            && !rest
+            && matches!(wanted.by, Wish::Rule(_) | Wish::Undo(_) | Wish::Need))
     {
         return Err(Reason::TooSmall {
             least: least.max(block),

@@ -13,6 +13,7 @@ use persona::units::Moment;
 use crate::arbitrate::{Claim, Terms};
 use crate::donate::idle;
 use crate::evaluate::{Bounds, SinceChange, Wanted, bounds};
+use crate::mechanism::Means;
 use crate::others::{self, Other};
 use crate::plan::Step;
 use crate::policy::Policy;
@@ -30,6 +31,8 @@ pub(crate) struct Growth {
     pub(crate) wanted: Wanted,
     /// As far as the domain's own limits let it.
     pub(crate) to: u64,
+    /// By what.
+    pub(crate) means: Means,
 }
 
 /// What one pass has come to before the host is looked at.

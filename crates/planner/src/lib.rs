@@ -7,6 +7,7 @@
 //! state       what is carried from tick to tick: FOR windows, cooldowns, what is in flight, holds, quarantine, use
 //! stage       how short the host itself is: plenty, tight, scarce, critical
 //! notice      what changed without the daemon's doing: a restart, a hand, a guest that does not follow
+//! mechanism   by what memory is changed: usually, by the balloon while a device is stuck, by a DIMM
 //! relief      memory that was taken and is missed: what that forbids, and what goes back
 //! evaluate    rules over readings -> one Decision a resource
 //! consent     a guest that refuses to become smaller
@@ -35,6 +36,7 @@ pub mod consent;
 mod evaluate;
 mod guard;
 pub mod limit;
+pub mod mechanism;
 pub mod need;
 pub mod notice;
 pub mod peak;
@@ -58,6 +60,7 @@ mod testing;
 
 pub use consent::{Consent, Veto};
 pub use limit::{LimitDrift, LimitStep};
+pub use mechanism::Means;
 pub use need::Heard;
 pub use notice::{Drift, Stall};
 pub use others::{Other, Stake};

@@ -81,9 +81,17 @@ pub(crate) fn notice_drift(
             .is_some_and(|target| (from.min(target)..=from.max(target)).contains(&asked));
         let small =
             resource == Resource::Memory && from.abs_diff(asked) < policy.memory_change_minimum.0;
-        if follows || small {
+        // So is a removal that was asked for before something else was, and that came only now.
+        let late = slot
+            .late
+            .is_some_and(|least| (least..from).contains(&asked));
+        if slot.late.is_some_and(|least| asked <= least) {
+            slot.late = None;
+        }
+        if follows || late || small {
             continue;
         }
+        slot.late = None;
         let until = now.after(policy.hold);
         // A longer hold that a person asked for stays as it is.
         if slot.held_until.is_none_or(|held| held < until) {

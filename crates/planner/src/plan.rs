@@ -1,6 +1,8 @@
 //! One whole pass: every domain evaluated and guarded, all wishes settled against the host's budget, and the steps to
 //! take, decreases first. A step leaves no choice to who carries it out.
 
+use std::time::Duration;
+
 use persona::domain::DomainId;
 use persona::rule::{Action, Resource};
 use persona::units::{Bytes, Moment};
@@ -12,6 +14,7 @@ use crate::evaluate::{SinceChange, Wanted, evaluate};
 use crate::guard::{Guarded, guard};
 use crate::ledger::{Decrease, Growth, Wishes};
 use crate::limit::{self, LimitDrift, LimitStep, Turned};
+use crate::mechanism::{Means, for_wish, open_way};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
@@ -22,7 +25,7 @@ use crate::restore::Carry;
 use crate::settle::{Settled, settle};
 use crate::shift;
 use crate::snapshot::{Domain, Run, Snapshot};
-use crate::state::State;
+use crate::state::{DomainState, State};
 
 /// What one pass came to.
 #[must_use = "a plan that nobody carries out keeps no machine true to its persona"]
@@ -71,6 +74,9 @@ pub struct Step {
     pub from: u64,
     /// What shall be in force.
     pub to: u64,
+    /// By what it is changed.
+    #[serde(default)]
+    pub means: Means,
     /// Who wanted it.
     pub by: Wish,
     /// The rule whose effect will be undone later.
@@ -179,6 +185,8 @@ pub fn plan_among(
             if shift::over(domain, carried, now) {
                 returns.push(domain.id);
             }
+            let granted = domain.present(Resource::Memory);
+            let domain = &open_way(domain, carried, now);
             let evaluation = evaluate(domain, persona, carried, policy, now);
             report.rules = evaluation.rules;
             let proposals = &mut state.proposals;
@@ -216,12 +224,22 @@ pub fn plan_among(
                     .find(|wanted| wanted.resource == resource)
                     .cloned();
                 let mut line = line(domain, resource, wanted.as_ref());
-                if let Some(mut wanted) = wanted {
+                if let Some(wanted) = wanted {
+                    let (fitted, mut wanted) = for_wish(domain, &wanted);
+                    let domain = &fitted;
                     let guarded = guard(domain, Some(persona), carried, &wanted, policy, now);
                     let Guarded {
                         outcome,
                         mut clamps,
                     } = guarded;
+                    // What was asked for and never came is granted already.
+                    let pending = |to: &u64| {
+                        resource == Resource::Memory && (line.present..=granted).contains(to)
+                    };
+                    let outcome = match outcome {
+                        Ok(to) if pending(&to) => Err(stuck(carried, now)),
+                        outcome => outcome,
+                    };
                     let outcome = outcome.and_then(|to| {
                         let (clamps, rules) = (&mut clamps, &report.rules);
                         proposals.step(domain, persona, &mut wanted, to, clamps, rules, policy, now)
@@ -300,6 +318,21 @@ fn idle(domain: &Domain<'_>) -> Option<Idle> {
     }
 }
 
+/// Why nothing is done with a mechanism that is left alone.
+fn stuck(carried: &DomainState, now: Moment) -> Reason {
+    let until = carried.memory.quarantined_until;
+    Reason::Quarantined {
+        left: until.map_or(Duration::ZERO, |until| until.since(now)),
+    }
+}
+
+fn means(domain: &Domain<'_>, resource: Resource) -> Means {
+    match resource {
+        Resource::Vcpus => Means::Usual,
+        Resource::Memory => domain.memory.means,
+    }
+}
+
 /// The line of a resource before anything is decided about it.
 pub(crate) fn line(
     domain: &Domain<'_>,
@@ -342,6 +375,7 @@ impl Wishes {
             }
             Ok(to) => self.growth.push(Growth {
                 domain: index,
+                means: means(domain, line.resource),
                 wanted,
                 to,
             }),
@@ -356,6 +390,7 @@ fn step(domain: &Domain<'_>, wanted: &Wanted, to: u64) -> Step {
         resource: wanted.resource,
         from: domain.present(wanted.resource),
         to,
+        means: means(domain, wanted.resource),
         by: wanted.by.clone(),
         effect: wanted.effect.clone(),
         consent: Consent::Asked,
@@ -366,8 +401,13 @@ impl Step {
     /// One line for the audit: what, from where, to where, by whom.
     pub fn sentence(&self) -> String {
         use crate::report::amount_text;
+        let by_what = match self.means {
+            Means::Usual => "",
+            Means::Balloon => " by the balloon, since the memory device is stuck,",
+            Means::Dimm => " by a DIMM, which stays until the domain ends,",
+        };
         format!(
-            "{} -> {} because of {}",
+            "{} -> {}{by_what} because of {}",
             amount_text(self.resource, self.from),
             amount_text(self.resource, self.to),
             self.by

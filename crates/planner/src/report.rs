@@ -283,6 +283,8 @@ pub enum Reason {
         /// Nothing is taken for so long still.
         left: Duration,
     },
+    /// The guest cannot bring a CPU that was plugged online.
+    NeedsReboot,
     /// There is no mechanism.
     Unable(Ability),
     /// What is left after the removal would trigger a growth rule.
@@ -373,6 +375,9 @@ impl Reason {
                 "the mechanism is stuck and left alone for another {} s; `virt-persona doctor` says what is wrong",
                 seconds(left)
             ),
+            Self::NeedsReboot => {
+                "the guest's kernel cannot bring a CPU that was plugged online, so none is added until the guest reboots".into()
+            }
             Self::Pressed(need) => format!("the guest itself is in need of memory: {need}"),
             Self::Spared { left } => format!(
                 "the guest was in need after memory was taken from it, so nothing is taken for another {} s",

@@ -13,6 +13,7 @@ use crate::consent::{Consent, consent};
 use crate::donate::{Offer, offer};
 use crate::evaluate::{SinceChange, Wanted};
 use crate::ledger::{Account, Books, Wishes, slot};
+use crate::mechanism::{Means, whole};
 use crate::others::{self, Other, Stake};
 use crate::plan::Step;
 use crate::policy::Policy;
@@ -184,6 +185,7 @@ impl Books<'_> {
                 resource,
                 from: present,
                 to,
+                means: Means::Usual,
                 by,
                 effect: None,
                 consent,
@@ -214,6 +216,7 @@ impl Books<'_> {
             let present = domain.present(resource);
             let capped = (claim.wanted / weight).min(wish.to);
             let granted = (grant.granted / weight).min(wish.to);
+            let granted = whole(present, granted, &domain.memory, wish.means);
             let unmoved = plain.map_or(granted, |plain| {
                 (plain[index].granted / weight).min(wish.to)
             });
@@ -272,6 +275,7 @@ impl Books<'_> {
                     resource,
                     from: present,
                     to: granted,
+                    means: wish.means,
                     by: wish.wanted.by.clone(),
                     effect: wish.wanted.effect.clone(),
                     consent: Consent::Asked,

@@ -8,6 +8,8 @@ use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
 
+use crate::mechanism::Means;
+
 /// Everything a plan is made from.
 pub struct Snapshot<'a> {
     /// What all domains may have together.
@@ -137,8 +139,39 @@ pub struct Memory {
     pub minimum: Bytes,
     /// Changes are multiples of this.
     pub block: Bytes,
+    /// By what it is changed; the planner itself says when it is another than the usual one.
+    #[serde(default)]
+    pub means: Means,
+    /// The balloon beside virtio-mem devices; absent where it is the usual mechanism itself.
+    #[serde(default)]
+    pub balloon: Option<Balloon>,
+    /// What DIMMs could add; absent where none can be added, or shall not.
+    #[serde(default)]
+    pub dimm: Option<Dimm>,
     /// What bounds a change, when anything does.
     pub ability: Ability,
+}
+
+/// A balloon beside virtio-mem devices. It takes from what is not theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balloon {
+    /// What it leaves now.
+    pub left: Bytes,
+    /// What it leaves at least.
+    pub minimum: Bytes,
+    /// What is there when it is deflated.
+    pub most: Bytes,
+    /// Its granularity.
+    pub block: Bytes,
+}
+
+/// What DIMMs could add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dimm {
+    /// The size of the whole machine with all of them.
+    pub most: Bytes,
+    /// Each is a multiple of this.
+    pub piece: Bytes,
 }
 
 /// What each knob of a domain shows.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::consent::Vetoes;
 use crate::limit::{LimitState, Standing};
+use crate::mechanism::Means;
 use crate::need::Needs;
 use crate::peak::Peak;
 use crate::plan::Step;
@@ -60,6 +61,9 @@ pub struct DomainState {
     /// What the guest says that it needs.
     #[serde(skip)]
     pub needs: Needs,
+    /// The guest cannot bring a CPU that was plugged online before it reboots.
+    #[serde(default)]
+    pub needs_reboot: bool,
     /// vCPUs.
     pub vcpus: ResourceState,
     /// Memory.
@@ -135,6 +139,9 @@ pub struct ResourceState {
     pub asked: Option<u64>,
     /// Where the last step went: a slow guest may still move towards it. Nothing after a change by hand.
     pub target: Option<u64>,
+    /// A removal that was asked for may still come down to this, however late: the guest was paused, or was not heard.
+    #[serde(default)]
+    pub late: Option<u64>,
     /// A change by hand, or a person's word, is respected until then.
     pub held_until: Option<Moment>,
     /// Whose word it is; nobody's where somebody changed the machine itself.
@@ -300,6 +307,10 @@ impl State {
         let Some(flight) = slot.in_flight.take_if(own) else {
             return;
         };
+        if asked > slot.asked {
+            // What was asked for anew is counted anew.
+            slot.late = None;
+        }
         slot.asked = asked;
         slot.target = Some(flight.to);
         let changed = matches!(ending, Ending::Applied | Ending::Partial);
@@ -321,7 +332,12 @@ impl State {
                 times,
             });
         }
-        if ending == Ending::Applied && times < policy.failures_before_quarantine {
+        // The balloon's success says nothing of the device in whose place it was used, and its failure is no other.
+        if step.means == Means::Balloon {
+            if ending != Ending::Applied {
+                slot.retry_at = Some(now.after(policy.retry_after));
+            }
+        } else if ending == Ending::Applied && times < policy.failures_before_quarantine {
             slot.failures = 0;
             slot.retry_at = None;
             slot.quarantined_until = None;
@@ -366,6 +382,27 @@ impl State {
         }
     }
 
+    /// A guest said that it cannot bring a CPU online that was plugged: no further one is plugged before it reboots.
+    pub fn needs_reboot(&mut self, domain: DomainId) {
+        self.domains.entry(domain).or_default().needs_reboot = true;
+    }
+
+    /// A removal that was asked for did not end in time, and may still come down to `to`.
+    pub fn may_come_late(&mut self, domain: DomainId, resource: Resource, to: u64) {
+        self.domains
+            .entry(domain)
+            .or_default()
+            .resource_mut(resource)
+            .late = Some(to);
+    }
+
+    /// The guest has rebooted: its kernel begins anew with what is plugged.
+    pub fn rebooted(&mut self, domain: DomainId) {
+        if let Some(state) = self.domains.get_mut(&domain) {
+            state.needs_reboot = false;
+        }
+    }
+
     /// A person's word: leave the resource alone until then. It holds over restarts of the machine.
     pub fn hold(&mut self, domain: DomainId, resource: Resource, until: Moment, by: &str) {
         let state = self.domains.entry(domain).or_default();
@@ -391,6 +428,7 @@ impl State {
                 slot.repeat = None;
             }
             state.relief.spared_until = None;
+            state.needs_reboot = false;
             for limit in state.limits.values_mut() {
                 limit.release();
             }

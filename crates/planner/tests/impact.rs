@@ -39,6 +39,7 @@ fn step(by: Wish) -> Step {
         resource: Resource::Vcpus,
         from: 1,
         to: 2,
+        means: planner::Means::Usual,
         by,
         effect: None,
         consent: planner::Consent::Asked,

@@ -9,7 +9,7 @@ use persona::units::Bytes;
 use serde::Deserialize;
 use virt::sys;
 
-use super::super::{DeviceChange, HypervisorEvent, Lifecycle, PortState};
+use super::super::{AcpiSlot, DeviceChange, HypervisorEvent, Lifecycle, PortState};
 use super::ffi::What;
 use super::xml::Read;
 
@@ -135,10 +135,27 @@ impl Memory {
             "ACPI_DEVICE_OST" => match serde_json::from_str::<Acpi>(details) {
                 Ok(Acpi { info }) => Meaning::Tell(HypervisorEvent::AcpiStatus {
                     domain,
+                    slot: info.slot(),
                     status: info.status,
                 }),
                 Err(_) => Meaning::Nothing,
             },
+            // Of other devices the library tells in its own words; of vCPUs it tells nothing, or not in each version.
+            "DEVICE_DELETED" | "DEVICE_UNPLUG_GUEST_ERROR" => {
+                match serde_json::from_str::<Deleted>(details) {
+                    Ok(Deleted {
+                        device: Some(alias),
+                    }) if alias.starts_with("vcpu") => {
+                        let change = if event == "DEVICE_DELETED" {
+                            DeviceChange::Removed
+                        } else {
+                            DeviceChange::RemovalFailed
+                        };
+                        Meaning::Tell(device(domain, &alias, change))
+                    }
+                    Ok(_) | Err(_) => Meaning::Nothing,
+                }
+            }
             "VSERPORT_CHANGE" => {
                 let Ok(Port { id, open }) = serde_json::from_str::<Port>(details) else {
                     return Meaning::Nothing;
@@ -181,6 +198,23 @@ struct Acpi {
 #[derive(Deserialize)]
 struct AcpiInfo {
     status: u32,
+    #[serde(default, rename = "slot-type")]
+    slot_type: String,
+}
+
+impl AcpiInfo {
+    fn slot(&self) -> AcpiSlot {
+        match self.slot_type.as_str() {
+            "CPU" => AcpiSlot::Vcpu,
+            "DIMM" => AcpiSlot::Memory,
+            _ => AcpiSlot::Other,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Deleted {
+    device: Option<String>,
 }
 
 fn device(domain: DomainId, alias: &str, change: DeviceChange) -> HypervisorEvent {
@@ -313,9 +347,30 @@ mod tests {
             Memory::default().read(domain(), &refused),
             Meaning::Tell(HypervisorEvent::AcpiStatus {
                 domain: domain(),
+                slot: AcpiSlot::Vcpu,
                 status: 130
             })
         );
+    }
+
+    #[test]
+    fn a_vcpu_that_went_is_told_and_other_devices_are_left_to_the_library() {
+        let read = |event, details| Memory::default().read(domain(), &monitor(event, details));
+        let deleted = r#"{"device":"vcpu2","path":"/machine/peripheral/vcpu2"}"#;
+        assert_eq!(
+            read("DEVICE_DELETED", deleted),
+            Meaning::Tell(device(domain(), "vcpu2", DeviceChange::Removed))
+        );
+        assert_eq!(
+            read("DEVICE_UNPLUG_GUEST_ERROR", deleted),
+            Meaning::Tell(device(domain(), "vcpu2", DeviceChange::RemovalFailed))
+        );
+        for details in [
+            r#"{"path":"/machine/peripheral/vcpu2/lapic"}"#,
+            r#"{"device":"net1","path":"/machine/peripheral/net1"}"#,
+        ] {
+            assert_eq!(read("DEVICE_DELETED", details), Meaning::Nothing);
+        }
     }
 
     #[test]

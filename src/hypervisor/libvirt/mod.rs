@@ -401,6 +401,12 @@ impl Hypervisor for Libvirt {
         ))
     }
 
+    fn attach_dimm(&self, domain: DomainId, size: Bytes) -> Answer<'_, ()> {
+        Box::pin(self.change(domain, "attach_dimm", REQUEST, move |domain| {
+            domain.attach_device_flags(&xml::dimm(size), sys::VIR_DOMAIN_AFFECT_LIVE)
+        }))
+    }
+
     fn set_balloon(&self, domain: DomainId, target: Bytes) -> Answer<'_, ()> {
         Box::pin(self.change(domain, "set_balloon", REQUEST, move |domain| {
             domain

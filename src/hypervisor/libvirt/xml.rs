@@ -124,6 +124,7 @@ pub(super) fn read_domain(xml: &str, state: RunState) -> Result<Read, String> {
             address_bits: address_bits(&domain),
             numa_nodes: cells,
             virtio_mem,
+            dimm_slots: free_slots(&domain, devices)?,
             balloon_current,
             balloon_period,
             interfaces: devices.all("interface").map(read_interface).collect(),
@@ -265,6 +266,35 @@ fn boot_memory(domain: &Element, devices: &Element) -> Result<Bytes, String> {
     Ok(total)
 }
 
+/// DIMMs; what they hold is always there.
+fn dimms(devices: &Element) -> Result<Bytes, String> {
+    let mut total = Bytes(0);
+    for device in devices.all("memory") {
+        if device.attribute("model") == Some("dimm") {
+            total = total.saturating_add(device_memory(device, "size")?);
+        }
+    }
+    Ok(total)
+}
+
+/// Slots that no memory device takes. libvirt counts every one against them, virtio-mem devices too.
+fn free_slots(domain: &Element, devices: &Element) -> Result<u32, String> {
+    let slots = domain
+        .child("maxMemory")
+        .and_then(|maximum| maximum.attribute("slots"));
+    let slots = slots.map_or(Ok(0), |slots| number(slots, "maxMemory slots"))?;
+    let taken = u32::try_from(devices.all("memory").count()).unwrap_or(u32::MAX);
+    Ok(slots.saturating_sub(taken))
+}
+
+/// A DIMM of this size for the first NUMA node, as `virDomainAttachDeviceFlags` takes it.
+pub(super) fn dimm(size: Bytes) -> String {
+    format!(
+        "<memory model='dimm'><target><size unit='KiB'>{}</size><node>0</node></target></memory>",
+        size.as_kib()
+    )
+}
+
 /// `memory` less what virtio-mem devices may plug.
 fn without_virtio_mem(domain: &Element, devices: &[VirtioMem]) -> Result<Bytes, String> {
     let total = memory(
@@ -274,17 +304,6 @@ fn without_virtio_mem(domain: &Element, devices: &[VirtioMem]) -> Result<Bytes, 
     )?;
     let devices = devices.iter().map(|device| device.size.0).sum();
     Ok(total.saturating_sub(Bytes(devices)))
-}
-
-/// Memory in DIMMs.
-fn dimms(devices: &Element) -> Result<Bytes, String> {
-    let mut total = Bytes(0);
-    for device in devices.all("memory") {
-        if device.attribute("model") == Some("dimm") {
-            total = total.saturating_add(device_memory(device, "size")?);
-        }
-    }
-    Ok(total)
 }
 
 /// The system that installers note in the metadata.
@@ -448,6 +467,7 @@ mod tests {
                 requested: Bytes(0),
                 current: Bytes(0),
             }],
+            dimm_slots: 7,
             balloon_current: Some(Bytes::from_mib(512)),
             balloon_period: Some(Duration::from_secs(1)),
             interfaces: Vec::new(),
@@ -499,6 +519,7 @@ mod tests {
             address_bits: AddressBits::Of(40),
             numa_nodes: 0,
             virtio_mem: Vec::new(),
+            dimm_slots: 0,
             balloon_current: None,
             balloon_period: None,
             interfaces: Vec::new(),

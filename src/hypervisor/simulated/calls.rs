@@ -272,6 +272,16 @@ impl Hypervisor for Simulated {
         ))
     }
 
+    fn attach_dimm(&self, domain: DomainId, size: Bytes) -> Answer<'_, ()> {
+        Box::pin(self.call(
+            Lane::Change(domain),
+            CallName::AttachDimm,
+            Some(Called::AttachDimm { domain, size }),
+            Box::new(move |machine, _| machine.attach_dimm(size)),
+            |_| (),
+        ))
+    }
+
     fn set_balloon(&self, domain: DomainId, target: Bytes) -> Answer<'_, ()> {
         Box::pin(self.call(
             Lane::Change(domain),

@@ -20,6 +20,8 @@ pub enum CallName {
     SetVcpus,
     /// `set_virtio_mem`.
     SetVirtioMem,
+    /// `attach_dimm`.
+    AttachDimm,
     /// `set_balloon`.
     SetBalloon,
     /// `set_balloon_period`.
@@ -68,6 +70,7 @@ impl CallName {
             Self::Describe => "describe",
             Self::SetVcpus => "set_vcpus",
             Self::SetVirtioMem => "set_virtio_mem",
+            Self::AttachDimm => "attach_dimm",
             Self::SetBalloon => "set_balloon",
             Self::SetBalloonPeriod => "set_balloon_period",
             Self::HotpluggableVcpus => "hotpluggable_vcpus",
@@ -150,6 +153,13 @@ pub enum Called {
         alias: String,
         /// The size asked for.
         requested: Bytes,
+    },
+    /// `attach_dimm`.
+    AttachDimm {
+        /// Which domain.
+        domain: DomainId,
+        /// The size asked for.
+        size: Bytes,
     },
     /// `set_balloon`.
     SetBalloon {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::super::limits::Reading;
 use super::super::tree;
 use super::super::{
-    AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
+    AcpiSlot, AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
     HotpluggableVcpu, HypervisorEvent, Lifecycle, MetadataElement, RunState,
 };
 use super::Shown;
@@ -110,7 +110,9 @@ impl Machine {
                 .iter()
                 .map(super::scenario::Device::empty)
                 .collect(),
-            balloon_current: (scenario.balloon != Balloon::None).then_some(boot),
+            dimm_slots: scenario.dimm_slots,
+            balloon_current: (scenario.balloon != Balloon::None)
+                .then_some(boot.saturating_add(Bytes::from_mib(scenario.dimms_mib))),
             balloon_period: (scenario.balloon == Balloon::Statistics)
                 .then_some(Duration::from_secs(1)),
             interfaces: Vec::new(),
@@ -137,7 +139,7 @@ impl Machine {
             metadata: HashMap::new(),
             memory_used: Bytes::from_mib(scenario.guest.memory_used_mib),
             limits: HashMap::new(),
-            balloon_target: boot,
+            balloon_target: boot.saturating_add(Bytes::from_mib(scenario.dimms_mib)),
             balloon_limit: None,
             telling: Telling::Once,
             followed: false,
@@ -338,6 +340,7 @@ impl Machine {
         }
         let acpi = |status| HypervisorEvent::AcpiStatus {
             domain: self.id(),
+            slot: AcpiSlot::Vcpu,
             status,
         };
         let paused = self.description.state == RunState::Paused;
@@ -356,6 +359,7 @@ impl Machine {
                 (Outcome::Done, told)
             }
             (true, Unplug::Refused) => (Outcome::TimesOut, vec![acpi(130)]),
+            (true, Unplug::Ignored) => (Outcome::TimesOut, Vec::new()),
             (true, Unplug::Completes) if !paused => {
                 let told = vec![acpi(132), acpi(0)];
                 self.emulator_vcpus = count;
@@ -426,10 +430,55 @@ impl Machine {
                 "Unable to change memory of active domain without the balloon device".into(),
             );
         }
-        self.balloon_target = target.min(self.description.memory_boot);
+        self.balloon_target = target.min(self.base());
         let half = Bytes(self.balloon_current().0.midpoint(self.balloon_target.0));
         self.balloon_limit = limit.or(self.goes_half_way().then_some(half));
         Outcome::Done
+    }
+
+    /// Adds a DIMM, which the guest takes over at once.
+    pub(super) fn attach_dimm(&mut self, size: Bytes) -> (Outcome, Vec<HypervisorEvent>) {
+        let refused = |words: &str| (Outcome::Refused(words.into()), Vec::new());
+        if let Err(outcome) = self.runs() {
+            return (outcome, Vec::new());
+        }
+        let devices: u64 = self
+            .description
+            .virtio_mem
+            .iter()
+            .map(|device| device.size.0)
+            .sum();
+        let Some(maximum) = self.description.memory_maximum else {
+            return refused("cannot hotplug memory: maxMemory is not set");
+        };
+        if self.description.numa_nodes == 0 {
+            return refused("can't add memory backend as guest has no NUMA nodes configured");
+        }
+        if self.description.dimm_slots == 0 {
+            return refused("memory device count exceeds slots count");
+        }
+        if self.base().0 + devices + size.0 > maximum.0 {
+            return refused("memory device total size exceeds hotplug space");
+        }
+        self.description.dimm_slots -= 1;
+        self.description.memory_dimms = self.description.memory_dimms.saturating_add(size);
+        self.balloon_target = self.balloon_target.saturating_add(size);
+        if let Some(current) = &mut self.description.balloon_current {
+            *current = current.saturating_add(size);
+        }
+        let told = HypervisorEvent::Device {
+            domain: self.id(),
+            alias: "dimm0".into(),
+            change: DeviceChange::Added,
+        };
+        (Outcome::Done, vec![told])
+    }
+
+    /// What is there without virtio-mem and with the balloon deflated.
+    fn base(&self) -> Bytes {
+        self.description
+            .memory_boot
+            .saturating_add(self.description.memory_dimms)
     }
 
     fn goes_half_way(&self) -> bool {
@@ -519,9 +568,7 @@ impl Machine {
     }
 
     fn balloon_current(&self) -> Bytes {
-        self.description
-            .balloon_current
-            .unwrap_or(self.description.memory_boot)
+        self.description.balloon_current.unwrap_or(self.base())
     }
 
     /// Lets the guest follow what was asked by one step.

@@ -101,6 +101,9 @@ pub struct Domain {
     pub guest_os: Option<String>,
     /// `<maxMemory>`, in MiB.
     pub memory_maximum_mib: Option<u64>,
+    /// Free slots for DIMMs.
+    #[serde(default)]
+    pub dimm_slots: u32,
     /// NUMA nodes of the guest.
     #[serde(default = "one")]
     pub numa_nodes: u32,
@@ -224,6 +227,8 @@ pub enum Unplug {
     TimesOut,
     /// The guest refuses (ACPI status 130), and the library waits in vain.
     Refused,
+    /// The guest says nothing, and the library waits in vain.
+    Ignored,
 }
 
 /// A fault of the beginning.

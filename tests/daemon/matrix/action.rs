@@ -17,6 +17,7 @@ pub(crate) enum Action {
     ShrinkDevice,
     ShrinkBalloon,
     ReturnBalloon,
+    AddDimm,
     TurnStatisticsOn,
     WriteStatus,
     BringOnline,
@@ -27,7 +28,7 @@ pub(crate) enum Action {
     ReadLimit,
 }
 
-pub(crate) const ACTIONS: [Action; 16] = [
+pub(crate) const ACTIONS: [Action; 17] = [
     Action::Describe,
     Action::PlugVcpu,
     Action::UnplugVcpu,
@@ -36,6 +37,7 @@ pub(crate) const ACTIONS: [Action; 16] = [
     Action::ShrinkDevice,
     Action::ShrinkBalloon,
     Action::ReturnBalloon,
+    Action::AddDimm,
     Action::TurnStatisticsOn,
     Action::WriteStatus,
     Action::BringOnline,
@@ -54,6 +56,7 @@ pub(crate) fn actions_of(call: CallName) -> &'static [Action] {
         CallName::HotpluggableVcpus => &[Action::SettleUnplug],
         CallName::SetVirtioMem => &[Action::GrowDevice, Action::ShrinkDevice],
         CallName::SetBalloon => &[Action::ShrinkBalloon, Action::ReturnBalloon],
+        CallName::AttachDimm => &[Action::AddDimm],
         CallName::SetBalloonPeriod => &[Action::TurnStatisticsOn],
         CallName::SetMetadata => &[Action::WriteStatus],
         CallName::GuestCpus => &[Action::BringOnline, Action::TakeOffline],
@@ -94,6 +97,7 @@ impl Action {
             Self::SettleUnplug => CallName::HotpluggableVcpus,
             Self::GrowDevice | Self::ShrinkDevice => CallName::SetVirtioMem,
             Self::ShrinkBalloon | Self::ReturnBalloon => CallName::SetBalloon,
+            Self::AddDimm => CallName::AttachDimm,
             Self::TurnStatisticsOn => CallName::SetBalloonPeriod,
             Self::WriteStatus => CallName::SetMetadata,
             Self::BringOnline | Self::TakeOffline => CallName::GuestCpus,
@@ -113,6 +117,7 @@ impl Action {
             }
             Self::UnplugVcpu | Self::TakeOffline | Self::SettleUnplug => (3, 512, ""),
             Self::ShrinkBalloon | Self::ReturnBalloon => (1, 1024, ""),
+            Self::AddDimm => (1, 512, "memory_maximum_mib = 2048\ndimm_slots = 4"),
             Self::TurnStatisticsOn => (1, 512, "balloon = 'silent'"),
             Self::PlugVcpu | Self::BringOnline | Self::WriteStatus | Self::Activate => (1, 512, ""),
             Self::SetLimit | Self::ReadLimit => {
@@ -120,7 +125,8 @@ impl Action {
             }
         };
         let unplug = match self {
-            Self::SettleUnplug => "refused",
+            // A guest that says nothing leaves the emulator to be asked.
+            Self::SettleUnplug => "ignored",
             _ => "completes",
         };
         format!(
@@ -132,7 +138,9 @@ impl Action {
     /// What the guest has to do: CPUs, and MiB of memory. Before: `false`; from the trigger on: `true`.
     pub(crate) fn load(self, triggered: bool) -> (f64, u64) {
         match (self, triggered) {
-            (Self::Describe | Self::GrowDevice | Self::ConfirmMemory, true) => (0.5, 500),
+            (Self::Describe | Self::GrowDevice | Self::ConfirmMemory | Self::AddDimm, true) => {
+                (0.5, 500)
+            }
             (Self::ShrinkDevice, false) => (0.5, 500),
             (Self::ShrinkDevice, true) => (0.5, 100),
             (Self::ShrinkBalloon, false) => (0.5, 600),
@@ -187,10 +195,11 @@ impl Action {
                         && view.vcpus.guest == Some(1)
                         && view.vcpus.plugged == Some(shown.vcpus)
                 }
-                Self::Describe | Self::GrowDevice | Self::ConfirmMemory => {
+                Self::Describe | Self::GrowDevice | Self::ConfirmMemory | Self::AddDimm => {
                     within(&shown, 715, 1250) && agrees(&shown, view)
                 }
-                Self::ShrinkDevice => within(&shown, 512, 512) && agrees(&shown, view),
+                // Where the device was left alone, the balloon took from boot memory too, down to what the persona allows.
+                Self::ShrinkDevice => within(&shown, 256, 512) && agrees(&shown, view),
                 Self::ShrinkBalloon => within(&shown, 286, 500) && agrees(&shown, view),
                 Self::ReturnBalloon => within(&shown, 643, 1024) && agrees(&shown, view),
                 Self::TurnStatisticsOn => shown.statistics.is_some(),

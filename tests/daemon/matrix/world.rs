@@ -52,7 +52,7 @@ impl World {
         }
         scenario.push_str(&Action::GrowDevice.domain().replace("GrowDevice", OTHER));
         Self {
-            house: House::new(&scenario, "").await,
+            house: House::new(&scenario, "[memory]\ndimm = 'growth'\n").await,
             wrong,
             killed,
             complaints: Arc::default(),

@@ -418,6 +418,7 @@ fn a_step_that_outlives_the_daemon_is_no_change_by_hand() {
         resource: Resource::Memory,
         from: 512 * Bytes::MIB,
         to: 768 * Bytes::MIB,
+        means: planner::Means::Usual,
         by: Wish::Rule("grow".into()),
         effect: None,
         consent: planner::Consent::Asked,

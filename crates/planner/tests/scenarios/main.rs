@@ -5,6 +5,7 @@
 
 mod adapting;
 mod consent;
+mod mechanisms;
 mod need;
 mod relief;
 mod sharing;

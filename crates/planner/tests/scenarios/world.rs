@@ -9,9 +9,9 @@ use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{DomainReport, Reason, ResourceReport, Verdict};
-use planner::snapshot::{Ability, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Balloon, Dimm, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::{
-    Consent, Ending, Other, Plan, Policy, Snapshot, State, Step, Veto, plan, plan_among,
+    Consent, Ending, Means, Other, Plan, Policy, Snapshot, State, Step, Veto, plan, plan_among,
 };
 
 pub(crate) const WEB: &str = "
@@ -62,6 +62,10 @@ pub(crate) struct Machine {
     pub(crate) need: (Option<f64>, Option<f64>),
     /// Whose word its use of CPUs is.
     pub(crate) cpu_source: Source,
+    /// What a balloon beside the memory device leaves.
+    pub(crate) balloon: Option<u64>,
+    /// What DIMMs can add to its two gigabytes.
+    pub(crate) dimms: u64,
     /// Metrics that nobody measures.
     pub(crate) silent: Vec<Metric>,
     pub(crate) readings: Vec<Reading>,
@@ -94,6 +98,8 @@ impl Machine {
             pressure: 0.0,
             need: (None, None),
             cpu_source: Source::Host,
+            balloon: None,
+            dimms: 0,
             silent: Vec::new(),
             readings: Vec::new(),
         }
@@ -151,6 +157,17 @@ impl Machine {
                 maximum: Bytes::from_mib(2048),
                 minimum: Bytes::from_mib(512),
                 block: Bytes::from_mib(2),
+                means: planner::Means::Usual,
+                balloon: self.balloon.map(|left| Balloon {
+                    left: Bytes(left),
+                    minimum: Bytes::from_mib(128),
+                    most: Bytes::from_mib(512),
+                    block: Bytes::from_mib(1),
+                }),
+                dimm: (self.dimms > 0).then(|| Dimm {
+                    most: Bytes(2048 * Bytes::MIB + self.dimms),
+                    piece: Bytes::from_mib(256),
+                }),
                 ability: Ability::Both,
             },
             knobs: Knobs::default(),
@@ -307,7 +324,14 @@ impl World {
             if self.ending == Ending::Applied && refusal.is_none() {
                 match step.resource {
                     Resource::Vcpus => machine.vcpus = u32::try_from(step.to).expect("few"),
-                    Resource::Memory => machine.memory = step.to,
+                    Resource::Memory => {
+                        if step.means == Means::Balloon
+                            && let Some(left) = &mut machine.balloon
+                        {
+                            *left = *left + step.to - step.from;
+                        }
+                        machine.memory = step.to;
+                    }
                 }
             }
             let asked = match step.resource {

@@ -67,7 +67,13 @@ pub(in crate::hypervisor::libvirt) enum What {
 pub(in crate::hypervisor::libvirt) type Sink = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// Raw monitor events that are listened to. Registered by name, so that no other event costs a message.
-const MONITOR_EVENTS: [&CStr; 3] = [c"VSERPORT_CHANGE", c"ACPI_DEVICE_OST", c"RESET"];
+const MONITOR_EVENTS: [&CStr; 5] = [
+    c"VSERPORT_CHANGE",
+    c"ACPI_DEVICE_OST",
+    c"RESET",
+    c"DEVICE_DELETED",
+    c"DEVICE_UNPLUG_GUEST_ERROR",
+];
 
 /// The registrations of one connection. Each holds a reference to the connection inside the library, so without
 /// dropping this a connection that was lost would never be freed.
