@@ -1,5 +1,5 @@
-//! Who may do what. Reading is for every local user. A change is asked of polkit on the system bus; where polkit does not
-//! answer, and on any other bus than the system's, only root and the daemon's own user may change anything.
+//! Who may do what. Reading is for every local user. A change, and a copy of a recording, is asked of polkit on the system
+//! bus; where polkit does not answer, and on any other bus than the system's, only root and the daemon's own user may do it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Authority {
             return Ok(());
         }
         let reason = match self.polkit {
-            Polkit::Absent => "on this bus only root and the daemon's own user may change anything",
+            Polkit::Absent => "on this bus only root and the daemon's own user may do it",
             Polkit::Ask => match self.ask(call, action, details).await {
                 Answer::Granted => return Ok(()),
                 Answer::Denied => "polkit's rules do not allow it",
@@ -95,9 +95,9 @@ impl Authority {
                     tracing::warn!(
                         action = action.id(),
                         error,
-                        "polkit does not answer, so only root may change anything"
+                        "polkit does not answer, so only root may do it"
                     );
-                    "polkit does not answer on this host, so only root may change anything"
+                    "polkit does not answer on this host, so only root may do it"
                 }
             },
         };

@@ -43,8 +43,8 @@ impl Calls {
         self.hand_over(command, caller).await
     }
 
-    /// Changes something, if the caller may.
-    pub(super) async fn change(
+    /// Asks something that only those may ask who are allowed to, because the answer costs more than others do.
+    pub(super) async fn ask_if_allowed(
         &self,
         call: &Header<'_>,
         action: Action,
@@ -55,7 +55,18 @@ impl Calls {
         self.authority
             .check(call, &caller, action, &details)
             .await?;
-        let reply = self.hand_over(command, caller).await?;
+        self.hand_over(command, caller).await
+    }
+
+    /// Changes something, if the caller may.
+    pub(super) async fn change(
+        &self,
+        call: &Header<'_>,
+        action: Action,
+        details: HashMap<&str, &str>,
+        command: Command,
+    ) -> Result<Reply, Failure> {
+        let reply = self.ask_if_allowed(call, action, details, command).await?;
         let (shown, wait) = oneshot::channel();
         if self.barriers.send(shown).await.is_ok() {
             // Past this time, or when the loop has ended, the change is real all the same: only its object is late.

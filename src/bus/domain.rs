@@ -366,7 +366,8 @@ impl Domain {
     /// `resource`, `had`, `wanted`, `clamps`, `granted`, `action`) and `limits` (each with `limit`, `present`, `original`,
     /// `wanted`, `by`, `sentence`, `action`).
     ///
-    /// Options: `at` (t), milliseconds since 1970, asks for the decision that was in force then, as it was recorded.
+    /// Options: `at` (t), milliseconds since 1970, asks for the decision that was in force then, as it was recorded;
+    /// `problems` then says what is not recorded of that time.
     #[zbus(out_args("explanation"))]
     async fn explain(
         &self,
@@ -387,7 +388,8 @@ impl Domain {
     }
 
     /// What was seen of the domain and done with it, as a file to read: the trace that `virt-persona simulate` plays. It
-    /// begins up to ten minutes before what is asked for, where a replay can begin.
+    /// begins up to ten minutes before what is asked for, where a replay can begin. Needs `org.virtpersona1.record`: it is
+    /// a file of some MiB on the daemon's disk for as long as the caller has it open.
     ///
     /// Options: `since` (t) and `until` (t), milliseconds since 1970; all that is recorded where they are left out.
     #[zbus(out_args("trace"))]
@@ -400,12 +402,18 @@ impl Domain {
         let since = options.number("since")?.map(Moment);
         let until = options.number("until")?.map(Moment);
         options.finish()?;
+        let name = self.details_name();
+        let details = HashMap::from([("domain", name.as_str())]);
         let command = Command::Recording {
             domain: self.name_for_daemon(),
             since,
             until,
         };
-        match self.calls.ask(&call, command).await? {
+        match self
+            .calls
+            .ask_if_allowed(&call, Action::Record, details, command)
+            .await?
+        {
             Reply::Recording(trace) => match trace.open() {
                 Ok(file) => Ok(std::os::fd::OwnedFd::from(file).into()),
                 Err(error) => Err(Failure::from(Refusal::Failed {

@@ -27,17 +27,20 @@ pub enum Action {
     Adopt,
     /// What waits for a person's word, and what a person wants left alone.
     Approve,
+    /// A copy of what is recorded of a domain.
+    Record,
     /// The daemon itself.
     ManageDaemon,
 }
 
 impl Action {
     /// All of them, as the policy file has them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ManagePersonas,
         Self::Activate,
         Self::Adopt,
         Self::Approve,
+        Self::Record,
         Self::ManageDaemon,
     ];
 
@@ -48,6 +51,7 @@ impl Action {
             Self::Activate => "org.virtpersona1.activate",
             Self::Adopt => "org.virtpersona1.adopt",
             Self::Approve => "org.virtpersona1.approve",
+            Self::Record => "org.virtpersona1.record",
             Self::ManageDaemon => "org.virtpersona1.manage-daemon",
         }
     }

@@ -25,8 +25,8 @@ pub(super) fn page(mut command: Command) -> String {
     page.push_str(".SH DESCRIPTION\n");
     page.push_str(&escape(
         "A persona says who a virtual machine is: what it may grow to, how it adapts, what runs in it. virt-persona talks \
-         to virt-personad over D-Bus. Reading is for every local user; changes need what polkit says, by default an \
-         administrator. A domain is named by its number, UUID or name, as with virsh.",
+         to virt-personad over D-Bus. Reading is for every local user; changes and `record` need what polkit says, by \
+         default an administrator. A domain is named by its number, UUID or name, as with virsh.",
     ));
     page.push_str("\n.SH OPTIONS\n");
     for argument in command.get_arguments().filter(|a| a.is_global_set()) {

@@ -1,4 +1,4 @@
-//! Who may do what: reading for every user, changing for root, for others what polkit allows; the name for root alone.
+//! Who may do what: reading for every user, changing and copies of recordings for root, for others what polkit allows; the name for root alone.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -15,8 +15,8 @@ use crate::fake::Fake;
 use crate::private_bus::{NOBODY, PrivateBus};
 use crate::repository;
 
-/// Every change, with what it needs.
-const CHANGES: [(&[&str], Action); 16] = [
+/// Every change, and the reading that takes room on the disk, with what it needs.
+const CHANGES: [(&[&str], Action); 17] = [
     (
         &["create", "PERSONA", "--name", "x"],
         Action::ManagePersonas,
@@ -40,6 +40,7 @@ const CHANGES: [(&[&str], Action); 16] = [
     (&["adopt", "web", "--yes"], Action::Adopt),
     // It may tell lines of the definition, so it is not for everybody to look at either.
     (&["adopt", "web", "--undo", "--dry-run"], Action::Adopt),
+    (&["record", "web", "--output", "-"], Action::Record),
 ];
 
 const READS: [&[&str]; 16] = [
@@ -97,7 +98,7 @@ async fn without_polkit_every_user_reads_and_root_alone_changes() {
             ran.stderr,
             format!(
                 "error: user `nobody` is not authorised for `{}`: polkit does not answer on this host, so only root \
-                 may change anything\n",
+                 may do it\n",
                 action.id()
             ),
             "{arguments:?}"
