@@ -35,7 +35,12 @@ impl Daemon {
             Lifecycle::Started | Lifecycle::Restored => {
                 self.registry.renew(id, HelloReason::Revert);
                 self.starting.insert(id, Beginning::Start);
+                if change == Lifecycle::Restored {
+                    self.restored.insert(id);
+                }
             }
+            // libvirt tells of the first run after a restore as it tells of a revert.
+            Lifecycle::Reverted if self.restored.remove(&id) => {}
             Lifecycle::Reverted => {
                 self.registry.renew(id, HelloReason::Revert);
                 self.becomes_another(id, Beginning::Revert);
@@ -50,19 +55,22 @@ impl Daemon {
             Lifecycle::Suspended => self.note(id, EventKind::DomainPaused),
             Lifecycle::Resumed => self.note(id, EventKind::DomainResumed),
             // A start that came to nothing is none, and nothing is kept for it.
-            Lifecycle::Stopped => {
-                self.starting.remove(&id);
-            }
+            Lifecycle::Stopped => self.ends(id),
             Lifecycle::Crashed => {
-                self.starting.remove(&id);
+                self.ends(id);
                 self.tell(id, "the domain crashed");
             }
             Lifecycle::Departed => {
-                self.starting.remove(&id);
+                self.ends(id);
                 self.tell(id, "the domain has gone to another host");
             }
             Lifecycle::Defined | Lifecycle::Undefined => {}
         }
+    }
+
+    fn ends(&mut self, id: DomainId) {
+        self.starting.remove(&id);
+        self.restored.remove(&id);
     }
 
     fn tell(&mut self, id: DomainId, text: &str) {

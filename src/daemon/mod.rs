@@ -170,6 +170,8 @@ pub struct Daemon {
     carried_processes: BTreeMap<DomainId, u32>,
     /// A start was told of them, and no description has shown them running since.
     starting: BTreeMap<DomainId, Beginning>,
+    /// Instances that begin from a saved state and of which it is not told yet that they run.
+    restored: BTreeSet<DomainId>,
     /// Definitions of these are being changed.
     adopting: BTreeSet<DomainId>,
     /// What would change in definitions is being looked at, by whom.
@@ -245,6 +247,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         state: carried.state,
         carried_processes: carried.processes,
         starting: BTreeMap::new(),
+        restored: BTreeSet::new(),
         store: parts.store,
         audit,
         catalog,

@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 /// Another package's program is not built for this package's tests, so cargo is asked for it.
+/// Where it is not built yet that takes a minute or more, and cargo says so.
 static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
     let output = Command::new(env!("CARGO"))
         .args([
             "build",
-            "--quiet",
             "--message-format=json",
             "--package",
             "virt-persona-agent",

@@ -172,6 +172,17 @@ fn a_domain_that_was_saved_goes_on_with_what_it_had() {
         .simulated
         .turn_into(web, RunState::Running, Lifecycle::Restored);
     daemon.wait_domain(web, "it runs", |domain| domain.state == RunState::Running);
+    // So libvirt tells that what was restored runs.
+    stage.simulated.emit(HypervisorEvent::Lifecycle {
+        domain: web,
+        change: Lifecycle::Reverted,
+    });
+    ticks(&daemon);
+    let told = daemon.told("connection");
+    assert!(
+        told.iter().all(|text| !text.contains("reverted")),
+        "{told:?}"
+    );
     assert!(daemon.view().domains[&web].memory.plugged >= Some(mib(768)));
     stage.simulated.set_memory_used(web, mib(100));
     daemon.wait_memory(web, |now| now == 512);

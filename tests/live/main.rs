@@ -17,6 +17,7 @@ mod figures;
 #[allow(dead_code, unused_imports, reason = "the demo uses the rest of it")]
 mod harness;
 mod limits;
+mod lifecycle;
 mod memory;
 mod personas;
 mod prerequisites;
