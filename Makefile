@@ -23,7 +23,7 @@ test: setup ## unit, property and live tests (real libvirt and QEMU)
 
 test-all: lint test ## everything that a change must pass
 
-soak: ## a simulated day of a thousand domains with faults, in minutes; `make test` has an hour of a hundred
+soak: ## a simulated day of a thousand domains with faults, long; `make test` has an hour of a hundred
 	@ulimit -n 8192 2>/dev/null; SOAK=day $(CARGO) test --profile soak --test soak -- --nocapture
 
 lint: ## format, clippy, documentation, shell scripts, XML and the house's rules; changes nothing

@@ -16,8 +16,8 @@ mod coordination;
 mod figures;
 #[allow(dead_code, unused_imports, reason = "the demo uses the rest of it")]
 mod harness;
-mod limits;
 mod lifecycle;
+mod limits;
 mod memory;
 mod personas;
 mod prerequisites;
