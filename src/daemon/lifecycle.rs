@@ -53,7 +53,11 @@ impl Daemon {
                 self.becomes_another(id, Beginning::Arrived);
             }
             Lifecycle::Suspended => self.note(id, EventKind::DomainPaused),
-            Lifecycle::Resumed => self.note(id, EventKind::DomainResumed),
+            // libvirt tells the first run after a start in the same way.
+            Lifecycle::Resumed if self.is_told_paused(id) => {
+                self.note(id, EventKind::DomainResumed);
+            }
+            Lifecycle::Resumed => {}
             // A start that came to nothing is none, and nothing is kept for it.
             Lifecycle::Stopped => self.ends(id),
             Lifecycle::Crashed => {
@@ -175,6 +179,15 @@ impl Daemon {
             self.carried_processes.remove(&id);
             self.look(id);
         }
+    }
+
+    /// A pause was told, and no end of it yet.
+    fn is_told_paused(&self, id: DomainId) -> bool {
+        self.domains.get(&id).is_some_and(|tracked| {
+            let last = |kind| tracked.happened.last(kind);
+            let paused = last(EventKind::DomainPaused);
+            paused.is_some() && paused >= last(EventKind::DomainResumed)
+        })
     }
 
     /// A vCPU that is added after a migration cannot be brought online in some guests before they boot again.
