@@ -2,7 +2,8 @@
 //! planner. Whether something is proposed, and what follows from a word, is decided there (`planner::propose`).
 
 use persona::units::Moment;
-use planner::propose::{News, NotOpen, Proposal, Proposals, Standing, Subject, Turn};
+use planner::proposal::{News, NotOpen, Proposal, Standing, Subject, Turn};
+use planner::propose::Proposals;
 use planner::report::Wish;
 use serde::{Deserialize, Serialize};
 

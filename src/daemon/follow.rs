@@ -350,7 +350,7 @@ impl Daemon {
         if !self.domains.contains_key(&id) {
             // It was defined when the daemon last ran.
             self.state.forget(id);
-            let ended = planner::propose::Turn::NotRunning;
+            let ended = planner::proposal::Turn::NotRunning;
             self.state.proposals.leave(id, ended);
             self.forget_persona(id, &id.to_string());
         }
@@ -362,7 +362,7 @@ impl Daemon {
             self.state.forget(id);
             self.state
                 .proposals
-                .leave(id, planner::propose::Turn::NotRunning);
+                .leave(id, planner::proposal::Turn::NotRunning);
             self.recording.forget(id);
             self.forget_persona(id, &name);
         }

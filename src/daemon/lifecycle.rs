@@ -92,7 +92,7 @@ impl Daemon {
         self.starting.insert(id, beginning);
         let now = self.clock.now();
         self.state.rest(id, now);
-        let ended = planner::propose::Turn::NotRunning;
+        let ended = planner::proposal::Turn::NotRunning;
         self.state.proposals.leave(id, ended);
         // Else a restart of the daemon would find what was learnt of the machine before, under the same emulator.
         self.keep_states(&[id], Vec::new());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use persona::PersonaName;
 use persona::rule::{Action, Rule, Truth};
 use persona::units::Moment;
-use planner::propose::Turn as Ended;
+use planner::proposal::Turn as Ended;
 use planner::report::DomainReport;
 use planner::shift::{MOST_IN_A_SPAN, SPAN, Turn, Wait};
 use planner::{Call, Edge};

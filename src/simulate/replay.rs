@@ -8,7 +8,7 @@ use persona::rule::{Condition, Resource, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
 use planner::consent::Consent;
-use planner::propose::{Subject, Turn};
+use planner::proposal::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
 use planner::snapshot::{Domain, Host, Strain};
 use planner::{Ending, Means, Other, Plan, Policy, Snapshot, State, Step};

@@ -13,10 +13,10 @@ use persona::{Class, Persona};
 use crate::evaluate::{Wanted, bounds};
 use crate::guard::{Guarded, amount, available, guard, hidden, total};
 use crate::policy::Policy;
-use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{Clamp, Wish};
 use crate::snapshot::{Domain, Run};
 use crate::state::DomainState;
+use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 
 /// Thousandths in which vCPUs in use are counted.
 const THOUSANDTHS: u64 = 1000;

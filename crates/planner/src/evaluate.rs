@@ -13,11 +13,11 @@ use crate::limit::{Turn, turns};
 use crate::need::prefer_need;
 use crate::plan::Edge;
 use crate::policy::Policy;
-use crate::propose::evidence;
 use crate::relief::{outdone, returned};
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
 use crate::state::{DomainState, Pursuit, RuleState};
+use crate::trust::evidence;
 
 /// What somebody wants of one resource.
 #[derive(Clone, Debug, PartialEq)]

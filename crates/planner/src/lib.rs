@@ -13,7 +13,9 @@
 //! consent     a guest that refuses to become smaller
 //! need        a guest that asks for memory at once
 //! guard       Decision -> Decision within bounds, or a refusal with its reason
-//! propose     what trust lets be done, and what waits for a person
+//! trust       what is done by itself, what is proposed, what is never done
+//! proposal    what a person is asked, and what becomes of it
+//! propose     the book of what waits for a person
 //! limit       knobs, such as the CPU cap: who has the say, and what is turned to which value
 //! restore     what goes back when no persona has the say any more
 //! peak        the most that was in use lately
@@ -50,10 +52,12 @@ mod ledger;
 pub mod others;
 pub mod plan;
 pub mod policy;
+pub mod proposal;
 pub mod propose;
 pub mod report;
 mod restore;
 mod settle;
+pub mod trust;
 
 #[cfg(test)]
 mod testing;

@@ -19,10 +19,10 @@ use persona::{Class, Persona};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
-use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{Reason, Wish};
 use crate::snapshot::{Domain, KnobReading, Obstacle};
 use crate::state::{DomainState, Ending, State, failed, longest_wait};
+use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 
 /// One turn of one knob of one domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

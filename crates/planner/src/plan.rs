@@ -18,7 +18,7 @@ use crate::mechanism::{Means, for_wish, open_way};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
-use crate::propose::{News, Permit, Turn};
+use crate::proposal::{News, Turn};
 use crate::relief::notice_need;
 use crate::report::{DomainReport, HostReport, Idle, Reason, ResourceReport, Verdict, Wish};
 use crate::restore::Carry;
@@ -26,6 +26,7 @@ use crate::settle::{Settled, settle};
 use crate::shift;
 use crate::snapshot::{Domain, Run, Snapshot};
 use crate::state::{DomainState, State};
+use crate::trust::Permit;
 
 /// What one pass came to.
 #[must_use = "a plan that nobody carries out keeps no machine true to its persona"]

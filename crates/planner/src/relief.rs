@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{Wanted, cooldown_left};
 use crate::policy::{Mark, Policy};
-use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{Reason, Wish};
 use crate::snapshot::Domain;
 use crate::state::DomainState;
+use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 
 /// A need of which nothing is known for so long is over: the guest's agent is gone, or its driver tells nothing any more, and
 /// nobody could say when what goes back is enough.

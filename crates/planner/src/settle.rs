@@ -17,13 +17,13 @@ use crate::mechanism::{Means, whole};
 use crate::others::{self, Other, Stake};
 use crate::plan::Step;
 use crate::policy::Policy;
-use crate::propose::{Deed, Payer, Permit, Undoing, permit};
 use crate::report::{
     Clamp, DomainReport, HostReport, Limit, Reason, ResourceReport, Verdict, Wish,
 };
 use crate::snapshot::{Domain, Snapshot};
 use crate::stage::Stage;
 use crate::state::State;
+use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 
 /// What everything came to.
 pub(crate) struct Settled {

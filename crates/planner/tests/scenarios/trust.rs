@@ -6,10 +6,10 @@ use persona::rule::Resource;
 use persona::signal::Source;
 use persona::units::Bytes;
 use persona::{Class, Level};
-use planner::propose::{
-    Deed, MOST_PROPOSALS, Payer, Permit, Proposal, Standing, Subject, Turn, Undoing, permit,
-};
+use planner::proposal::{Proposal, Standing, Subject, Turn};
+use planner::propose::MOST_PROPOSALS;
 use planner::report::{Reason, Verdict, Wish};
+use planner::trust::{Deed, Payer, Permit, Undoing, permit};
 use planner::{Heard, Plan};
 
 use crate::world::{Machine, WEB, World, persona};
