@@ -182,6 +182,9 @@ impl Daemon {
             None => (side.in_force, side.layers) = (None, None),
             Some(composition) => match self.catalog.effective(&composition) {
                 Ok(composed) => {
+                    if let Some(carried) = self.state.domains.get_mut(&id) {
+                        carried.begin_anew_unless(&composed.persona.digest);
+                    }
                     side.in_force = Some(composed.persona.clone());
                     side.layers = Some(composed);
                 }

@@ -488,6 +488,14 @@ impl DomainState {
         }
     }
 
+    /// Lets the rules begin anew where another document came in force than the one that they belong to: two changes may
+    /// fall between two plans, and a rule that is given again calls again.
+    pub fn begin_anew_unless(&mut self, in_force: &Digest) {
+        if self.persona.as_ref().is_some_and(|of| of != in_force) {
+            self.persona = None;
+        }
+    }
+
     /// Keeps what was there before the first change of a rule that will be undone.
     fn remember(&mut self, resource: Resource, flight: &InFlight) {
         if let Some(rule) = &flight.effect
