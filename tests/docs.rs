@@ -326,7 +326,7 @@ fn every_sentence_of_doctor_and_explain_is_documented() {
     let documented = flat(&read("docs/troubleshooting.md"));
     let reasons = read("crates/planner/src/report.rs");
     let reasons = between(&reasons, "pub fn sentence", "\n    }\n").next();
-    let limits = read("crates/planner/src/limit.rs");
+    let limits = read("crates/planner/src/limit/verdict.rs");
     let limits = between(&limits, "pub fn sentence(&self, knob", "\n    }\n").next();
     let unknown = read("src/observe/reading.rs");
     let unknown = between(&unknown, "pub enum Missing {", "\n}\n").next();
