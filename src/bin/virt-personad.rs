@@ -20,7 +20,7 @@ use virt_persona::daemon::{self, Clock, Event, Parts, systemd};
 use virt_persona::hypervisor::{Events, Hypervisor, libvirt, simulated};
 use virt_persona::observe::{Observer, Roots};
 use virt_persona::store::Store;
-use virt_persona::view::{HypervisorState, HypervisorView, ManagerView, View};
+use virt_persona::view::{HypervisorState, HypervisorView, Listing, ManagerView, View};
 
 /// Gives every libvirt domain a persona and keeps it true to it.
 #[derive(Parser)]
@@ -48,6 +48,10 @@ const REQUESTS: usize = 256;
 
 /// Announcements that a slow bus may be behind; all of them are in the audit anyway.
 const ANNOUNCEMENTS: usize = 1024;
+
+/// How long the first listing of the domains is waited for before callers are let in; dbus-daemon(1) gives a service that
+/// it starts 25 s.
+const FIRST_LISTING: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -179,8 +183,16 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
     }));
     // What the store holds is in the view before anybody can ask: a daemon that has just been started for a call answers it
     // with its personas and not with an empty list.
+    // For its domains it waits as long as libvirt lets it, within the patience of a caller for whom the bus starts it.
+    let known = |view: &Arc<View>| {
+        view.listing == Listing::Complete || view.manager.hypervisor.detail.is_some()
+    };
     tokio::select! {
         _ = view_reader.changed() => {}
+        end = &mut daemon => return Ok(end??),
+    }
+    tokio::select! {
+        _ = tokio::time::timeout(FIRST_LISTING, view_reader.wait_for(known)) => {}
         end = &mut daemon => return Ok(end??),
     }
     let bus = tokio::select! {

@@ -17,7 +17,7 @@ use crate::hypervisor::{
     Lifecycle, MetadataElement, PortState,
 };
 use crate::observe::Emulator;
-use crate::view::HypervisorState;
+use crate::view::{HypervisorState, Listing};
 
 impl Daemon {
     pub(super) fn hypervisor_tells(&mut self, event: HypervisorEvent) {
@@ -185,6 +185,11 @@ impl Daemon {
                     self.statistics_on(id);
                 }
             }
+        }
+        if self.listing == Listing::Awaited {
+            self.listing = Listing::Complete;
+            // Who starts the daemon waits for this one before anybody can ask.
+            self.publish();
         }
         self.publish_soon();
     }

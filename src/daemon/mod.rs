@@ -66,7 +66,7 @@ use crate::config::Config;
 use crate::hypervisor::{DomainId, Events, HostFacts, Hypervisor};
 use crate::observe::{HostReadings, Observer};
 use crate::store::Store;
-use crate::view::{AuditRecordView, HypervisorState, HypervisorView, View};
+use crate::view::{AuditRecordView, HypervisorState, HypervisorView, Listing, View};
 
 pub use clock::{Clock, Dial};
 pub use event::{Asked, Event};
@@ -138,6 +138,7 @@ pub struct Daemon {
     started: Moment,
     hypervisor: Arc<dyn Hypervisor>,
     connection: HypervisorView,
+    listing: Listing,
     registry: Registry,
     observer: Observer,
     store: Arc<Store>,
@@ -234,6 +235,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         policy,
         clock,
         started: clock.now(),
+        listing: Listing::Awaited,
         connection: HypervisorView {
             state: HypervisorState::Disconnected,
             uri: parts.hypervisor_name,

@@ -52,6 +52,7 @@ impl Daemon {
             personas: self.persona_views(),
             mappings: self.mapping_views(),
             domains,
+            listing: self.listing,
         }
     }
 

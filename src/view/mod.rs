@@ -49,12 +49,24 @@ mod record;
 pub struct View {
     /// The daemon itself and its host.
     pub manager: ManagerView,
-    /// Every domain that the hypervisor defines.
+    /// Every domain that the hypervisor defines, as far as `listing` says.
     pub domains: BTreeMap<DomainId, DomainView>,
+    /// Whether the hypervisor has said which domains there are.
+    pub listing: Listing,
     /// Every stored persona, by name.
     pub personas: BTreeMap<String, PersonaView>,
     /// What each tag means, by tag.
     pub mappings: Vec<MappingView>,
+}
+
+/// Whether the hypervisor has said, since the daemon began, which domains there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listing {
+    /// Not yet, so that a domain that is not in the view may exist all the same.
+    #[default]
+    Awaited,
+    /// It has.
+    Complete,
 }
 
 impl View {
@@ -73,6 +85,7 @@ impl View {
         Self {
             manager,
             domains: BTreeMap::new(),
+            listing: Listing::Awaited,
             personas: BTreeMap::new(),
             mappings: Vec::new(),
         }
@@ -81,7 +94,7 @@ impl View {
     /// The domain that a person means, by number, UUID or name, in this order, as `virsh` does.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] with the nearest name, where there is one.
+    /// As of [`no_such_domain`].
     pub fn domain_named(&self, name: &DomainName) -> Result<&DomainView, Refusal> {
         let wanted = name.0.as_str();
         let by_number = || {
@@ -93,10 +106,9 @@ impl View {
         by_number()
             .or_else(by_uuid)
             .or_else(by_name)
-            .ok_or_else(|| Refusal::NotFound {
-                what: Noun::Domain,
-                name: wanted.to_owned(),
-                nearest: nearest(wanted, self.domains.values().map(|d| d.name.as_str())),
+            .ok_or_else(|| {
+                let names = self.domains.values().map(|d| d.name.as_str());
+                no_such_domain(wanted, names, self.listing, &self.manager.hypervisor)
             })
     }
 
@@ -118,6 +130,36 @@ impl View {
     }
 }
 
+/// What is said of a domain that is not among those that are known: [`Refusal::NotFound`] with the nearest name only where
+/// the hypervisor has said which there are, [`Refusal::Busy`] while it is being asked, and [`Refusal::Refused`] where it
+/// cannot be.
+pub fn no_such_domain<'a>(
+    wanted: &str,
+    names: impl IntoIterator<Item = &'a str>,
+    listing: Listing,
+    hypervisor: &HypervisorView,
+) -> Refusal {
+    match (listing, &hypervisor.detail) {
+        (Listing::Complete, _) => Refusal::NotFound {
+            what: Noun::Domain,
+            name: wanted.to_owned(),
+            nearest: nearest(wanted, names),
+        },
+        (Listing::Awaited, None) => Refusal::Busy {
+            reason: format!(
+                "the daemon has just started and {} has not told yet which domains there are",
+                hypervisor.uri
+            ),
+        },
+        (Listing::Awaited, Some(detail)) => Refusal::Refused {
+            reason: format!(
+                "whether there is a domain `{wanted}` is not known, because there is no connection to {}: {detail}",
+                hypervisor.uri
+            ),
+        },
+    }
+}
+
 /// The name that is nearest to the one that does not exist, where one is near at all: a slip for every three letters,
 /// where two letters in the wrong order are one slip.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
@@ -133,6 +175,33 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_domain_is_said_not_to_exist_only_where_that_is_known() {
+        let mut hypervisor = HypervisorView {
+            state: HypervisorState::Disconnected,
+            uri: "qemu:///system".to_owned(),
+            library: None,
+            emulator: None,
+            detail: None,
+        };
+        let said = |listing, hypervisor: &HypervisorView| {
+            no_such_domain("wbe", ["web"], listing, hypervisor).to_string()
+        };
+        assert_eq!(
+            said(Listing::Complete, &hypervisor),
+            "there is no domain `wbe`; did you mean `web`?"
+        );
+        assert_eq!(
+            said(Listing::Awaited, &hypervisor),
+            "the daemon has just started and qemu:///system has not told yet which domains there are; try again in a moment"
+        );
+        hypervisor.detail = Some("connection refused".to_owned());
+        assert_eq!(
+            said(Listing::Awaited, &hypervisor),
+            "whether there is a domain `wbe` is not known, because there is no connection to qemu:///system: connection refused"
+        );
+    }
 
     #[test]
     fn a_suggestion_is_a_name_that_is_near() {

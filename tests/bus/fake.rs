@@ -18,10 +18,10 @@ use virt_persona::view::{
     CheckState, CheckView, ClampView, DecisionView, DoctorView, DocumentFormat, DocumentView,
     DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView, HoldView,
     HostState, HostView, HypervisorState, HypervisorView, LimitActionView, LimitLineView,
-    LimitView, LookedView, ManagerView, MappedView, MappingView, MemoryMechanism, MemoryView,
-    Origin, OriginView, OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView, ProposalState,
-    ProposalView, ReadingView, Resource, ResourceView, RetiredView, RuleState, RuleView,
-    SampleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    LimitView, Listing, LookedView, ManagerView, MappedView, MappingView, MemoryMechanism,
+    MemoryView, Origin, OriginView, OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView,
+    ProposalState, ProposalView, ReadingView, Resource, ResourceView, RetiredView, RuleState,
+    RuleView, SampleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -842,6 +842,7 @@ fn view() -> View {
             overruns: 0,
             problems: Vec::new(),
         },
+        listing: Listing::Complete,
         domains: BTreeMap::from([(WEB, web()), (DB, bare(DB, "db"))]),
         personas: BTreeMap::from([
             (

@@ -20,6 +20,7 @@ use crate::command::{Caller, Command, DomainName, Noun, PersonaRef, Refusal, Rep
 use crate::hypervisor::DomainId;
 use crate::view::{
     AuditView, Change, DocumentFormat, DocumentView, ProblemView, VersionView, nearest,
+    no_such_domain,
 };
 
 /// More records than this are not sent in one answer.
@@ -249,11 +250,7 @@ impl Daemon {
             .domains
             .values()
             .map(|tracked| tracked.description.name.as_str());
-        Err(Refusal::NotFound {
-            what: Noun::Domain,
-            name: text.to_owned(),
-            nearest: nearest(text, names),
-        })
+        Err(no_such_domain(text, names, self.listing, &self.connection))
     }
 
     pub(super) fn persona_name(&self, text: &str) -> Result<PersonaName, Refusal> {
