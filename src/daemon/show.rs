@@ -7,6 +7,7 @@ use std::sync::Arc;
 use persona::rule::Resource;
 use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
+use planner::report::{Reason, Verdict};
 use planner::snapshot::{Ability, Run};
 use planner::stage::Stage;
 use tokio::time::Instant;
@@ -204,6 +205,7 @@ impl Daemon {
                 }
                 problems.extend(self.stuck(tracked.description.id, resource, now));
             }
+            problems.extend(capped(tracked));
         }
         problems
     }
@@ -481,4 +483,13 @@ pub(super) fn resource(resource: Resource) -> view::Resource {
         Resource::Vcpus => view::Resource::Vcpus,
         Resource::Memory => view::Resource::Memory,
     }
+}
+
+/// That vCPUs stay and a cap is there in place of their removal.
+fn capped(tracked: &Tracked) -> Option<String> {
+    let mut lines = tracked.report.iter().flat_map(|report| &report.resources);
+    lines.find_map(|line| match &line.verdict {
+        Verdict::No(reason @ Reason::Capped { .. }) => Some(reason.sentence(line.resource)),
+        _ => None,
+    })
 }

@@ -466,6 +466,7 @@ impl<'a> Replay<'a> {
             | Wish::Need
             | Wish::Donation(_)
             | Wish::Base
+            | Wish::Quota { .. }
             | Wish::Restore => None,
         };
         let rule = rule.map(|index| &self.persona.rules[index]);
@@ -509,6 +510,7 @@ impl<'a> Replay<'a> {
             | Wish::Need
             | Wish::Donation(_)
             | Wish::Base
+            | Wish::Quota { .. }
             | Wish::Restore => Vec::new(),
         }
     }

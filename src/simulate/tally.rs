@@ -259,6 +259,8 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         | Reason::Waiting { .. }
         | Reason::Spared { .. }
         | Reason::Vetoed { .. }
+        | Reason::Capped { .. }
+        | Reason::Uncapping
         | Reason::Awaiting { .. } => Refused::No,
         Reason::AtLimit(_)
         | Reason::Held { .. }

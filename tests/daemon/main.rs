@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod matrix;
 mod personas;
+mod quota;
 mod refusals;
 mod replay;
 mod rollout;

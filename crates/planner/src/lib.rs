@@ -16,6 +16,7 @@
 //! trust       what is done by itself, what is proposed, what is never done
 //! proposal    what a person is asked, and what becomes of it
 //! propose     the book of what waits for a person
+//! quota       a cap in the place of a removal of vCPUs that cannot be done
 //! limit       knobs, such as the CPU cap: who has the say, and what is turned to which value
 //! restore     what goes back when no persona has the say any more
 //! peak        the most that was in use lately
@@ -54,6 +55,7 @@ pub mod plan;
 pub mod policy;
 pub mod proposal;
 pub mod propose;
+pub mod quota;
 pub mod report;
 mod restore;
 mod settle;

@@ -28,7 +28,7 @@ use crate::state::DomainState;
 use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 
 pub use say::{Lasts, Standing};
-use say::{Say, say, stand};
+use say::{Say, narrowed, say, stand};
 pub(crate) use say::{Turn, turns};
 pub use slot::{LimitFlight, LimitState};
 pub use verdict::{LimitReason, LimitReport, LimitVerdict, reading_text};
@@ -124,11 +124,14 @@ pub(crate) fn decide(
         let base = persona.and_then(|persona| knob.base(&persona.base));
         let known = carried.limits.contains_key(&knob);
         let spoken = turns.iter().any(|turn| turn.knob == knob);
-        if base.is_none() && !known && !spoken {
+        let quota = carried.quota.clone().filter(|_| knob == Knob::CpuCap);
+        if base.is_none() && !known && !spoken && quota.is_none() {
             continue;
         }
         let present = domain.knobs.reading(knob);
-        let say = say(knob, base, turns, carried, &mut knobs.noted);
+        let ruled = say(knob, base, turns, carried, &mut knobs.noted);
+        let slot = carried.limits.get(&knob);
+        let say = narrowed(ruled.clone(), slot, quota.as_ref(), domain);
         let wanted = say.as_ref().map(|say| say.to);
         if !known
             && (matches!(
@@ -138,7 +141,7 @@ pub(crate) fn decide(
         {
             // It was never turned, and is not now: there is nothing to carry but that a rule has had the say.
             let there = wanted.is_none() || wanted == present.value();
-            knobs.noted |= there && stand(knob, say.as_ref(), turns, carried);
+            knobs.noted |= there && stand(knob, ruled.as_ref(), turns, carried);
             knobs.reports.extend(say.map(|say| {
                 LimitReport {
                     knob,
@@ -216,7 +219,7 @@ pub(crate) fn decide(
             });
         }
         if matches!(verdict, LimitVerdict::Content | LimitVerdict::Step(_)) {
-            knobs.noted |= stand(knob, say.as_ref(), turns, carried);
+            knobs.noted |= stand(knob, ruled.as_ref(), turns, carried);
         }
         let stands = carried
             .standing
@@ -233,7 +236,8 @@ pub(crate) fn decide(
 /// The persona that has to be trusted with it: what is given back needs nobody's trust.
 fn asked<'a>(say: &Say, persona: Option<&'a Persona>) -> Option<&'a Persona> {
     match say.by {
-        Wish::Restore | Wish::Undo(_) => None,
+        // A cap in the place of a removal was trusted with the removal.
+        Wish::Restore | Wish::Undo(_) | Wish::Quota { .. } => None,
         _ => persona,
     }
 }

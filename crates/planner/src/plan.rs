@@ -19,8 +19,9 @@ use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
 use crate::proposal::{News, Turn};
+use crate::quota::{self, Course, Felt, Quota, Seat};
 use crate::relief::notice_need;
-use crate::report::{DomainReport, HostReport, Idle, Reason, ResourceReport, Verdict, Wish};
+use crate::report::{Clamp, DomainReport, HostReport, Idle, Reason, ResourceReport, Verdict, Wish};
 use crate::restore::Carry;
 use crate::settle::{Settled, settle};
 use crate::shift;
@@ -188,6 +189,9 @@ pub fn plan_among(
             }
             let granted = domain.present(Resource::Memory);
             let domain = &open_way(domain, carried, now);
+            let mut noted = quota::review(domain, persona, carried, now);
+            let (real, capped) = (domain, Felt::of(domain, carried));
+            let domain = &capped.domain(real);
             let evaluation = evaluate(domain, persona, carried, policy, now);
             report.rules = evaluation.rules;
             let proposals = &mut state.proposals;
@@ -224,7 +228,39 @@ pub fn plan_among(
                     .iter()
                     .find(|wanted| wanted.resource == resource)
                     .cloned();
-                let mut line = line(domain, resource, wanted.as_ref());
+                let mut line = line(real, resource, wanted.as_ref());
+                let course = match resource {
+                    Resource::Vcpus => {
+                        let seat = Seat {
+                            real,
+                            felt: domain,
+                            persona,
+                            rules: &report.rules,
+                            policy,
+                            now,
+                        };
+                        let before = carried.quota.clone();
+                        let course = seat.course(wanted.as_ref(), carried, proposals);
+                        noted |= before != carried.quota;
+                        course
+                    }
+                    Resource::Memory => Course::Usual,
+                };
+                let wanted = match course {
+                    Course::Usual => wanted,
+                    Course::Said(clamps, reason) => {
+                        line.is_capped(clamps, reason, carried.quota.as_ref());
+                        None
+                    }
+                    Course::Removal(wanted, guarded) => {
+                        line.wanted = Some(wanted.to);
+                        line.by = Some(wanted.by.clone());
+                        let slot = carried.resource(resource);
+                        let consent = consent(&wanted.by, slot, policy, now);
+                        wishes.take(index, real, wanted, guarded, consent, &mut line);
+                        None
+                    }
+                };
                 if let Some(wanted) = wanted {
                     let (fitted, mut wanted) = for_wish(domain, &wanted);
                     let domain = &fitted;
@@ -251,15 +287,12 @@ pub fn plan_among(
                 }
                 report.resources.push(line);
             }
-            let knobs = limit::decide(
-                domain,
-                Some(persona),
-                &evaluation.turns,
-                carried,
-                policy,
-                now,
-            );
+            let knobs = limit::decide(real, Some(persona), &evaluation.turns, carried, policy, now);
             report.limits = turned.take(domain.id, knobs);
+            noted |= quota::settle(carried, &report.limits);
+            if noted {
+                turned.noted.push(domain.id);
+            }
         }
         reports.push(report);
     }
@@ -347,6 +380,18 @@ pub(crate) fn line(
         by: wanted.map(|wanted| wanted.by.clone()),
         clamps: Vec::new(),
         verdict: Verdict::Content,
+    }
+}
+
+impl ResourceReport {
+    /// vCPUs of which a cap takes the part, and who wants that.
+    fn is_capped(&mut self, clamps: Vec<Clamp>, reason: Reason, quota: Option<&Quota>) {
+        if let Some(quota) = quota.filter(|_| self.by.is_none()) {
+            self.wanted = Some(quota.cpus);
+            self.by = Some(quota.by.clone());
+        }
+        self.clamps = clamps;
+        self.verdict = Verdict::No(reason);
     }
 }
 

@@ -9,6 +9,8 @@ use crate::stage::Stage;
 
 /// Limits that hold for every domain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// What an older recording does not name is as it usually is.
+#[serde(default)]
 pub struct Policy {
     /// Smaller memory changes are not worth the guest's work of plugging and unplugging (others use 64 to 128 MiB).
     pub memory_change_minimum: Bytes,
@@ -66,6 +68,9 @@ pub struct Policy {
     pub vetoes_before_overruling: u32,
     /// See above.
     pub veto_patience: Duration,
+    /// A removal of vCPUs for which there is no agent waits for so long before a cap takes its place: an agent that is
+    /// started anew, or that boots with its guest, is back by then, and a cap that comes and goes helps nobody.
+    pub quota_after: Duration,
     /// What a guest says that it needs holds for so long: as long as a guest that is short may wait for it and still be
     /// helped. One that still needs it says so again.
     pub need_valid: Duration,
@@ -195,6 +200,7 @@ impl Default for Policy {
             veto_wait_minimum: Duration::from_secs(5),
             vetoes_before_overruling: 3,
             veto_patience: Duration::from_secs(5 * 60),
+            quota_after: Duration::from_secs(60),
             need_valid: Duration::from_secs(10),
             needs_a_minute: 6,
             stall: Duration::from_secs(60),

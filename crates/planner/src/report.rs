@@ -117,6 +117,15 @@ pub enum Wish {
     Base,
     /// Nobody any more, so what was there before the first change of ours comes back.
     Restore,
+    /// Somebody who wanted vCPUs to be removed, which cannot be done.
+    Quota {
+        /// Who.
+        by: Box<Wish>,
+        /// So many vCPUs stay.
+        vcpus: u64,
+        /// So many CPUs the domain shall have no more than.
+        cpus: u64,
+    },
 }
 
 impl fmt::Display for Wish {
@@ -133,6 +142,9 @@ impl fmt::Display for Wish {
             Self::Need => f.write_str("the guest's own need"),
             Self::Base => f.write_str("the base configuration"),
             Self::Restore => f.write_str("what was there before"),
+            Self::Quota { by, vcpus, cpus } => {
+                write!(f, "{by}: {}", instead(*vcpus, *cpus))
+            }
             Self::Donation(domain) => {
                 write!(
                     f,
@@ -141,6 +153,12 @@ impl fmt::Display for Wish {
             }
         }
     }
+}
+
+/// That vCPUs stay, and what is done in place of their removal.
+fn instead(vcpus: u64, cpus: u64) -> String {
+    let cpus_text = if cpus == 1 { "CPU" } else { "CPUs" };
+    format!("{vcpus} vCPUs stay plugged; the domain is capped at {cpus} {cpus_text} instead")
 }
 
 /// One limit that changed a wish.
@@ -285,6 +303,17 @@ pub enum Reason {
     },
     /// The guest cannot bring a CPU that was plugged online.
     NeedsReboot,
+    /// A cap stands for the removal of vCPUs.
+    Capped {
+        /// So many stay.
+        vcpus: u64,
+        /// So many CPUs the cap leaves.
+        cpus: u64,
+        /// Why they stay.
+        why: Box<Reason>,
+    },
+    /// The cap that stood for the removal of vCPUs is taken away first.
+    Uncapping,
     /// There is no mechanism.
     Unable(Ability),
     /// What is left after the removal would trigger a growth rule.
@@ -383,6 +412,10 @@ impl Reason {
                 "the guest was in need after memory was taken from it, so nothing is taken for another {} s",
                 seconds(left)
             ),
+            Self::Capped { vcpus, cpus, why } => {
+                format!("{}: {}", instead(*vcpus, *cpus), why.sentence(resource))
+            }
+            Self::Uncapping => "the cap that stood for removed vCPUs is taken away before any are added".into(),
             Self::Unable(Ability::NoHotplugVcpus) => {
                 "the domain's definition has no hot-pluggable vCPUs; raise <vcpu> and set its current= to what it boots with".into()
             }

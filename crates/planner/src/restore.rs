@@ -59,6 +59,7 @@ impl Carry<'_, '_> {
             carried.rules.clear();
             carried.effects.clear();
             carried.standing.clear();
+            carried.quota = None;
             carried.started = false;
             turned.noted.push(domain.id);
         }

@@ -20,6 +20,7 @@ use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
 use crate::propose::Proposals;
+use crate::quota::Quota;
 use crate::relief::Relief;
 use crate::report::Wish;
 use crate::shift::ShiftWatch;
@@ -80,6 +81,12 @@ pub struct DomainState {
     /// What rules have set knobs to and what lasts.
     #[serde(default)]
     pub standing: Vec<Standing>,
+    /// A cap that stands for a removal of vCPUs.
+    #[serde(default)]
+    pub quota: Option<Quota>,
+    /// Nothing in the guest could switch CPUs since then.
+    #[serde(skip)]
+    pub agentless: Option<Moment>,
 }
 
 /// The windows of one rule.

@@ -74,14 +74,14 @@ impl Inside {
         self.load = load;
     }
 
-    /// Moves on to `now`. What lies between is taken for as busy as its middle. Returns the memory that is in use where
+    /// Moves on to `now`; no more CPUs than `cap` ran. What lies between is taken for as busy as its middle. Returns the memory that is in use where
     /// the scenario says it.
-    pub(super) fn advance(&mut self, now: Duration) -> Option<Bytes> {
+    pub(super) fn advance(&mut self, now: Duration, cap: f64) -> Option<Bytes> {
         if let Some(load) = &self.load.cpu {
             let elapsed = now.saturating_sub(self.seen);
             let middle = now.saturating_sub(elapsed / 2);
             let online = self.online.max(1);
-            let each = (load.at(middle) / f64::from(online)).clamp(0.0, 1.0);
+            let each = (load.at(middle).min(cap) / f64::from(online)).clamp(0.0, 1.0);
             let length = usize::try_from(online).unwrap_or(usize::MAX);
             if self.times.len() < length {
                 self.times.resize(length, VcpuTimes::default());
@@ -247,9 +247,9 @@ mod tests {
         let cpu = Some(Curve::Constant { value: 1.5 });
         let mut inside = Inside::new(Load { cpu, memory: None }, 1);
         let second = Duration::from_secs(1);
-        inside.advance(second);
+        inside.advance(second, f64::INFINITY);
         inside.switch(2, 2).unwrap();
-        inside.advance(second * 2);
+        inside.advance(second * 2, f64::INFINITY);
         let run: Vec<_> = inside
             .times(3)
             .unwrap()
@@ -257,6 +257,9 @@ mod tests {
             .map(|times| times.run.as_millis())
             .collect();
         assert_eq!(run, [1750, 750, 0]);
+        inside.advance(second * 3, 0.5);
+        let run: Vec<_> = inside.times(2).unwrap();
+        assert_eq!(run[0].run.as_millis(), 2000, "a cap holds it back");
     }
 
     #[test]

@@ -179,8 +179,15 @@ impl Machine {
 
     /// Lets the guest have done what it had to do until `now`.
     pub(super) fn advance(&mut self, now: Duration) {
+        let cap = match self.description.limits.shown(Knob::CpuCap) {
+            Reading::Set {
+                value: KnobValue::At(cap),
+                ..
+            } => Duration::from_micros(cap).as_secs_f64(),
+            _ => f64::INFINITY,
+        };
         if self.description.state == RunState::Running
-            && let Some(used) = self.inside.advance(now)
+            && let Some(used) = self.inside.advance(now, cap)
         {
             self.memory_used = used;
         }

@@ -10,10 +10,13 @@
 use std::time::Duration;
 
 use persona::Persona;
-use persona::rule::{Knob, KnobValue, Rule, Truth};
+use persona::rule::{Knob, KnobValue, Resource, Rule, Truth};
 use serde::{Deserialize, Serialize};
 
+use super::slot::LimitState;
+use crate::quota::{Quota, is_within};
 use crate::report::Wish;
+use crate::snapshot::Domain;
 use crate::state::DomainState;
 
 /// What a rule has set a knob to, for as long as that lasts.
@@ -72,6 +75,7 @@ pub(crate) fn turns<'a>(
 }
 
 /// Who has the say over a knob.
+#[derive(Clone)]
 pub(super) struct Say {
     pub(super) to: KnobValue,
     pub(super) by: Wish,
@@ -133,6 +137,32 @@ pub(super) fn say(
     base.map(|to| Say {
         to,
         by: Wish::Base,
+        cooldown: Duration::ZERO,
+    })
+}
+
+/// A cap that stands for a removal of vCPUs has the say where nothing else leaves as little: neither a rule, nor what was
+/// there before, nor a hand.
+pub(super) fn narrowed(
+    say: Option<Say>,
+    slot: Option<&LimitState>,
+    quota: Option<&Quota>,
+    domain: &Domain<'_>,
+) -> Option<Say> {
+    let Some((quota, to)) = quota.and_then(|quota| Some((quota, quota.value()?))) else {
+        return say;
+    };
+    let other = say
+        .as_ref()
+        .map(|say| say.to)
+        .or(slot.and_then(|slot| slot.original))
+        .or(domain.knobs.reading(Knob::CpuCap).value());
+    if other.is_some_and(|other| is_within(other, to)) {
+        return say;
+    }
+    Some(Say {
+        to,
+        by: quota.wish(domain.present(Resource::Vcpus)),
         cooldown: Duration::ZERO,
     })
 }

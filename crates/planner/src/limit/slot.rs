@@ -81,7 +81,7 @@ impl LimitState {
     }
 
     /// Whether the knob may be turned at this moment.
-    pub(super) fn may_turn(
+    pub(crate) fn may_turn(
         &self,
         present: KnobReading,
         persona: Option<&Persona>,

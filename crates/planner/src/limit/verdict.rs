@@ -44,6 +44,19 @@ pub enum LimitVerdict {
     No(LimitReason),
 }
 
+impl LimitVerdict {
+    /// Whether the knob is turned, or will be without anybody's doing.
+    pub(crate) fn is_under_way(&self) -> bool {
+        match self {
+            Self::Step(_) | Self::No(LimitReason::InFlight(_)) => true,
+            Self::No(LimitReason::Guard(reason)) => {
+                matches!(reason, Reason::Waiting { .. } | Reason::Quarantined { .. })
+            }
+            Self::Content | Self::No(_) => false,
+        }
+    }
+}
+
 /// Why a wish for a knob is not followed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]

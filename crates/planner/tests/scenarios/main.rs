@@ -7,6 +7,7 @@ mod adapting;
 mod consent;
 mod mechanisms;
 mod need;
+mod quota;
 mod relief;
 mod sharing;
 mod trust;

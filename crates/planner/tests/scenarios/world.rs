@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use persona::domain::DomainId;
-use persona::rule::Resource;
+use persona::rule::{Knob, KnobValue, Resource};
 use persona::signal::{Metric, Reading, Signals, Source};
 use persona::units::{Bytes, Moment};
 use persona::{Format, Persona, SourceText};
 use planner::report::{DomainReport, Reason, ResourceReport, Verdict};
-use planner::snapshot::{Ability, Balloon, Dimm, Domain, Host, Knobs, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{
+    Ability, Balloon, Dimm, Domain, Host, KnobReading, Knobs, Memory, Run, Strain, Vcpus,
+};
 use planner::{
-    Consent, Ending, Means, Other, Plan, Policy, Snapshot, State, Step, Veto, plan, plan_among,
+    Consent, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step, Veto, plan,
+    plan_among,
 };
 
 pub(crate) const WEB: &str = "
@@ -49,6 +52,11 @@ pub(crate) struct Machine {
     /// What the guest told last, where that is not what it has.
     pub(crate) shown: Option<u32>,
     pub(crate) maximum: u32,
+    /// vCPUs that are never removed, and what bounds a change of the others.
+    pub(crate) fixed: u32,
+    pub(crate) ability: Ability,
+    /// What its knobs show; those that nobody has looked at are never turned.
+    pub(crate) knobs: Knobs,
     pub(crate) memory: u64,
     pub(crate) load: f64,
     pub(crate) used: u64,
@@ -90,6 +98,9 @@ impl Machine {
             vcpus: 1,
             shown: None,
             maximum: 4,
+            fixed: 1,
+            ability: Ability::Both,
+            knobs: Knobs::default(),
             memory: 512 * Bytes::MIB,
             load: 0.5,
             used: 300 * Bytes::MIB,
@@ -109,8 +120,13 @@ impl Machine {
     pub(crate) fn measure(&mut self, now: Moment) {
         let total = self.memory - self.hidden;
         let available = total.saturating_sub(self.used) as f64;
+        // What a cap leaves of the CPUs is all that the load can use of them.
+        let cap = match self.knobs.reading(Knob::CpuCap).value() {
+            Some(KnobValue::At(cap)) => cap as f64 / 1e6,
+            _ => f64::INFINITY,
+        };
         let values = [
-            (self.load / f64::from(self.vcpus) * 100.0).min(100.0),
+            (self.load.min(cap) / f64::from(self.vcpus) * 100.0).min(100.0),
             (1.0 - available / total as f64) * 100.0,
             available,
             total as f64,
@@ -144,11 +160,11 @@ impl Machine {
             instance: self.instance,
             vcpus: Vcpus {
                 maximum: self.maximum,
-                fixed: 1,
+                fixed: self.fixed,
                 plugged: self.vcpus,
                 online: Some(self.shown.unwrap_or(self.vcpus)),
                 weight: 1,
-                ability: Ability::Both,
+                ability: self.ability,
             },
             memory: Memory {
                 boot: Bytes::from_mib(512),
@@ -170,7 +186,7 @@ impl Machine {
                 }),
                 ability: Ability::Both,
             },
-            knobs: Knobs::default(),
+            knobs: self.knobs,
             signals: self,
             shifted_by: None,
         }
@@ -209,6 +225,10 @@ pub(crate) struct World {
     pub(crate) now: Moment,
     /// What every step comes to.
     pub(crate) ending: Ending,
+    /// What every turn of a knob comes to.
+    pub(crate) turn_ending: Ending,
+    /// Every turn of a knob.
+    pub(crate) turns: Vec<LimitStep>,
     /// What guests say that are asked before they become smaller.
     pub(crate) veto: Option<Veto>,
     /// Seconds until a step has ended.
@@ -236,6 +256,8 @@ impl World {
             policy: Policy::default(),
             now: Moment(START),
             ending: Ending::Applied,
+            turn_ending: Ending::Applied,
+            turns: Vec::new(),
             veto: None,
             delay: 0,
             under_way: Vec::new(),
@@ -270,6 +292,9 @@ impl World {
             self.under_way
                 .push((self.second() + self.delay, step.clone()));
         }
+        for turn in &plan.limits {
+            self.turn(turn);
+        }
         if self.delay == 0 {
             self.end_steps();
         }
@@ -302,6 +327,24 @@ impl World {
             assert_eq!(alone.host, whole.host);
             assert_eq!(state.domain(machine.id), self.state.domain(machine.id));
         }
+    }
+
+    fn turn(&mut self, turn: &LimitStep) {
+        self.state.begin_limit(turn, self.now);
+        self.turns.push(turn.clone());
+        let machines = self.machines.iter_mut();
+        let mut own = machines.filter(|machine| machine.id == turn.domain);
+        let machine = own.next().expect("known");
+        if self.turn_ending == Ending::Applied {
+            let devices = 1;
+            let value = turn.to;
+            machine.knobs = machine
+                .knobs
+                .with(turn.knob, KnobReading::Set { devices, value });
+        }
+        let shown = Some(machine.knobs.reading(turn.knob));
+        self.state
+            .finish_limit(turn, self.turn_ending, shown, &self.policy, self.now);
     }
 
     fn end_steps(&mut self) {
