@@ -3,10 +3,11 @@
 
 use persona::rule::Knob;
 use planner::limit::{LimitReport, LimitVerdict, reading_text};
+use planner::offline::Then;
 use planner::report::{DomainReport, Idle};
 use planner::snapshot::{KnobReading, Knobs, Obstacle, Run};
 use planner::state::DomainState;
-use planner::{Ending, LimitDrift, LimitStep};
+use planner::{BackOnline, Ending, LimitDrift, LimitStep};
 
 use super::event::Event;
 use super::tick::{json, word};
@@ -28,6 +29,19 @@ impl Daemon {
             reading_text(drift.knob, drift.to),
         );
         self.entry(AuditKind::Drift, Some(drift.domain), &text, json(drift))
+    }
+
+    /// What is to be recorded of CPUs that something in the guest brought back online.
+    pub(super) fn back_online(&self, back: &BackOnline) -> Entry {
+        let then = match back.then {
+            Then::Again => "they are taken offline again",
+            Then::Left => "that has been tried often enough, so they are left",
+        };
+        let text = format!(
+            "something in the guest brought CPUs back online, for the {}. time: {} are, and {} were to stay; {then}",
+            back.times, back.online, back.wanted
+        );
+        self.entry(AuditKind::Decision, Some(back.domain), &text, json(back))
     }
 
     /// What is to be recorded before a turn is begun.

@@ -263,6 +263,10 @@ impl Daemon {
             entries.push(self.entry(AuditKind::Decision, Some(stall.domain), &text, json(stall)));
             touched.push(stall.domain);
         }
+        for back in &plan.back_online {
+            entries.push(self.back_online(back));
+            touched.push(back.domain);
+        }
         for call in &plan.calls {
             let text = call_text(call);
             entries.push(self.entry(AuditKind::Decision, Some(call.domain), &text, json(call)));

@@ -466,6 +466,7 @@ impl<'a> Replay<'a> {
             | Wish::Need
             | Wish::Donation(_)
             | Wish::Base
+            | Wish::BackOnline
             | Wish::Quota { .. }
             | Wish::Restore => None,
         };
@@ -510,6 +511,7 @@ impl<'a> Replay<'a> {
             | Wish::Need
             | Wish::Donation(_)
             | Wish::Base
+            | Wish::BackOnline
             | Wish::Quota { .. }
             | Wish::Restore => Vec::new(),
         }

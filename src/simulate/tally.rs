@@ -267,6 +267,7 @@ pub(super) fn is_limit(reason: &Reason) -> Refused {
         | Reason::Quarantined { .. }
         | Reason::Pressed(_)
         | Reason::NeedsReboot
+        | Reason::ComesBack { .. }
         | Reason::Unable(_)
         | Reason::WouldGrowAgain { .. }
         | Reason::CannotJudge

@@ -217,3 +217,83 @@ fn a_guest_that_refuses_to_give_cpus_up_is_capped_until_it_gives_them_up() {
         daemon.stop().await;
     });
 }
+
+/// As [`SOFT`], under emulation, where what the guest takes offline stays plugged.
+const KEPT: &str = "
+[[domain]]
+name = 'web'
+vcpus = 2
+vcpus_maximum = 2
+memory_mib = 512
+agent_channel = 'FOLDER/web.sock'
+guest = { agent = 'simulated' }
+";
+
+#[test]
+fn cpus_that_something_in_the_guest_brings_back_are_taken_offline_again_three_times_and_then_capped()
+ {
+    on_a_paused_clock(Duration::from_millis(50), async {
+        let house = House::new(KEPT, "").await;
+        let web = house.id("web");
+        let simulated = &house.simulated;
+        simulated.set_load(web, load(0.2));
+        let daemon = house.start().await;
+        daemon.create(ELASTIC).await;
+        daemon.apply("web", "elastic").await;
+        let minutes = Duration::from_secs(300);
+        let online = |cpus: u32| {
+            move |view: &virt_persona::view::View| {
+                simulated.shown(web).unwrap().online == cpus
+                    && view.domains[&web].vcpus.guest == Some(cpus)
+            }
+        };
+        let one = daemon.until(minutes, online(1)).await;
+        assert!(one.is_some(), "{:#?}", daemon.audit().await);
+        // Half of one CPU: no rule wants anything.
+        simulated.set_load(web, load(0.5));
+        for times in 1..=3 {
+            simulated.bring_cpus_online(web);
+            assert!(daemon.until(minutes, online(2)).await.is_some());
+            let again = daemon.until(minutes, online(1)).await;
+            assert!(again.is_some(), "{times}: {:#?}", daemon.audit().await);
+            let checks = doctor(&daemon).await;
+            assert!(
+                checks.contains(&format!("taken offline, {times} times so far")),
+                "{checks}"
+            );
+        }
+        simulated.bring_cpus_online(web);
+        let capped = daemon
+            .until(minutes, |_| cap(simulated, web) == cpus(1))
+            .await;
+        let audit = daemon.audit().await;
+        assert!(capped.is_some(), "{audit:#?}");
+        let told = |text: &str| {
+            audit
+                .iter()
+                .filter(|record| record.text.contains(text))
+                .count()
+        };
+        assert_eq!(told("they are taken offline again"), 3, "{audit:#?}");
+        assert_eq!(
+            told("tried often enough, so they are left"),
+            1,
+            "{audit:#?}"
+        );
+        assert_eq!(told("because of the removal before"), 8, "{audit:#?}");
+        assert_eq!(simulated.shown(web).unwrap().online, 2);
+        let checks = doctor(&daemon).await;
+        assert!(
+            checks.contains("was to keep 1 vCPUs online and has 2"),
+            "{checks}"
+        );
+        daemon.stop().await;
+    });
+}
+
+async fn doctor(daemon: &crate::paused::Resident) -> String {
+    match daemon.ask(Command::Doctor { domain: None }).await {
+        Ok(Reply::Doctor(doctor)) => format!("{doctor:?}"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -11,6 +11,7 @@ use persona::units::Moment;
 
 use crate::limit::{Turn, turns};
 use crate::need::prefer_need;
+use crate::offline;
 use crate::plan::Edge;
 use crate::policy::Policy;
 use crate::relief::{outdone, returned};
@@ -128,6 +129,7 @@ pub(crate) fn evaluate(
     let (mut calls, mut turned) = (Vec::new(), Vec::new());
     base_wishes(domain, persona, state, &mut wanted);
     wanted.extend(returned(domain, state, RETURN_PRIORITY, now));
+    wanted.extend(offline::wish(domain, state));
     for (index, rule) in persona.rules.iter().enumerate() {
         let mut trail = Trail::recording();
         let changed = (state.vcpus.changed_at, state.memory.changed_at);

@@ -9,6 +9,7 @@ use persona::units::Moment;
 use crate::consent::respects;
 use crate::evaluate::{Bounds, Wanted, bounds, cooldown_left};
 use crate::mechanism::Means;
+use crate::offline::may_try;
 use crate::policy::Policy;
 use crate::relief::may_take;
 use crate::report::{Clamp, Limit, Reason, Wish};
@@ -87,6 +88,7 @@ fn check(
 ) -> Result<(), Reason> {
     let resource = wanted.resource;
     may_act(domain, state, wanted, now)?;
+    may_try(wanted, state, policy)?;
     let bounds = persona.and_then(|persona| bounds(persona, resource));
     let present = domain.present(resource);
     let (least, most) = domain.limits(resource);

@@ -16,6 +16,7 @@
 //! trust       what is done by itself, what is proposed, what is never done
 //! proposal    what a person is asked, and what becomes of it
 //! propose     the book of what waits for a person
+//! offline     CPUs that were taken offline and that something in the guest brings back
 //! quota       a cap in the place of a removal of vCPUs that cannot be done
 //! limit       knobs, such as the CPU cap: who has the say, and what is turned to which value
 //! restore     what goes back when no persona has the say any more
@@ -42,6 +43,7 @@ pub mod limit;
 pub mod mechanism;
 pub mod need;
 pub mod notice;
+pub mod offline;
 pub mod peak;
 pub mod relief;
 pub mod shift;
@@ -69,6 +71,7 @@ pub use limit::{LimitDrift, LimitStep};
 pub use mechanism::Means;
 pub use need::Heard;
 pub use notice::{Drift, Stall};
+pub use offline::BackOnline;
 pub use others::{Other, Stake};
 pub use plan::{Call, Edge, Plan, Step, plan, plan_among};
 pub use policy::Policy;

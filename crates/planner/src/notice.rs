@@ -104,6 +104,9 @@ pub(crate) fn notice_drift(
         slot.original = None;
         // Nor has a machine failed to follow that somebody brought back to where it was.
         slot.repeat = None;
+        if resource == Resource::Vcpus {
+            carried.offline = None;
+        }
         if resource == Resource::Memory {
             // What a person decides is not undone.
             carried.relief.before = None;

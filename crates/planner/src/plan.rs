@@ -16,6 +16,7 @@ use crate::ledger::{Decrease, Growth, Wishes};
 use crate::limit::{self, LimitDrift, LimitStep, Turned};
 use crate::mechanism::{Means, for_wish, open_way};
 use crate::notice::{Drift, Stall, notice_drift, notice_restart, notice_stall};
+use crate::offline::{self, BackOnline};
 use crate::others::{Other, Stake};
 use crate::policy::Policy;
 use crate::proposal::{News, Turn};
@@ -43,6 +44,8 @@ pub struct Plan {
     pub drifts: Vec<Drift>,
     /// Guests that are set aside because they do not follow.
     pub stalls: Vec<Stall>,
+    /// Guests in which something brought CPUs back online.
+    pub back_online: Vec<BackOnline>,
     /// What rules want done once: all but changes of vCPUs and memory.
     pub calls: Vec<Call>,
     /// Domains whose shift of persona is over, because the `until` of the rule behind it holds.
@@ -130,6 +133,7 @@ pub fn plan_among(
 ) -> Plan {
     let mut reports = Vec::with_capacity(snapshot.domains.len());
     let (mut drifts, mut stalls) = (Vec::new(), Vec::new());
+    let mut back_online = Vec::new();
     let (mut calls, mut forbidden) = (Vec::new(), Vec::new());
     let mut returns = Vec::new();
     let mut turned = Turned::default();
@@ -177,6 +181,7 @@ pub fn plan_among(
             notice_restart(domain, carried, now);
             notice_drift(domain, carried, policy, now, &mut drifts);
             notice_stall(domain, carried, policy, now, &mut stalls);
+            offline::notice(domain, carried, policy, now, &mut back_online);
             let since_change = SinceChange::of(domain, carried);
             let domain = &Domain {
                 signals: &since_change,
@@ -308,6 +313,7 @@ pub fn plan_among(
         reports,
         drifts,
         stalls,
+        back_online,
         calls,
         returns,
         forbidden,

@@ -68,6 +68,9 @@ pub struct Policy {
     pub vetoes_before_overruling: u32,
     /// See above.
     pub veto_patience: Duration,
+    /// CPUs that something in the guest brings back online are taken offline again so often: once or twice it may be a
+    /// person or a daemon that starts, and a rule that does it each time goes on for ever.
+    pub back_online_most: u32,
     /// A removal of vCPUs for which there is no agent waits for so long before a cap takes its place: an agent that is
     /// started anew, or that boots with its guest, is back by then, and a cap that comes and goes helps nobody.
     pub quota_after: Duration,
@@ -200,6 +203,7 @@ impl Default for Policy {
             veto_wait_minimum: Duration::from_secs(5),
             vetoes_before_overruling: 3,
             veto_patience: Duration::from_secs(5 * 60),
+            back_online_most: 3,
             quota_after: Duration::from_secs(60),
             need_valid: Duration::from_secs(10),
             needs_a_minute: 6,

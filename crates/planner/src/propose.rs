@@ -301,8 +301,9 @@ impl Proposals {
     ) -> Result<u64, Reason> {
         let class = Class::ResourceScaling;
         let level = persona.trust.level(class);
-        if wanted.by == Wish::Return {
+        if matches!(wanted.by, Wish::Return | Wish::BackOnline) {
             // What was taken from a guest that shows need goes back unasked: the word that let it be taken reaches as far.
+            // So it does where what was taken comes back by itself.
             return Ok(to);
         }
         let deed = Deed {

@@ -319,6 +319,7 @@ impl Seat<'_, '_> {
     fn is_for_good(&self, why: &Reason, carried: &DomainState) -> bool {
         match why {
             Reason::Unable(Ability::NoHotplugVcpus)
+            | Reason::ComesBack { .. }
             | Reason::Quarantined { .. }
             | Reason::AtLimit(Limit::DomainMinimum) => true,
             // An agent that is started anew, or boots with its guest, is soon back.

@@ -117,6 +117,8 @@ pub enum Wish {
     Base,
     /// Nobody any more, so what was there before the first change of ours comes back.
     Restore,
+    /// Something in the guest brought CPUs back that it had taken offline.
+    BackOnline,
     /// Somebody who wanted vCPUs to be removed, which cannot be done.
     Quota {
         /// Who.
@@ -142,6 +144,9 @@ impl fmt::Display for Wish {
             Self::Need => f.write_str("the guest's own need"),
             Self::Base => f.write_str("the base configuration"),
             Self::Restore => f.write_str("what was there before"),
+            Self::BackOnline => f.write_str(
+                "the removal before, of which something in the guest brought CPUs back online",
+            ),
             Self::Quota { by, vcpus, cpus } => {
                 write!(f, "{by}: {}", instead(*vcpus, *cpus))
             }
@@ -314,6 +319,11 @@ pub enum Reason {
     },
     /// The cap that stood for the removal of vCPUs is taken away first.
     Uncapping,
+    /// What was taken offline in the guest comes back each time.
+    ComesBack {
+        /// So often.
+        times: u32,
+    },
     /// There is no mechanism.
     Unable(Ability),
     /// What is left after the removal would trigger a growth rule.
@@ -415,6 +425,9 @@ impl Reason {
             Self::Capped { vcpus, cpus, why } => {
                 format!("{}: {}", instead(*vcpus, *cpus), why.sentence(resource))
             }
+            Self::ComesBack { times } => format!(
+                "something in the guest brought back online what was taken offline, {times} times, so it is left; `virt-persona doctor` says where to look"
+            ),
             Self::Uncapping => "the cap that stood for removed vCPUs is taken away before any are added".into(),
             Self::Unable(Ability::NoHotplugVcpus) => {
                 "the domain's definition has no hot-pluggable vCPUs; raise <vcpu> and set its current= to what it boots with".into()

@@ -16,6 +16,7 @@ use crate::consent::Vetoes;
 use crate::limit::{LimitState, Standing};
 use crate::mechanism::Means;
 use crate::need::Needs;
+use crate::offline::{self, Offline};
 use crate::peak::Peak;
 use crate::plan::Step;
 use crate::policy::Policy;
@@ -81,6 +82,9 @@ pub struct DomainState {
     /// What rules have set knobs to and what lasts.
     #[serde(default)]
     pub standing: Vec<Standing>,
+    /// CPUs that are plugged and were taken offline.
+    #[serde(default)]
+    pub offline: Option<Offline>,
     /// A cap that stands for a removal of vCPUs.
     #[serde(default)]
     pub quota: Option<Quota>,
@@ -329,7 +333,8 @@ impl State {
             slot.vetoes = None;
         }
         let mut times = 0;
-        if changed {
+        // What is taken offline again and again has a count of its own.
+        if changed && step.by != Wish::BackOnline {
             let same = |repeat: &Repeat| (repeat.from, repeat.to) == (flight.from, flight.to);
             times = before.filter(same).map_or(0, |repeat| repeat.times);
             times = times.saturating_add(1);
@@ -365,6 +370,7 @@ impl State {
                 rule.holds.clear();
             }
         }
+        offline::note(state, step, ending, asked);
         // What may have taken place is undone as well as what did.
         if ending != Ending::Refused {
             if resource == Resource::Memory && flight.to < flight.from {
@@ -407,6 +413,8 @@ impl State {
     pub fn rebooted(&mut self, domain: DomainId) {
         if let Some(state) = self.domains.get_mut(&domain) {
             state.needs_reboot = false;
+            // A kernel that boots brings up all that is plugged.
+            state.try_offline_again();
         }
     }
 
@@ -436,6 +444,7 @@ impl State {
             }
             state.relief.spared_until = None;
             state.needs_reboot = false;
+            state.try_offline_again();
             for limit in state.limits.values_mut() {
                 limit.release();
             }
@@ -517,6 +526,14 @@ impl DomainState {
                 before: flight.from,
                 undoing: false,
             });
+        }
+    }
+
+    /// CPUs that were brought back online are taken offline as if that had never happened.
+    fn try_offline_again(&mut self) {
+        if let Some(offline) = &mut self.offline {
+            offline.times = 0;
+            offline.back = false;
         }
     }
 

@@ -8,6 +8,7 @@ mod vcpus;
 
 use persona::rule::Resource;
 use persona::units::Moment;
+use planner::offline::Offline;
 use planner::state::ResourceState;
 
 use super::Daemon;
@@ -28,6 +29,8 @@ struct Look<'a> {
     now: Moment,
     vcpus: Option<&'a ResourceState>,
     memory: Option<&'a ResourceState>,
+    /// vCPUs that were taken offline and stay plugged.
+    offline: Option<&'a Offline>,
     /// The daemon asks for figures of the balloon this often, in seconds.
     asked_s: u64,
 }
@@ -63,6 +66,7 @@ impl Daemon {
                     now: self.clock.now(),
                     vcpus: carried.map(|state| state.resource(Resource::Vcpus)),
                     memory: carried.map(|state| state.resource(Resource::Memory)),
+                    offline: carried.and_then(|state| state.offline.as_ref()),
                     asked_s: self.config.tick.slow_interval_ms / 1000,
                 };
                 let name = Some(tracked.description.name.as_str());

@@ -104,20 +104,26 @@ fn online(look: &Look<'_>, add: &mut Add<'_>) {
         .vcpus
         .and_then(|state| state.target)
         .and_then(|target| u32::try_from(target).ok());
-    if look.stays_plugged() {
-        // Fewer than are plugged is as it should be; more than the last step left is not.
-        if let Some(target) = target.filter(|target| settled && online > *target) {
-            add(
-                "vcpu-reonlined",
-                CheckState::Warn,
-                &format!(
-                    "the guest was to keep {target} vCPUs online and has {online}: something in it brings those back that were taken offline"
-                ),
-                Some(
-                    "look in the guest's udev rules (/etc/udev/rules.d, /usr/lib/udev/rules.d) for one that sets ATTR online of SUBSYSTEM cpu, and narrow it to ACTION add",
-                ),
-            );
-        }
+    if look.stays_plugged() || look.offline.is_some() {
+        let sentence = match (target, look.offline) {
+            // Fewer than are plugged is as it should be; more than the last step left is not.
+            (Some(target), _) if settled && online > target => format!(
+                "the guest was to keep {target} vCPUs online and has {online}: something in it brings those back that were taken offline"
+            ),
+            (_, Some(offline)) if offline.times > 0 => format!(
+                "something in the guest brought vCPUs back that were taken offline, {} times so far; they were taken offline again",
+                offline.times
+            ),
+            _ => return,
+        };
+        add(
+            "vcpu-reonlined",
+            CheckState::Warn,
+            &sentence,
+            Some(
+                "look in the guest's udev rules (/etc/udev/rules.d, /usr/lib/udev/rules.d) for one that sets ATTR online of SUBSYSTEM cpu, and narrow it to ACTION add",
+            ),
+        );
     } else if settled && online < plugged {
         add(
             "vcpu-online",

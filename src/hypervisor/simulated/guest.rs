@@ -114,6 +114,11 @@ impl Inside {
         self.online
     }
 
+    /// All that are plugged come online, and nobody has asked for that.
+    pub(super) fn bring_online(&mut self, plugged: u32) {
+        self.online = plugged;
+    }
+
     /// No more are online than are plugged.
     pub(super) fn unplugged(&mut self, plugged: u32) {
         self.online = self.online.min(plugged.max(1));

@@ -217,6 +217,12 @@ impl Machine {
         self.emulator_vcpus
     }
 
+    /// Something in the guest brings up all that is plugged.
+    pub(super) fn bring_cpus_online(&mut self) {
+        let plugged = self.present();
+        self.inside.bring_online(plugged);
+    }
+
     /// What the guest's agent reports.
     pub(super) fn report(&mut self, now: Duration) -> Report {
         let memory = self

@@ -313,6 +313,13 @@ impl Simulated {
         }
     }
 
+    /// Brings every CPU online that is plugged, as a udev rule in the guest may; its agent tells with its next report.
+    pub fn bring_cpus_online(&self, domain: DomainId) {
+        if let Some(machine) = self.world.lock().machines.get_mut(&domain) {
+            machine.bring_cpus_online();
+        }
+    }
+
     /// Changes what limits a domain behind the daemon's back, as a person with `virsh` would; that is told.
     pub fn set_limits_by_hand(&self, domain: DomainId, change: impl FnOnce(&mut Limits)) {
         let mut world = self.world.lock();

@@ -7,6 +7,7 @@ mod adapting;
 mod consent;
 mod mechanisms;
 mod need;
+mod offline;
 mod quota;
 mod relief;
 mod sharing;

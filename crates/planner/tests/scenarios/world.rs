@@ -52,6 +52,8 @@ pub(crate) struct Machine {
     /// What the guest told last, where that is not what it has.
     pub(crate) shown: Option<u32>,
     pub(crate) maximum: u32,
+    /// vCPUs that stay plugged whatever the guest has online.
+    pub(crate) plugged: Option<u32>,
     /// vCPUs that are never removed, and what bounds a change of the others.
     pub(crate) fixed: u32,
     pub(crate) ability: Ability,
@@ -98,6 +100,7 @@ impl Machine {
             vcpus: 1,
             shown: None,
             maximum: 4,
+            plugged: None,
             fixed: 1,
             ability: Ability::Both,
             knobs: Knobs::default(),
@@ -161,7 +164,7 @@ impl Machine {
             vcpus: Vcpus {
                 maximum: self.maximum,
                 fixed: self.fixed,
-                plugged: self.vcpus,
+                plugged: self.plugged.unwrap_or(self.vcpus),
                 online: Some(self.shown.unwrap_or(self.vcpus)),
                 weight: 1,
                 ability: self.ability,
@@ -378,7 +381,7 @@ impl World {
                 }
             }
             let asked = match step.resource {
-                Resource::Vcpus => u64::from(machine.vcpus),
+                Resource::Vcpus => u64::from(machine.plugged.unwrap_or(machine.vcpus)),
                 Resource::Memory => machine.memory,
             };
             match refusal {
