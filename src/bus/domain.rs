@@ -37,6 +37,20 @@ impl Domain {
             .unwrap_or_default()
     }
 
+    /// Has the daemon change this domain, where the caller may. `more` is what polkit's rules see beside its name.
+    async fn change(
+        &self,
+        call: &Header<'_>,
+        action: Action,
+        more: Option<(&'static str, &str)>,
+        command: Command,
+    ) -> Result<Reply, Failure> {
+        let name = self.details_name();
+        let mut details = HashMap::from([("domain", name.as_str())]);
+        details.extend(more);
+        self.calls.change(call, action, details, command).await
+    }
+
     fn read<T>(&self, read: impl FnOnce(&DomainView) -> T) -> fdo::Result<T> {
         match self.calls.view().domains.get(&self.id) {
             Some(domain) => Ok(read(domain)),
@@ -178,13 +192,8 @@ impl Domain {
             // Nothing changes, so every local user may ask.
             Mode::DryRun => self.calls.ask(&call, command).await?,
             Mode::Apply => {
-                let name = self.details_name();
-                let details = HashMap::from([
-                    ("domain", name.as_str()),
-                    ("persona", persona.name.as_str()),
-                ]);
-                self.calls
-                    .change(&call, Action::Activate, details, command)
+                let persona = Some(("persona", persona.name.as_str()));
+                self.change(&call, Action::Activate, persona, command)
                     .await?
             }
         };
@@ -204,16 +213,10 @@ impl Domain {
         #[zbus(header)] call: Header<'_>,
     ) -> Result<Dict, Failure> {
         Options::new(options).finish()?;
-        let name = self.details_name();
-        let details = HashMap::from([("domain", name.as_str())]);
         let command = Command::Deactivate {
             domain: self.name_for_daemon(),
         };
-        match self
-            .calls
-            .change(&call, Action::Activate, details, command)
-            .await?
-        {
+        match self.change(&call, Action::Activate, None, command).await? {
             Reply::Applied(applied) => Ok(to_dict(&applied)),
             other => Err(unexpected(&other)),
         }
@@ -230,24 +233,19 @@ impl Domain {
         #[zbus(header)] call: Header<'_>,
     ) -> Result<Vec<String>, Failure> {
         Options::new(options).finish()?;
-        let name = self.details_name();
         let tags = add
             .iter()
             .map(|tag| format!("+{tag}"))
             .chain(remove.iter().map(|tag| format!("-{tag}")))
             .collect::<Vec<_>>()
             .join(" ");
-        let details = HashMap::from([("domain", name.as_str()), ("tags", tags.as_str())]);
+        let tags = Some(("tags", tags.as_str()));
         let command = Command::Tag {
             domain: self.name_for_daemon(),
             add,
             remove,
         };
-        match self
-            .calls
-            .change(&call, Action::Activate, details, command)
-            .await?
-        {
+        match self.change(&call, Action::Activate, tags, command).await? {
             Reply::Tags(tags) => Ok(tags),
             other => Err(unexpected(&other)),
         }
@@ -291,11 +289,7 @@ impl Domain {
         let reply = if mode == Mode::DryRun && !undo {
             self.calls.ask(&call, command).await?
         } else {
-            let name = self.details_name();
-            let details = HashMap::from([("domain", name.as_str())]);
-            self.calls
-                .change(&call, Action::Adopt, details, command)
-                .await?
+            self.change(&call, Action::Adopt, None, command).await?
         };
         match reply {
             Reply::Adoption(adoption) => Ok(to_dict(&*adoption)),
@@ -317,19 +311,13 @@ impl Domain {
         let mut options = Options::new(options);
         let word = options.text("resource")?;
         options.finish()?;
-        let name = self.details_name();
-        let mut details = HashMap::from([("domain", name.as_str())]);
-        details.extend(word.as_deref().map(|word| ("resource", word)));
+        let held = word.as_deref().map(|word| ("resource", word));
         let command = Command::Hold {
             domain: self.name_for_daemon(),
             resource: word.as_deref().map(resource).transpose()?,
             length: Duration::from_secs(seconds),
         };
-        match self
-            .calls
-            .change(&call, Action::Approve, details, command)
-            .await?
-        {
+        match self.change(&call, Action::Approve, held, command).await? {
             Reply::Held(holds) => Ok(to_dicts(&holds)),
             other => Err(unexpected(&other)),
         }
@@ -344,16 +332,10 @@ impl Domain {
         #[zbus(header)] call: Header<'_>,
     ) -> Result<bool, Failure> {
         Options::new(options).finish()?;
-        let name = self.details_name();
-        let details = HashMap::from([("domain", name.as_str())]);
         let command = Command::Release {
             domain: self.name_for_daemon(),
         };
-        match self
-            .calls
-            .change(&call, Action::Approve, details, command)
-            .await?
-        {
+        match self.change(&call, Action::Approve, None, command).await? {
             Reply::Done(change) => Ok(change == Change::Changed),
             other => Err(unexpected(&other)),
         }

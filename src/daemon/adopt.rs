@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::adopted::Adopted;
 use super::event::{Asked, Event};
+use super::unsettled::{self, Replacement, Settled};
 use crate::act::sentence_of;
 use crate::adopt::{self, AdoptWish, Adoption, Line, LiveStep, When};
 use crate::audit::AuditKind;
 use crate::command::{Caller, DomainName, Mode, Refusal, Reply};
-use crate::hypervisor::{Definition, Definitions, DomainDescription, DomainId, HypervisorError};
+use crate::hypervisor::{Definitions, DomainDescription, DomainId, HypervisorError};
 use crate::observe::{Facilities, Places};
 use crate::store::StoreError;
 use crate::view::{AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen};
@@ -47,6 +48,8 @@ pub enum Adopting {
     Looked(Job, Box<Result<Definitions, HypervisorError>>),
     /// It has been carried out, as far as it could be.
     Ended(Job, Box<Ended>),
+    /// How one ended that nobody had seen end.
+    Settled(Box<Settled>),
 }
 
 /// What came of it.
@@ -56,8 +59,8 @@ pub struct Ended {
     record: Adopted,
     /// What was kept before that record.
     previous: Option<Adopted>,
-    /// The definition as the hypervisor keeps it; absent where it was not to be replaced.
-    defined: Option<Result<Definition, HypervisorError>>,
+    /// What came of the definition; absent where it was not to be replaced.
+    defined: Option<Replacement>,
     live: Vec<(LiveStep, Result<(), HypervisorError>)>,
     asked: Asked,
     description: Option<DomainDescription>,
@@ -126,6 +129,10 @@ impl Daemon {
                 }
                 Err(refused) => (job, Err(refused)),
             },
+            Adopting::Settled(settled) => {
+                self.adoption_is_settled(*settled);
+                return;
+            }
             Adopting::Ended(job, ended) => {
                 let answer = self.adoption_ended(&job, *ended);
                 (job, answer.map_err(Refused::from))
@@ -228,22 +235,24 @@ impl Daemon {
                     },
                 )?;
                 let view = self.undo_view(job, &record, to.is_some(), running);
-                match to {
+                let replace = match to {
+                    // The call that was to change it may be on its way still. One that changes nothing waits behind it.
+                    None if job.mode == Mode::Apply && record.after.is_none() => (now.clone(), now),
                     None if job.mode == Mode::Apply => {
                         self.keep(job.domain, None)
                             .map_err(|error| store_refusal(&error))?;
-                        Ok(Next::Answer(view))
+                        return Ok(Next::Answer(view));
                     }
-                    None => Ok(Next::Answer(view)),
-                    Some(_) if job.mode == Mode::DryRun => Ok(Next::Answer(view)),
-                    Some(to) => Ok(Next::CarryOut(Box::new(Work {
-                        view,
-                        record,
-                        previous: None,
-                        replace: Some((now, to)),
-                        live: Vec::new(),
-                    }))),
-                }
+                    Some(to) if job.mode == Mode::Apply => (now, to),
+                    None | Some(_) => return Ok(Next::Answer(view)),
+                };
+                Ok(Next::CarryOut(Box::new(Work {
+                    view,
+                    record,
+                    previous: None,
+                    replace: Some(replace),
+                    live: Vec::new(),
+                })))
             }
         }
     }
@@ -276,11 +285,13 @@ impl Daemon {
                 live,
             } = work;
             let defined = match replace {
-                Some((from, to)) => Some(hypervisor.redefine(domain, from, to).await),
+                Some((from, to)) => {
+                    Some(unsettled::replace(hypervisor.as_ref(), domain, from, to).await)
+                }
                 None => None,
             };
             let mut added = Vec::new();
-            if !matches!(defined, Some(Err(_))) {
+            if matches!(defined, None | Some(Replacement::Done(..))) {
                 for step in live {
                     let result = match &step {
                         LiveStep::Attach { device, .. } => {
@@ -330,13 +341,30 @@ impl Daemon {
         }
         let replaced = match defined {
             None => false,
-            Some(Ok(definition)) => {
+            Some(Replacement::Done(definition, failed)) => {
                 record.after = Some(definition.text);
+                view.notes.extend(failed.map(|error| {
+                    format!(
+                        "the definition was replaced, although the answer was: {}",
+                        sentence_of(&error)
+                    )
+                }));
                 true
             }
-            Some(Err(error)) => {
-                // Where it may have taken effect, what is kept says how to go back.
-                if job.aim != Aim::PutBack && !error.may_have_taken_effect() {
+            Some(Replacement::Unknown(error)) => {
+                // What is kept says how to go back, in case that it has taken effect.
+                if job.aim != Aim::PutBack {
+                    self.unsettled.insert(id);
+                }
+                return Err(Refusal::Hypervisor {
+                    reason: format!(
+                        "{}; whether the definition was replaced is not known yet and will be in the audit, and the running domain was given nothing",
+                        sentence_of(&error)
+                    ),
+                });
+            }
+            Some(Replacement::NotDone(error)) => {
+                if job.aim != Aim::PutBack {
                     self.keep_again(id, &record, previous.as_ref());
                 }
                 return Err(match error {
@@ -352,8 +380,13 @@ impl Daemon {
             match result {
                 Ok(()) => record.live.push(what.to_owned()),
                 Err(error) => {
+                    let failed = if error.may_have_taken_effect() {
+                        "it is not known whether the running domain was given the"
+                    } else {
+                        "the running domain could not be given the"
+                    };
                     view.notes.push(format!(
-                        "the running domain could not be given the {what}, which comes with its next start: {}",
+                        "{failed} {what}, which comes with its next start: {}",
                         sentence_of(error)
                     ));
                     for line in view.lines.iter_mut().filter(|line| line.subject == what) {
@@ -362,12 +395,19 @@ impl Daemon {
                 }
             }
         }
-        view.state = AdoptionState::Done;
+        let changed = view.state == AdoptionState::Planned;
+        if changed {
+            view.state = AdoptionState::Done;
+        }
         let text = match job.aim {
             Aim::Prepare { .. } => format!(
                 "{} prepared the domain for live scaling: {}",
                 job.caller.name,
                 summary(&view)
+            ),
+            Aim::PutBack if !changed => format!(
+                "{} found the definition as it was before {} wanted to prepare it",
+                job.caller.name, record.by
             ),
             Aim::PutBack => format!(
                 "{} put the definition back as it was before {} prepared it",

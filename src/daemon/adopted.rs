@@ -19,6 +19,9 @@ use crate::store::{Batch, Store, StoreError, Stored, Tree};
 pub(super) struct Adopted {
     /// The persistent definition before it.
     pub(super) before: String,
+    /// The one that this adoption was to replace; as `before`, but for an adoption after another.
+    #[serde(default)]
+    pub(super) from: Option<String>,
     /// And after it, as the hypervisor keeps it; absent while that is not known.
     #[serde(default)]
     pub(super) after: Option<String>,
@@ -50,6 +53,7 @@ impl Adopted {
         let earlier = kept.filter(|kept| adopt::is_as_left(kept.after.as_deref(), now));
         Self {
             before: earlier.map_or_else(|| now.to_owned(), |kept| kept.before.clone()),
+            from: Some(now.to_owned()),
             after: None,
             at,
             by,
@@ -58,6 +62,11 @@ impl Adopted {
                 .filter(|kept| kept.instance == instance)
                 .map_or_else(Vec::new, |kept| kept.live.clone()),
         }
+    }
+
+    /// The definition that was to be replaced.
+    pub(super) fn replaced(&self) -> &str {
+        self.from.as_deref().unwrap_or(&self.before)
     }
 }
 
@@ -88,6 +97,7 @@ impl Daemon {
         name: &str,
     ) -> Option<Entry> {
         self.adopted.remove(&id);
+        self.unsettled.remove(&id);
         batch.remove::<Adopted>(id.0);
         // One that cannot be read was kept as well.
         let nothing = matches!(self.store.get::<Adopted>(id.0), Ok(None));

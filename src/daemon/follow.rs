@@ -388,6 +388,7 @@ impl Daemon {
                 return;
             }
         };
+        self.settle_adoptions();
         let asked = self.last_slow.unwrap_or_else(|| self.clock.now());
         let slow = self.config.tick.slow_interval();
         for (id, mut stats) in stats {

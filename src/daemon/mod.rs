@@ -7,7 +7,7 @@
 //! recording  what was seen, planned and done -> the recorder; what is asked of it
 //! tick       sample -> snapshot -> plan -> steps begun, limits turns begun      (control path)
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
-//! adopt      what people ask of definitions -> plans, new definitions, what is put back
+//! adopt      what people ask of definitions -> plans, new definitions, what is put back; unsettled: how cut-off ones ended
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! need       a guest that is short of memory -> a plan at once
 //! approvals  proposals and what people say to them;  holds: what people want left alone
@@ -45,6 +45,7 @@ pub mod systemd;
 mod tags;
 mod tick;
 mod tracked;
+mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -179,6 +180,8 @@ pub struct Daemon {
     previewing: BTreeSet<(DomainId, u32)>,
     /// Something was kept of adoptions of these when the daemon began, and they have not been found to be gone.
     adopted: BTreeSet<DomainId>,
+    /// How the last adoption of these ended may not be known.
+    unsettled: BTreeSet<DomainId>,
     problems: BTreeMap<&'static str, String>,
     /// Changed personas on their way from domain to domain.
     rollouts: BTreeMap<PersonaName, Rollout>,
@@ -272,6 +275,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         host_id: host.to_string(),
         adopting: BTreeSet::new(),
         previewing: BTreeSet::new(),
+        unsettled: adopted.clone(),
         adopted,
         problems: BTreeMap::new(),
         rollouts: BTreeMap::new(),

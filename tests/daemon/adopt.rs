@@ -1,6 +1,9 @@
 //! Domains are prepared for live scaling and put back: what is shown first is what is done, what was there is kept, and
 //! failures leave nothing half told.
 
+use std::time::Duration;
+
+use persona::domain::DomainId;
 use persona::units::Bytes;
 use virt_persona::command::{Command, DomainName, Mode, Refusal, Reply};
 use virt_persona::hypervisor::RunState;
@@ -84,11 +87,26 @@ fn start(stage: &Stage) -> Running {
     daemon
 }
 
+fn bare() -> (Stage, Running, DomainId) {
+    let stage = Stage::new(BARE);
+    let daemon = start(&stage);
+    let web = stage.id("web");
+    (stage, daemon, web)
+}
+
+/// A change of a definition by hand, and what an undo says of it.
+#[track_caller]
+fn seen_by_undo(stage: &Stage, daemon: &Running) {
+    let now = definition(stage);
+    stage.redefine("web", &now.replace("<acpi/>", "<acpi/><apic/>"));
+    let refused = undo(daemon, Mode::Apply).unwrap_err().to_string();
+    assert!(refused.contains("+ <acpi/><apic/>"), "{refused}");
+    stage.redefine("web", &now);
+}
+
 #[test]
 fn a_domain_is_adopted_as_was_shown_grows_after_its_next_start_and_is_put_back() {
-    let stage = Stage::new(BARE);
-    let web = stage.id("web");
-    let daemon = start(&stage);
+    let (stage, daemon, web) = bare();
     let before = definition(&stage);
 
     let plan = adopt(&daemon, None, Mode::DryRun).unwrap();
@@ -151,17 +169,13 @@ fn a_domain_is_adopted_as_was_shown_grows_after_its_next_start_and_is_put_back()
 
 #[test]
 fn what_somebody_changed_since_is_not_undone_and_what_was_kept_survives_a_restart() {
-    let stage = Stage::new(BARE);
-    let daemon = start(&stage);
+    let (stage, daemon, _) = bare();
     let before = definition(&stage);
     adopt(&daemon, None, Mode::Apply).unwrap();
     daemon.kill();
 
     let daemon = start(&stage);
-    let prepared = definition(&stage);
-    stage.redefine("web", &prepared.replace("<acpi/>", "<acpi/><apic/>"));
-    let refused = undo(&daemon, Mode::Apply).unwrap_err().to_string();
-    assert!(refused.contains("+ <acpi/><apic/>"), "{refused}");
+    seen_by_undo(&stage, &daemon);
     // Anybody reads the audit, and a definition holds secrets.
     let told = daemon.told("refusal");
     let told: Vec<_> = told
@@ -171,7 +185,6 @@ fn what_somebody_changed_since_is_not_undone_and_what_was_kept_survives_a_restar
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].ends_with("or keep all"), "{told:?}");
     assert!(!told[0].contains("apic"), "{told:?}");
-    stage.redefine("web", &prepared);
     assert_eq!(
         undo(&daemon, Mode::Apply).unwrap().state,
         AdoptionState::Done
@@ -181,9 +194,7 @@ fn what_somebody_changed_since_is_not_undone_and_what_was_kept_survives_a_restar
 
 #[test]
 fn a_hypervisor_that_refuses_leaves_nothing_to_undo_and_one_that_is_late_leaves_a_way_back() {
-    let stage = Stage::new(BARE);
-    let web = stage.id("web");
-    let daemon = start(&stage);
+    let (stage, daemon, web) = bare();
     let before = definition(&stage);
     let refuse = || Fault::Refuse {
         message: "XML document failed to validate".into(),
@@ -202,12 +213,16 @@ fn a_hypervisor_that_refuses_leaves_nothing_to_undo_and_one_that_is_late_leaves_
     let refused = undo(&daemon, Mode::Apply).unwrap_err().to_string();
     assert!(refused.contains("has not prepared"), "{refused}");
 
-    // It takes effect and the answer is lost.
+    // It takes effect and the answer is lost: what is there decides, and what the running domain lacks is said.
     stage
         .simulated
         .fail_next(web, CallName::Redefine, Fault::AnswerLost);
-    let lost = adopt(&daemon, None, Mode::Apply).unwrap_err().to_string();
-    assert!(lost.contains("not known"), "{lost}");
+    let done = adopt(&daemon, None, Mode::Apply).unwrap();
+    assert_eq!(done.state, AdoptionState::Done);
+    assert!(
+        done.notes.iter().any(|note| note.contains("not known")),
+        "{done:#?}"
+    );
     assert_ne!(definition(&stage), before);
     let undone = loop {
         match undo(&daemon, Mode::Apply) {
@@ -219,7 +234,29 @@ fn a_hypervisor_that_refuses_leaves_nothing_to_undo_and_one_that_is_late_leaves_
     assert_eq!(undone.unwrap().state, AdoptionState::Done);
     assert_eq!(definition(&stage), before);
 
+    // So it does where the answer is that it failed.
+    stage
+        .simulated
+        .fail_next(web, CallName::Redefine, Fault::Dies);
+    let done = adopt(&daemon, None, Mode::Apply).unwrap();
+    assert_eq!(done.state, AdoptionState::Done);
+    undo(&daemon, Mode::Apply).unwrap();
+    assert_eq!(definition(&stage), before);
+
+    // Without a connection nobody can look, so it is told later.
+    stage
+        .simulated
+        .fail_next(web, CallName::Redefine, Fault::ConnectionLost { ms: 300 });
+    let lost = adopt(&daemon, None, Mode::Apply).unwrap_err().to_string();
+    assert!(lost.contains("not known yet"), "{lost}");
+    daemon.wait_record("it took effect", |record| {
+        record.kind == "adoption" && record.text.contains("nobody had seen end")
+    });
+    undo(&daemon, Mode::Apply).unwrap();
+    assert_eq!(definition(&stage), before);
+
     // What cannot be added live comes with the next start, and that is said.
+    stage.simulated.restart(web);
     stage
         .simulated
         .fail_next(web, CallName::AttachDevice, refuse());
@@ -233,11 +270,65 @@ fn a_hypervisor_that_refuses_leaves_nothing_to_undo_and_one_that_is_late_leaves_
     );
 }
 
+/// Begins an adoption and kills the daemon as soon as the hypervisor has been asked for this.
+fn cut_off(stage: &Stage, daemon: Running, at: fn(&Called) -> bool) -> Running {
+    let answer = daemon.begin(wish(None, None, Mode::Apply));
+    while !stage.simulated.calls().iter().any(at) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    daemon.kill();
+    drop(answer);
+    start(stage)
+}
+
+#[test]
+fn an_adoption_cut_off_before_the_running_domain_got_its_part_leads_back_to_the_original() {
+    let (stage, daemon, web) = bare();
+    let before = definition(&stage);
+    let fault = Fault::Slow { ms: 300 };
+    stage
+        .simulated
+        .fail_next(web, CallName::AttachDevice, fault);
+    let daemon = cut_off(&stage, daemon, |call| {
+        matches!(call, Called::AttachDevice { .. })
+    });
+    daemon.wait_record("how it ended", |record| {
+        record.kind == "adoption" && record.text.contains("prepared as root wanted")
+    });
+    assert_ne!(definition(&stage), before);
+    // What a hand changes from here on is not taken for a part of it.
+    seen_by_undo(&stage, &daemon);
+    adopt_more(&daemon).unwrap();
+    undo(&daemon, Mode::Apply).unwrap();
+    assert_eq!(definition(&stage), before);
+}
+
+#[test]
+fn an_adoption_cut_off_before_the_definition_leaves_what_a_hand_makes_of_it_next() {
+    let (stage, daemon, web) = bare();
+    let before = definition(&stage);
+    stage
+        .simulated
+        .fail_next(web, CallName::Redefine, Fault::Hang { ms: 1000 });
+    let daemon = cut_off(&stage, daemon, |call| {
+        matches!(call, Called::Redefine { .. })
+    });
+    daemon.wait_record("how it ended", |record| {
+        record.kind == "adoption" && record.text.contains("before it changed anything")
+    });
+    assert_eq!(definition(&stage), before);
+    let by_hand = before.replace("<acpi/>", "<acpi/><apic/>");
+    stage.redefine("web", &by_hand);
+    let refused = undo(&daemon, Mode::Apply).unwrap_err().to_string();
+    assert!(refused.contains("has not prepared"), "{refused}");
+    adopt(&daemon, None, Mode::Apply).unwrap();
+    undo(&daemon, Mode::Apply).unwrap();
+    assert_eq!(definition(&stage), by_hand);
+}
+
 #[test]
 fn two_adoptions_of_a_domain_do_not_meet() {
-    let stage = Stage::new(BARE);
-    let web = stage.id("web");
-    let daemon = start(&stage);
+    let (stage, daemon, web) = bare();
     stage
         .simulated
         .fail_next(web, CallName::Definitions, Fault::Slow { ms: 300 });
@@ -258,9 +349,7 @@ fn two_adoptions_of_a_domain_do_not_meet() {
 
 #[test]
 fn a_look_at_a_plan_keeps_nobody_from_an_adoption() {
-    let stage = Stage::new(BARE);
-    let web = stage.id("web");
-    let daemon = start(&stage);
+    let (stage, daemon, web) = bare();
     stage
         .simulated
         .fail_next(web, CallName::Definitions, Fault::Slow { ms: 300 });
@@ -279,9 +368,7 @@ fn a_look_at_a_plan_keeps_nobody_from_an_adoption() {
 
 #[test]
 fn a_second_adoption_that_is_refused_leaves_the_way_back_of_the_first() {
-    let stage = Stage::new(BARE);
-    let web = stage.id("web");
-    let daemon = start(&stage);
+    let (stage, daemon, web) = bare();
     let before = definition(&stage);
     adopt(&daemon, None, Mode::Apply).unwrap();
     let prepared = definition(&stage);
@@ -293,18 +380,14 @@ fn a_second_adoption_that_is_refused_leaves_the_way_back_of_the_first() {
     assert!(refused.contains("failed to validate"), "{refused}");
     assert_eq!(definition(&stage), prepared);
     // What is kept is the whole record: a change by hand is still seen.
-    stage.redefine("web", &prepared.replace("<acpi/>", "<acpi/><apic/>"));
-    let refused = undo(&daemon, Mode::Apply).unwrap_err().to_string();
-    assert!(refused.contains("+ <acpi/><apic/>"), "{refused}");
-    stage.redefine("web", &prepared);
+    seen_by_undo(&stage, &daemon);
     undo(&daemon, Mode::Apply).unwrap();
     assert_eq!(definition(&stage), before);
 }
 
 #[test]
 fn a_second_adoption_leads_back_to_where_the_first_began() {
-    let stage = Stage::new(BARE);
-    let daemon = start(&stage);
+    let (stage, daemon, _) = bare();
     let before = definition(&stage);
     adopt(&daemon, None, Mode::Apply).unwrap();
     // A persona's status is written into it, and libvirt prints the devices in another order.
@@ -341,8 +424,7 @@ fn a_second_adoption_leads_back_to_where_the_first_began() {
 
 #[test]
 fn what_was_kept_of_a_domain_is_forgotten_with_it_also_while_the_daemon_is_away() {
-    let stage = Stage::new(BARE);
-    let web = stage.id("web");
+    let (stage, daemon, web) = bare();
     let mut anew = Scenario::parse(BARE).unwrap().domains.remove(0);
     anew.id = Some(web);
     let forgotten = |daemon: &Running, times: usize| {
@@ -350,7 +432,6 @@ fn what_was_kept_of_a_domain_is_forgotten_with_it_also_while_the_daemon_is_away(
         let told = told.filter(|text| text.contains("before it was prepared is forgotten"));
         told.count() == times
     };
-    let daemon = start(&stage);
     adopt(&daemon, None, Mode::Apply).unwrap();
     stage.simulated.set_state(web, RunState::Off);
     daemon.wait_domain(web, "it is off", |domain| domain.state == RunState::Off);

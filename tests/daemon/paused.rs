@@ -61,13 +61,37 @@ pub(crate) struct House {
     pub(crate) show: Duration,
 }
 
+/// Somebody who looks at a daemon and asks it for things, for as long as it runs.
+#[derive(Clone)]
+pub(crate) struct Person {
+    requests: mpsc::Sender<Request>,
+    pub(crate) views: watch::Receiver<Arc<View>>,
+}
+
+impl Person {
+    /// The answer; nothing where the daemon ended before it.
+    pub(crate) async fn ask(&self, command: Command) -> Option<Result<Reply, Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        let caller = Caller {
+            uid: 0,
+            name: "root".into(),
+        };
+        let request = Request {
+            command,
+            caller,
+            reply,
+        };
+        self.requests.send(request).await.ok()?;
+        answer.await.ok()
+    }
+}
+
 /// A running daemon.
 pub(crate) struct Resident {
     task: JoinHandle<Result<(), DaemonError>>,
     handle: Arc<Simulated>,
     registry: Registry,
-    requests: mpsc::Sender<Request>,
-    views: watch::Receiver<Arc<View>>,
+    person: Person,
     signals: mpsc::UnboundedSender<Event>,
     records: broadcast::Sender<AuditRecordView>,
     ear: Ear,
@@ -171,8 +195,10 @@ impl House {
             task,
             handle,
             registry,
-            requests,
-            views: view_reader,
+            person: Person {
+                requests,
+                views: view_reader,
+            },
             signals,
             records: announcements,
             ear: self.ear.clone(),
@@ -225,7 +251,7 @@ fn nothing() -> ManagerView {
 
 impl Resident {
     pub(crate) fn view(&self) -> Arc<View> {
-        self.views.borrow().clone()
+        self.person.views.borrow().clone()
     }
 
     /// The records from here on, as they are announced.
@@ -240,25 +266,22 @@ impl Resident {
         good: impl FnMut(&View) -> bool,
     ) -> Option<Arc<View>> {
         let mut good = good;
-        let mut views = self.views.clone();
+        let mut views = self.person.views.clone();
         let shown = views.wait_for(|view| good(view));
         let shown = tokio::time::timeout(limit, shown).await.ok()?;
         Some(shown.expect("the daemon runs").clone())
     }
 
     pub(crate) async fn ask(&self, command: Command) -> Result<Reply, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let caller = Caller {
-            uid: 0,
-            name: "root".into(),
-        };
-        let request = Request {
-            command,
-            caller,
-            reply,
-        };
-        self.requests.send(request).await.expect("the daemon runs");
-        answer.await.unwrap_or(Err(Refusal::Stopping))
+        self.person
+            .ask(command)
+            .await
+            .unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Somebody else who asks it for things.
+    pub(crate) fn person(&self) -> Person {
+        self.person.clone()
     }
 
     pub(crate) async fn create(&self, document: &str) {

@@ -1,6 +1,7 @@
 //! Shifts of persona: what a rule gives, what gives it back, what goes before it, and that no two personas hand a machine to
 //! and fro for ever.
 
+use persona::domain::DomainId;
 use virt_persona::command::{Command, DomainName, Reply};
 use virt_persona::hypervisor::RunState;
 use virt_persona::view::{DomainView, Origin};
@@ -35,6 +36,46 @@ fn stage() -> (Stage, Running) {
     (stage, daemon)
 }
 
+/// With this persona by its tag, and night to shift to.
+fn shifting(day: &str) -> (Stage, Running, DomainId) {
+    let (stage, daemon) = stage();
+    let web = stage.id("web");
+    daemon.create(day);
+    daemon.create(NIGHT);
+    daemon.map("day", "day");
+    (stage, daemon, web)
+}
+
+/// The same, and it has shifted.
+fn shifted(day: &str) -> (Stage, Running, DomainId) {
+    let (stage, daemon, web) = shifting(day);
+    stage.simulated.set_memory_used(web, mib(400));
+    daemon.wait_domain(web, "it has shifted", has("night"));
+    (stage, daemon, web)
+}
+
+/// Waits until less of the memory is in use than so many percent.
+fn wait_used_below(daemon: &Running, web: DomainId, percent: f64) {
+    daemon.wait_domain(web, "less is in use", |domain| {
+        let mut readings = domain.readings.iter();
+        let used = readings.find(|of| of.metric == "memory.utilization");
+        used.is_some_and(|of| of.value.is_some_and(|value| value < percent))
+    });
+}
+
+/// Neither the rule of the day is true from now on nor its until.
+fn dip(stage: &Stage, daemon: &Running, web: DomainId) {
+    stage.simulated.set_memory_used(web, mib(256));
+    wait_used_below(daemon, web, 60.0);
+    ticks(daemon);
+}
+
+#[track_caller]
+fn approve(daemon: &Running, id: u64) {
+    let approved = daemon.ask(Command::Approve { id });
+    assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+}
+
 fn has(name: &str) -> impl Fn(&DomainView) -> bool {
     move |domain| {
         let bound = domain.persona.as_ref();
@@ -55,11 +96,7 @@ fn bindings(daemon: &Running, word: &str) -> Vec<String> {
 
 #[test]
 fn a_rule_gives_another_persona_and_its_until_gives_back_the_one_before() {
-    let (stage, daemon) = stage();
-    let web = stage.id("web");
-    daemon.create(DAY);
-    daemon.create(NIGHT);
-    daemon.map("day", "day");
+    let (stage, daemon, web) = shifting(DAY);
     daemon.wait_domain(web, "the tag's persona is there", has("day"));
     stage.simulated.set_memory_used(web, mib(400));
     let shifted = daemon.wait_domain(web, "it has shifted", has("night"));
@@ -107,13 +144,7 @@ fn a_rule_gives_another_persona_and_its_until_gives_back_the_one_before() {
 
 #[test]
 fn a_shift_holds_over_restarts_of_daemon_and_domain_and_its_until_is_watched_again() {
-    let (stage, daemon) = stage();
-    let web = stage.id("web");
-    daemon.create(DAY);
-    daemon.create(NIGHT);
-    daemon.map("day", "day");
-    stage.simulated.set_memory_used(web, mib(400));
-    daemon.wait_domain(web, "it has shifted", has("night"));
+    let (stage, daemon, web) = shifted(DAY);
     daemon.kill();
     let daemon = stage.start();
     let shifted = daemon.wait_domain(web, "it still has it", has("night"));
@@ -163,13 +194,7 @@ fn revert_gives_back_the_persona_before_and_without_one_says_so_once() {
 
 #[test]
 fn what_a_person_applies_goes_before_a_shift_and_ends_it() {
-    let (stage, daemon) = stage();
-    let web = stage.id("web");
-    daemon.create(DAY);
-    daemon.create(NIGHT);
-    daemon.map("day", "day");
-    stage.simulated.set_memory_used(web, mib(400));
-    daemon.wait_domain(web, "it has shifted", has("night"));
+    let (_stage, daemon, web) = shifted(DAY);
     daemon.apply("web", "day");
     let domain = daemon.wait_domain(web, "the person's is there", has("day"));
     assert_eq!(domain.persona.unwrap().origin, Origin::Applied);
@@ -193,23 +218,12 @@ fn what_a_person_applies_goes_before_a_shift_and_ends_it() {
 
 #[test]
 fn a_person_takes_a_shift_back_and_other_tags_end_it() {
-    let (stage, daemon) = stage();
-    let web = stage.id("web");
-    daemon.create(&DAY.replace("    until: memory.utilization < 40% FOR 1s\n", ""));
-    daemon.create(NIGHT);
+    let (stage, daemon, web) =
+        shifted(&DAY.replace("    until: memory.utilization < 40% FOR 1s\n", ""));
     daemon.create("name: other\n");
-    daemon.map("day", "day");
     daemon.map("other", "other");
-    stage.simulated.set_memory_used(web, mib(400));
-    daemon.wait_domain(web, "it has shifted", has("night"));
     stage.simulated.set_memory_used(web, mib(100));
-    daemon.wait_domain(web, "it needs little again", |domain| {
-        let used = domain
-            .readings
-            .iter()
-            .find(|of| of.metric == "memory.utilization");
-        used.is_some_and(|of| of.value.is_some_and(|value| value < 40.0))
-    });
+    wait_used_below(&daemon, web, 40.0);
     let back = daemon.ask(Command::Deactivate {
         domain: DomainName("web".into()),
     });
@@ -233,17 +247,9 @@ fn an_approved_shift_takes_place_although_the_load_has_dipped_and_is_carried_out
     daemon.map("day", "day");
     stage.simulated.set_memory_used(web, mib(400));
     daemon.wait_domain(web, "it is proposed", |domain| !domain.proposals.is_empty());
-    // Neither is the rule true nor its until.
-    stage.simulated.set_memory_used(web, mib(256));
-    daemon.wait_domain(web, "the load has dipped", |domain| {
-        let mut readings = domain.readings.iter();
-        let used = readings.find(|of| of.metric == "memory.utilization");
-        used.is_some_and(|of| of.value.is_some_and(|value| value < 60.0))
-    });
-    ticks(&daemon);
+    dip(&stage, &daemon, web);
     // What it names is not there, which ends it with the reason.
-    let approved = daemon.ask(Command::Approve { id: 1 });
-    assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+    approve(&daemon, 1);
     daemon.wait_record("it cannot be carried out", |record| {
         record.text.contains("proposal 1 cannot be carried out")
     });
@@ -255,15 +261,8 @@ fn an_approved_shift_takes_place_although_the_load_has_dipped_and_is_carried_out
     daemon.wait_domain(web, "it is proposed again", |domain| {
         domain.proposals.iter().any(|proposal| proposal.id == 2)
     });
-    stage.simulated.set_memory_used(web, mib(256));
-    daemon.wait_domain(web, "the load has dipped", |domain| {
-        let mut readings = domain.readings.iter();
-        let used = readings.find(|of| of.metric == "memory.utilization");
-        used.is_some_and(|of| of.value.is_some_and(|value| value < 60.0))
-    });
-    ticks(&daemon);
-    let approved = daemon.ask(Command::Approve { id: 2 });
-    assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+    dip(&stage, &daemon, web);
+    approve(&daemon, 2);
     daemon.wait_domain(web, "it has shifted", has("night"));
     daemon.wait_record("it is carried out", |record| {
         record.text.contains("proposal 2 is carried out")
@@ -310,11 +309,8 @@ fn trust_decides_whether_a_rule_may_change_the_persona() {
         ("none", "refusal", "persona_change is none"),
         ("low", "proposal", "proposed as 1: activate persona night"),
     ] {
-        let (stage, daemon) = stage();
-        let web = stage.id("web");
-        daemon.create(&format!("{DAY}trust_levels: {{persona_change: {level}}}\n"));
-        daemon.create(NIGHT);
-        daemon.map("day", "day");
+        let (stage, daemon, web) =
+            shifting(&format!("{DAY}trust_levels: {{persona_change: {level}}}\n"));
         stage.simulated.set_memory_used(web, mib(400));
         daemon.wait_record("it is not done", |record| {
             record.kind == kind && record.text.contains(word)
@@ -322,18 +318,11 @@ fn trust_decides_whether_a_rule_may_change_the_persona() {
         ticks(&daemon);
         assert!(has("day")(&daemon.view().domains[&web]));
         if level == "low" {
-            let approved = daemon.ask(Command::Approve { id: 1 });
-            assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+            approve(&daemon, 1);
             daemon.wait_domain(web, "it has shifted", has("night"));
         }
     }
-    let (stage, daemon) = stage();
-    let web = stage.id("web");
-    daemon.create(&format!("{DAY}trust_levels: {{persona_change: medium}}\n"));
-    daemon.create(NIGHT);
-    daemon.map("day", "day");
-    stage.simulated.set_memory_used(web, mib(400));
-    daemon.wait_domain(web, "it has shifted", has("night"));
+    shifted(&format!("{DAY}trust_levels: {{persona_change: medium}}\n"));
 }
 
 #[test]
@@ -375,13 +364,7 @@ fn two_personas_that_call_for_each_other_are_cut_off_and_that_is_said() {
 
 #[test]
 fn a_persona_that_a_shift_is_of_is_in_use_and_deleted_by_force_with_the_shift() {
-    let (stage, daemon) = stage();
-    let web = stage.id("web");
-    daemon.create(DAY);
-    daemon.create(NIGHT);
-    daemon.map("day", "day");
-    stage.simulated.set_memory_used(web, mib(400));
-    daemon.wait_domain(web, "it has shifted", has("night"));
+    let (_stage, daemon, web) = shifted(DAY);
     let delete = |force| {
         daemon.ask(Command::DeletePersona {
             name: "night".into(),

@@ -269,6 +269,17 @@ impl Peer {
             (machine.inside.answer(&request.id), fault, delay)
         })?;
         sleep(delay).await;
+        if matches!(request.op, Operation::PrepareShrink { .. }) {
+            match self.machine(|machine, _| machine.inside.conduct)? {
+                Some(Conduct::IgnoresShrinks) => return Ok(()),
+                Some(Conduct::DiesAtShrinks) => {
+                    let world = self.world.upgrade().ok_or(Over)?;
+                    world.restart(self.domain);
+                    return Err(Over);
+                }
+                _ => {}
+            }
+        }
         match &fault {
             Some(Fault::Refuse { message }) => {
                 return self.refuse(request.id, ErrorCode::Forbidden, message).await;
@@ -394,9 +405,17 @@ fn obey(
             None => OpStatus::Unknown,
         }),
         Operation::Report => done(&machine.report(now)),
-        // A guest without hooks.
+        Operation::PrepareShrink { .. } if partly || machine.inside.refuses_shrinks() => {
+            done(&Consent::Refused {
+                reason: "hook backup: a backup runs".into(),
+                retry_after_ms: None,
+            })
+        }
         Operation::PrepareShrink { .. } => done(&Consent::Agreed),
-        Operation::Grown { .. } => done(&GrownReply::default()),
+        Operation::Grown { .. } => done(&GrownReply {
+            ran: u32::from(partly),
+            failed: partly.then(|| "hook pool: no room".into()),
+        }),
         Operation::Unknown(name) => refused(ErrorCode::Unsupported, name),
     }
 }

@@ -42,6 +42,12 @@ pub enum Conduct {
     FloodsEvents,
     /// The agent sends a thousand reports a second, with or without leave.
     FloodsTelemetry,
+    /// The agent agrees to no shrink when it is asked.
+    RefusesShrinks,
+    /// The agent does not answer when it is asked before a shrink.
+    IgnoresShrinks,
+    /// The domain is started anew whenever its agent is asked before a shrink.
+    DiesAtShrinks,
     /// The guest stands still: the agent says nothing, memory does not move and figures get old.
     Hangs,
     /// No call to its monitor returns.

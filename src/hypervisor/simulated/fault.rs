@@ -40,6 +40,10 @@ pub enum CallName {
     GuestActivation,
     /// A report that the guest's agent is asked for.
     GuestReport,
+    /// The guest's agent is asked before a shrink.
+    GuestConsent,
+    /// The guest's agent is told of a growth.
+    GuestGrowth,
     /// `definitions`.
     Definitions,
     /// `redefine`.
@@ -57,10 +61,9 @@ impl CallName {
                 Some(Self::GuestActivation)
             }
             Operation::Report => Some(Self::GuestReport),
-            Operation::OpStatus { .. }
-            | Operation::PrepareShrink { .. }
-            | Operation::Grown { .. }
-            | Operation::Unknown(_) => None,
+            Operation::PrepareShrink { .. } => Some(Self::GuestConsent),
+            Operation::Grown { .. } => Some(Self::GuestGrowth),
+            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
         }
     }
 
@@ -80,6 +83,8 @@ impl CallName {
             Self::GuestCpus => "online_cpus",
             Self::GuestActivation => "activate",
             Self::GuestReport => "report",
+            Self::GuestConsent => "prepare_shrink",
+            Self::GuestGrowth => "grown",
             Self::Definitions => "definitions",
             Self::Redefine => "redefine",
             Self::AttachDevice => "attach_device",
@@ -111,7 +116,8 @@ pub enum Fault {
     /// The call takes effect, but its answer comes only after the deadline.
     AnswerLost,
     /// The call works, but the guest stops at this size of the memory device or the balloon, until it is asked again. Of
-    /// vCPUs and CPUs one fewer is switched than was asked for, whatever the size; an activation fails at its end;
+    /// vCPUs and CPUs one fewer is switched than was asked for, whatever the size; an activation fails at its end; a
+    /// hook of the guest fails, which is against a shrink and no matter to a growth;
     /// of a limit over several devices only the first has it.
     Partial {
         /// The size that it reaches, in MiB.

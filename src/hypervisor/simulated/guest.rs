@@ -150,6 +150,11 @@ impl Inside {
         }
     }
 
+    /// Whether it agrees to no shrink.
+    pub(super) fn refuses_shrinks(&self) -> bool {
+        self.conduct == Some(Conduct::RefusesShrinks)
+    }
+
     /// The guest behaves like this from `unix` on.
     pub(super) fn behave(&mut self, conduct: Option<Conduct>, unix: u64) {
         self.conduct = conduct;

@@ -41,7 +41,8 @@ pub use self::scenario::{
 use self::world::World;
 use super::queue::Queue;
 use super::{
-    Events, HypervisorEvent, Lifecycle, Limits, MetadataElement, RunState, VcpuMeter, VcpuTimes,
+    Definitions, Events, HypervisorEvent, Lifecycle, Limits, MetadataElement, RunState, VcpuMeter,
+    VcpuTimes,
 };
 
 /// The hypervisor, and the handle by which a test moves it.
@@ -327,6 +328,12 @@ impl Simulated {
             change(&mut machine.description.limits);
             self.world.tell(&world, HypervisorEvent::Tuned { domain });
         }
+    }
+
+    /// The definitions of a domain.
+    pub fn definitions_of(&self, domain: DomainId) -> Option<Definitions> {
+        let world = self.world.lock();
+        world.machines.get(&domain)?.definitions().ok()
     }
 
     /// What limits a domain.

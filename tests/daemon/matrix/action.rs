@@ -1,76 +1,126 @@
-//! The actions of the matrix: the domain of each, what makes the daemon take it, and where the domain is then.
+//! The actions of the matrix: the domain of each, what makes the daemon take it, and where the domain is then. What a
+//! person asks for is in `person`.
 
 use persona::domain::DomainId;
+use persona::rule;
 use persona::units::Bytes;
 use virt_persona::hypervisor::MetadataElement;
 use virt_persona::hypervisor::simulated::{CallName, Curve, Load, Shown, Simulated};
 use virt_persona::view::{ActivationState, DomainView};
 
-/// What can be done to a domain, by the call that it cannot do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Action {
-    Describe,
-    PlugVcpu,
-    UnplugVcpu,
-    SettleUnplug,
-    GrowDevice,
-    ShrinkDevice,
-    ShrinkBalloon,
-    ReturnBalloon,
-    AddDimm,
-    TurnStatisticsOn,
-    WriteStatus,
-    BringOnline,
-    TakeOffline,
-    Activate,
-    ConfirmMemory,
-    SetLimit,
-    ReadLimit,
+/// The actions, each with the call that it cannot do without. None can be left out of the list of all.
+macro_rules! actions {
+    ($($action:ident: $call:ident,)*) => {
+        /// What can be done to a domain, by the call that it cannot do without.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Action {
+            $($action,)*
+        }
+
+        /// All of them.
+        pub(crate) const ACTIONS: [Action; [$(Action::$action,)*].len()] = [$(Action::$action,)*];
+
+        impl Action {
+            pub(crate) fn call(self) -> CallName {
+                match self {
+                    $(Self::$action => CallName::$call,)*
+                }
+            }
+        }
+    };
 }
 
-pub(crate) const ACTIONS: [Action; 17] = [
-    Action::Describe,
-    Action::PlugVcpu,
-    Action::UnplugVcpu,
-    Action::SettleUnplug,
-    Action::GrowDevice,
-    Action::ShrinkDevice,
-    Action::ShrinkBalloon,
-    Action::ReturnBalloon,
-    Action::AddDimm,
-    Action::TurnStatisticsOn,
-    Action::WriteStatus,
-    Action::BringOnline,
-    Action::TakeOffline,
-    Action::Activate,
-    Action::ConfirmMemory,
-    Action::SetLimit,
-    Action::ReadLimit,
-];
+actions! {
+    Describe: Describe,
+    PlugVcpu: SetVcpus,
+    UnplugVcpu: SetVcpus,
+    SettleUnplug: HotpluggableVcpus,
+    GrowDevice: SetVirtioMem,
+    ShrinkDevice: SetVirtioMem,
+    ShrinkBalloon: SetBalloon,
+    ReturnBalloon: SetBalloon,
+    AddDimm: AttachDimm,
+    TurnStatisticsOn: SetBalloonPeriod,
+    WriteStatus: SetMetadata,
+    WriteTags: SetMetadata,
+    BringOnline: GuestCpus,
+    TakeOffline: GuestCpus,
+    Activate: GuestActivation,
+    Deactivate: GuestActivation,
+    Shift: GuestActivation,
+    ShiftBack: GuestActivation,
+    ConfirmMemory: GuestReport,
+    AskBeforeShrink: GuestConsent,
+    TellOfGrowth: GuestGrowth,
+    SetLimit: SetLimit,
+    ReadLimit: Limits,
+    DoWhatIsApproved: SetVirtioMem,
+    ReadDefinitions: Definitions,
+    Redefine: Redefine,
+    AttachDevice: AttachDevice,
+}
 
-/// The actions that a call is for. A new call needs one here, with a domain, a trigger and a goal below.
-pub(crate) fn actions_of(call: CallName) -> &'static [Action] {
+/// The actions that a call is for, at least one. A new call needs one here, with a domain, a trigger and a goal below.
+pub(crate) fn actions_of(call: CallName) -> (Action, &'static [Action]) {
     match call {
-        CallName::Describe => &[Action::Describe],
-        CallName::SetVcpus => &[Action::PlugVcpu, Action::UnplugVcpu],
-        CallName::HotpluggableVcpus => &[Action::SettleUnplug],
-        CallName::SetVirtioMem => &[Action::GrowDevice, Action::ShrinkDevice],
-        CallName::SetBalloon => &[Action::ShrinkBalloon, Action::ReturnBalloon],
-        CallName::AttachDimm => &[Action::AddDimm],
-        CallName::SetBalloonPeriod => &[Action::TurnStatisticsOn],
-        CallName::SetMetadata => &[Action::WriteStatus],
-        CallName::GuestCpus => &[Action::BringOnline, Action::TakeOffline],
-        CallName::GuestActivation => &[Action::Activate],
-        CallName::GuestReport => &[Action::ConfirmMemory],
-        CallName::SetLimit => &[Action::SetLimit],
-        CallName::Limits => &[Action::ReadLimit],
-        // A person asks for these once and is told how they ended; nothing follows by itself (`adopt`).
-        CallName::Definitions | CallName::Redefine | CallName::AttachDevice => &[],
+        CallName::Describe => (Action::Describe, &[]),
+        CallName::SetVcpus => (Action::PlugVcpu, &[Action::UnplugVcpu]),
+        CallName::HotpluggableVcpus => (Action::SettleUnplug, &[]),
+        CallName::SetVirtioMem => (
+            Action::GrowDevice,
+            &[Action::ShrinkDevice, Action::DoWhatIsApproved],
+        ),
+        CallName::SetBalloon => (Action::ShrinkBalloon, &[Action::ReturnBalloon]),
+        CallName::AttachDimm => (Action::AddDimm, &[]),
+        CallName::SetBalloonPeriod => (Action::TurnStatisticsOn, &[]),
+        CallName::SetMetadata => (Action::WriteStatus, &[Action::WriteTags]),
+        CallName::GuestCpus => (Action::BringOnline, &[Action::TakeOffline]),
+        CallName::GuestActivation => (
+            Action::Activate,
+            &[Action::Deactivate, Action::Shift, Action::ShiftBack],
+        ),
+        CallName::GuestReport => (Action::ConfirmMemory, &[]),
+        CallName::GuestConsent => (Action::AskBeforeShrink, &[]),
+        CallName::GuestGrowth => (Action::TellOfGrowth, &[]),
+        CallName::SetLimit => (Action::SetLimit, &[]),
+        CallName::Limits => (Action::ReadLimit, &[]),
+        CallName::Definitions => (Action::ReadDefinitions, &[]),
+        CallName::Redefine => (Action::Redefine, &[]),
+        CallName::AttachDevice => (Action::AttachDevice, &[]),
+    }
+}
+
+/// The action of the matrix by which what a rule says is carried out; nothing where nothing is asked of hypervisor or
+/// guest. A new word of rules needs a place here.
+pub(crate) fn action_of(word: &rule::Action) -> Option<Action> {
+    match word {
+        rule::Action::SetVcpus(_) | rule::Action::AddVcpus(_) => Some(Action::PlugVcpu),
+        rule::Action::RemoveVcpus(_) => Some(Action::UnplugVcpu),
+        rule::Action::SetMemory(_) | rule::Action::AddMemory(_) => Some(Action::GrowDevice),
+        rule::Action::RemoveMemory(_) => Some(Action::ShrinkDevice),
+        rule::Action::SetLimit(_) => Some(Action::SetLimit),
+        rule::Action::ActivatePersona(_) => Some(Action::Shift),
+        rule::Action::Revert => Some(Action::ShiftBack),
+        // Recorded, and that is all.
+        rule::Action::Notify(_) | rule::Action::Respond(_) => None,
+        // Not done by this version.
+        rule::Action::EnableFeature(_)
+        | rule::Action::DisableFeature(_)
+        | rule::Action::Run(_)
+        | rule::Action::Apply { .. }
+        | rule::Action::InstallPackage(_)
+        | rule::Action::RemovePackage(_)
+        | rule::Action::BlockAddresses { .. }
+        | rule::Action::UnblockAddresses { .. }
+        | rule::Action::Isolate
+        | rule::Action::Restore
+        | rule::Action::Redirect { .. }
+        | rule::Action::CallWebhook(_) => None,
     }
 }
 
 /// CPUs by their use, memory by its use: both ways.
-pub(crate) const ELASTIC: &str = "
+const ELASTIC: &str = "
 name: elastic
 base_configuration:
   cpu: {min: 1, max: 4}
@@ -85,68 +135,127 @@ environment_variables:
   ROLE: matrix
 ";
 
+/// Gives the domain another persona when much of its memory is in use, and is given back when little is.
+const DAY: &str = "
+name: day
+adaptation_rules:
+  - name: busy
+    when: memory.utilization > 70% FOR 3s
+    then: activate persona night
+    until: memory.utilization < 40% FOR 3s
+    cooldown: 5s
+";
+
+/// All documents.
+pub(crate) fn documents() -> [String; 4] {
+    let careful = ELASTIC.replace("name: elastic", "name: careful");
+    [
+        ELASTIC.into(),
+        format!("{careful}trust_levels: {{resource_scaling: low}}\n"),
+        DAY.into(),
+        "name: night\n".into(),
+    ]
+}
+
+/// How a domain comes by its persona.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// A person applies it before anything is wrong.
+    Before,
+    /// A person applies it with the trigger.
+    WithTrigger,
+    /// By its tag.
+    ByTag,
+    /// Not at all.
+    Never,
+}
+
 impl Action {
     pub(crate) fn name(self) -> String {
         format!("{self:?}")
-    }
-
-    pub(crate) fn call(self) -> CallName {
-        match self {
-            Self::Describe => CallName::Describe,
-            Self::PlugVcpu | Self::UnplugVcpu => CallName::SetVcpus,
-            Self::SettleUnplug => CallName::HotpluggableVcpus,
-            Self::GrowDevice | Self::ShrinkDevice => CallName::SetVirtioMem,
-            Self::ShrinkBalloon | Self::ReturnBalloon => CallName::SetBalloon,
-            Self::AddDimm => CallName::AttachDimm,
-            Self::TurnStatisticsOn => CallName::SetBalloonPeriod,
-            Self::WriteStatus => CallName::SetMetadata,
-            Self::BringOnline | Self::TakeOffline => CallName::GuestCpus,
-            Self::Activate => CallName::GuestActivation,
-            Self::ConfirmMemory => CallName::GuestReport,
-            Self::SetLimit => CallName::SetLimit,
-            Self::ReadLimit => CallName::Limits,
-        }
     }
 
     /// Its domain in the scenario.
     pub(crate) fn domain(self) -> String {
         let device = "virtio_mem = [{ alias = 'virtiomem0', size_mib = 1024 }]";
         let (vcpus, memory, more) = match self {
-            Self::Describe | Self::GrowDevice | Self::ShrinkDevice | Self::ConfirmMemory => {
-                (1, 512, device)
-            }
+            Self::Describe
+            | Self::GrowDevice
+            | Self::ShrinkDevice
+            | Self::ConfirmMemory
+            | Self::AskBeforeShrink
+            | Self::TellOfGrowth
+            | Self::Deactivate
+            | Self::DoWhatIsApproved => (1, 512, device),
             Self::UnplugVcpu | Self::TakeOffline | Self::SettleUnplug => (3, 512, ""),
             Self::ShrinkBalloon | Self::ReturnBalloon => (1, 1024, ""),
             Self::AddDimm => (1, 512, "memory_maximum_mib = 2048\ndimm_slots = 4"),
             Self::TurnStatisticsOn => (1, 512, "balloon = 'silent'"),
-            Self::PlugVcpu | Self::BringOnline | Self::WriteStatus | Self::Activate => (1, 512, ""),
+            Self::PlugVcpu
+            | Self::BringOnline
+            | Self::WriteStatus
+            | Self::WriteTags
+            | Self::Activate => (1, 512, ""),
+            Self::Shift | Self::ShiftBack => (1, 512, "tags = ['day']"),
             Self::SetLimit | Self::ReadLimit => {
                 (1, 512, "disks = [{ target = 'vda' }, { target = 'vdb' }]")
             }
+            Self::ReadDefinitions | Self::Redefine | Self::AttachDevice => {
+                (1, 512, "numa_nodes = 0\nballoon = 'silent'")
+            }
         };
+        let maximum = if self.has_agent() { 4 } else { 1 };
         let unplug = match self {
             // A guest that says nothing leaves the emulator to be asked.
             Self::SettleUnplug => "ignored",
             _ => "completes",
         };
+        let guest = if self.has_agent() {
+            format!(
+                "agent_channel = 'FOLDER/{self:?}.sock'\nguest = {{ agent = 'simulated', unplug = '{unplug}' }}\n"
+            )
+        } else {
+            String::new()
+        };
         format!(
-            "[[domain]]\nname = '{}'\nacceleration = 'kvm'\nvcpus = {vcpus}\nvcpus_maximum = 4\nmemory_mib = {memory}\n{more}\nagent_channel = 'FOLDER/{self:?}.sock'\nguest = {{ agent = 'simulated', unplug = '{unplug}' }}\n",
+            "[[domain]]\nname = '{}'\nacceleration = 'kvm'\nvcpus = {vcpus}\nvcpus_maximum = {maximum}\nmemory_mib = {memory}\n{more}\n{guest}",
             self.name()
+        )
+    }
+
+    /// Whether there is an agent in its guest.
+    pub(crate) fn has_agent(self) -> bool {
+        !self.is_adoption()
+    }
+
+    /// Whether it is a part of preparing a domain for live scaling.
+    pub(crate) fn is_adoption(self) -> bool {
+        matches!(
+            self,
+            Self::ReadDefinitions | Self::Redefine | Self::AttachDevice
         )
     }
 
     /// What the guest has to do: CPUs, and MiB of memory. Before: `false`; from the trigger on: `true`.
     pub(crate) fn load(self, triggered: bool) -> (f64, u64) {
         match (self, triggered) {
-            (Self::Describe | Self::GrowDevice | Self::ConfirmMemory | Self::AddDimm, true) => {
-                (0.5, 500)
-            }
-            (Self::ShrinkDevice, false) => (0.5, 500),
-            (Self::ShrinkDevice, true) => (0.5, 100),
+            (
+                Self::Describe
+                | Self::GrowDevice
+                | Self::ConfirmMemory
+                | Self::AddDimm
+                | Self::TellOfGrowth
+                | Self::DoWhatIsApproved,
+                true,
+            ) => (0.5, 500),
+            (Self::ShrinkDevice | Self::AskBeforeShrink | Self::Deactivate, false) => (0.5, 500),
+            (Self::ShrinkDevice | Self::AskBeforeShrink | Self::Deactivate, true) => (0.5, 100),
             (Self::ShrinkBalloon, false) => (0.5, 600),
             (Self::ShrinkBalloon, true) => (0.5, 200),
             (Self::ReturnBalloon, false) => (0.5, 200),
             (Self::ReturnBalloon, true) => (0.5, 450),
+            (Self::Shift, true) | (Self::ShiftBack, false) => (0.5, 450),
+            (Self::ShiftBack, true) => (0.5, 100),
             (Self::PlugVcpu | Self::BringOnline, true) => (1.5, 250),
             (Self::UnplugVcpu | Self::TakeOffline | Self::SettleUnplug, false) => (1.5, 250),
             (Self::UnplugVcpu | Self::TakeOffline | Self::SettleUnplug, true) => (0.4, 250),
@@ -154,37 +263,67 @@ impl Action {
         }
     }
 
-    /// Whether its persona is applied only with the trigger.
-    pub(crate) fn begins_without_persona(self) -> bool {
-        matches!(
-            self,
+    /// How it comes by its persona.
+    pub(crate) fn bound(self) -> Bound {
+        match self {
             Self::WriteStatus
-                | Self::Activate
-                | Self::TurnStatisticsOn
-                | Self::SetLimit
-                | Self::ReadLimit
-        )
+            | Self::Activate
+            | Self::TurnStatisticsOn
+            | Self::SetLimit
+            | Self::ReadLimit => Bound::WithTrigger,
+            Self::Shift | Self::ShiftBack => Bound::ByTag,
+            Self::WriteTags | Self::ReadDefinitions | Self::Redefine | Self::AttachDevice => {
+                Bound::Never
+            }
+            _ => Bound::Before,
+        }
+    }
+
+    /// The persona that it has before: `false`; and in the end: `true`.
+    pub(crate) fn persona(self, triggered: bool) -> Option<&'static str> {
+        match (self, triggered) {
+            (Self::Shift, true) | (Self::ShiftBack, false) => Some("night"),
+            (Self::Shift, false) | (Self::ShiftBack, true) => Some("day"),
+            (Self::DoWhatIsApproved, _) => Some("careful"),
+            (Self::Deactivate, true) => None,
+            _ => match (self.bound(), triggered) {
+                (Bound::Never, _) | (Bound::WithTrigger, false) => None,
+                _ => Some("elastic"),
+            },
+        }
+    }
+
+    /// Whether guest and daemon agree that it has that persona.
+    fn has_persona(self, triggered: bool, shown: &Shown, view: &DomainView) -> bool {
+        let wanted = self.persona(triggered);
+        let bound = view.persona.as_ref().map(|bound| bound.name.as_str());
+        let settled = match wanted {
+            Some(_) => view.activation.state == ActivationState::Active,
+            None => view.activation.state == ActivationState::None,
+        };
+        settled && bound == wanted && shown.persona.as_deref() == wanted
     }
 
     /// Whether it is ready for the trigger.
     pub(crate) fn is_ready(self, shown: &Shown, view: &DomainView) -> bool {
-        let active = view.activation.state == ActivationState::Active;
-        (active || self.begins_without_persona())
+        (view.agent.last_seen_ms.is_some() || !self.has_agent())
+            && self.has_persona(false, shown, view)
             && match self {
-                Self::ShrinkDevice => within(shown, 715, 1250),
+                Self::ShrinkDevice | Self::AskBeforeShrink | Self::Deactivate => {
+                    within(shown, 715, 1250)
+                }
                 Self::ReturnBalloon => within(shown, 286, 500),
                 _ => true,
             }
     }
 
-    /// Whether it is where the persona wants it, by the world itself and by what the daemon shows.
+    /// Whether it is where the persona, or the person, wants it, by the world itself and by what the daemon shows. Of an
+    /// adoption that is not shown: it is in `person`.
     pub(crate) fn is_reached(self, simulated: &Simulated, view: &DomainView) -> bool {
         let Some(shown) = simulated.shown(view.id) else {
             return false;
         };
-        let active = view.activation.state == ActivationState::Active
-            && shown.persona.as_deref() == Some("elastic");
-        active
+        self.has_persona(true, &shown, view)
             && match self {
                 Self::PlugVcpu | Self::BringOnline => {
                     shown.online >= 2 && view.vcpus.guest == Some(shown.online)
@@ -195,11 +334,18 @@ impl Action {
                         && view.vcpus.guest == Some(1)
                         && view.vcpus.plugged == Some(shown.vcpus)
                 }
-                Self::Describe | Self::GrowDevice | Self::ConfirmMemory | Self::AddDimm => {
-                    within(&shown, 715, 1250) && agrees(&shown, view)
-                }
+                Self::Describe
+                | Self::GrowDevice
+                | Self::ConfirmMemory
+                | Self::AddDimm
+                | Self::TellOfGrowth
+                | Self::DoWhatIsApproved => within(&shown, 715, 1250) && agrees(&shown, view),
                 // Where the device was left alone, the balloon took from boot memory too, down to what the persona allows.
-                Self::ShrinkDevice => within(&shown, 256, 512) && agrees(&shown, view),
+                Self::ShrinkDevice | Self::AskBeforeShrink => {
+                    within(&shown, 256, 512) && agrees(&shown, view)
+                }
+                // As it was before there was a persona.
+                Self::Deactivate => within(&shown, 512, 512) && agrees(&shown, view),
                 Self::ShrinkBalloon => within(&shown, 286, 500) && agrees(&shown, view),
                 Self::ReturnBalloon => within(&shown, 643, 1024) && agrees(&shown, view),
                 Self::TurnStatisticsOn => shown.statistics.is_some(),
@@ -209,8 +355,10 @@ impl Action {
                         .metadata(view.id, element)
                         .is_some_and(|status| status.contains("elastic"))
                 }
-                Self::Activate => true,
+                Self::WriteTags => is_tagged(simulated, view.id) && view.tags == [TAG],
+                Self::Activate | Self::Shift | Self::ShiftBack => true,
                 Self::SetLimit | Self::ReadLimit => is_limited(simulated, view.id, IOPS),
+                Self::ReadDefinitions | Self::Redefine | Self::AttachDevice => false,
             }
     }
 }
@@ -218,9 +366,17 @@ impl Action {
 /// The limit of the disks in the persona.
 const IOPS: u64 = 500;
 
+/// The tag that a person writes.
+pub(crate) const TAG: &str = "matrix";
+
 pub(crate) fn is_limited(simulated: &Simulated, id: DomainId, iops: u64) -> bool {
     let limits = simulated.limits_of(id);
     limits.is_some_and(|limits| limits.disks.iter().all(|disk| disk.iops == iops))
+}
+
+pub(crate) fn is_tagged(simulated: &Simulated, id: DomainId) -> bool {
+    let tags = simulated.metadata(id, MetadataElement::Tags);
+    tags.is_some_and(|tags| tags.contains(TAG))
 }
 
 pub(crate) fn within(shown: &Shown, low: u64, high: u64) -> bool {

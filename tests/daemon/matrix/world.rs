@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use persona::domain::DomainId;
 use tokio::time::{Instant, sleep};
+use virt_persona::command::{Command, DomainName};
 use virt_persona::hypervisor::simulated::{Fault, Simulated};
-use virt_persona::view::{ActivationState, AuditRecordView, View};
+use virt_persona::view::{ActivationState, AuditRecordView, DomainView, HypervisorState, View};
 
-use super::action::{ACTIONS, Action, ELASTIC, is_limited, load};
+use super::action::{ACTIONS, Action, Bound, documents, is_limited, load};
+use super::person::{adopt_and_undo, approve_all, definition, false_answer, untold};
 use super::wrong::Wrong;
 use crate::paused::{House, Resident};
 
@@ -22,6 +24,12 @@ const FAULTY: Duration = Duration::from_secs(90);
 
 /// After the fault: a mechanism may be in quarantine for ten minutes, and once more for a failure at its end.
 const RECOVERED: Duration = Duration::from_secs(45 * 60);
+
+/// DIMMs grow machines that have nothing else; recordings are none of the matrix' business and a tenth of its time.
+const CONFIGURATION: &str = "[memory]\ndimm = 'growth'\n[recording]\nmib_per_domain = 0\n";
+
+/// Between the faults of two actions that meet theirs one after another.
+const PAUSE: Duration = Duration::from_secs(14);
 
 /// The one that nothing is wrong with.
 const OTHER: &str = "Other";
@@ -41,6 +49,8 @@ pub(crate) struct World {
     wrong: Wrong,
     killed: bool,
     complaints: Arc<Mutex<Vec<String>>>,
+    /// As they were in the beginning.
+    definitions: Mutex<BTreeMap<DomainId, String>>,
 }
 
 impl World {
@@ -52,10 +62,11 @@ impl World {
         }
         scenario.push_str(&Action::GrowDevice.domain().replace("GrowDevice", OTHER));
         Self {
-            house: House::new(&scenario, "[memory]\ndimm = 'growth'\n").await,
+            house: House::new(&scenario, CONFIGURATION).await,
             wrong,
             killed,
             complaints: Arc::default(),
+            definitions: Mutex::default(),
         }
     }
 
@@ -84,10 +95,23 @@ impl World {
     /// Everything is as before the trigger.
     pub(crate) async fn prepare(&self, daemon: &Resident) {
         self.set_first_loads();
-        daemon.create(ELASTIC).await;
         for action in ACTIONS {
-            if !action.begins_without_persona() {
-                daemon.apply(&action.name(), "elastic").await;
+            let id = self.house.id(&action.name());
+            let before = definition(&self.house.simulated, id).unwrap();
+            self.definitions.lock().unwrap().insert(id, before);
+        }
+        for document in documents() {
+            daemon.create(&document).await;
+        }
+        let mapped = daemon.ask(Command::Map {
+            tag: "day".into(),
+            persona: "day".into(),
+            priority: 0,
+        });
+        assert!(mapped.await.is_ok());
+        for action in ACTIONS {
+            if let (Bound::Before, Some(persona)) = (action.bound(), action.persona(false)) {
+                daemon.apply(&action.name(), persona).await;
             }
         }
         daemon.apply(OTHER, "elastic").await;
@@ -96,9 +120,9 @@ impl World {
                 let id = self.house.id(&action.name());
                 let shown = self.house.simulated.shown(id);
                 let domain = view.domains.get(&id);
-                domain.zip(shown).is_some_and(|(domain, shown)| {
-                    domain.agent.last_seen_ms.is_some() && action.is_ready(&shown, domain)
-                })
+                domain
+                    .zip(shown)
+                    .is_some_and(|(domain, shown)| action.is_ready(&shown, domain))
             })
         };
         let prepared = daemon.until(RECOVERED, ready).await;
@@ -123,9 +147,49 @@ impl World {
             Wrong::LibraryAway => {}
         }
         simulated.set_load(id, load(action.load(true)));
-        if action.begins_without_persona() {
-            daemon.apply(&action.name(), "elastic").await;
+        if let (Bound::WithTrigger, Some(persona)) = (action.bound(), action.persona(true)) {
+            daemon.apply(&action.name(), persona).await;
         }
+        let Some(command) = action.asked() else {
+            return;
+        };
+        let (mut person, simulated, complaints) =
+            (daemon.person(), simulated.clone(), self.complaints.clone());
+        let before = self.before(id);
+        let name = self.wrong.name();
+        let patience = self.patience();
+        let away = self.wrong == Wrong::LibraryAway;
+        tokio::spawn(async move {
+            sleep(patience).await;
+            // The fault of the action before may have taken the connection again.
+            let connected = person.views.wait_for(|view| {
+                away || view.manager.hypervisor.state == HypervisorState::Connected
+            });
+            if connected.await.is_err() {
+                return;
+            }
+            if let Some(answer) = person.ask(command).await
+                && let Some(lie) = false_answer(&simulated, id, &before, &answer)
+            {
+                complaints.lock().unwrap().push(format!("{name}: {lie}"));
+            }
+        });
+    }
+
+    /// How long a person waits with what is asked for: until the fault is there, or the kill is near.
+    fn patience(&self) -> Duration {
+        match (&self.wrong, self.killed) {
+            (Wrong::Call(Fault::ConnectionLost { .. }), _) => Duration::ZERO,
+            (Wrong::LibraryAway, _) => Duration::from_millis(6_500),
+            (_, true) => Duration::from_secs(6),
+            (_, false) => Duration::ZERO,
+        }
+    }
+
+    /// The definition of a domain before anything was asked for.
+    fn before(&self, id: DomainId) -> String {
+        let before = self.definitions.lock().unwrap().get(&id).cloned();
+        before.expect("each domain has a definition")
     }
 
     /// All actions meet their fault at once.
@@ -170,7 +234,7 @@ impl World {
             if self.killed {
                 daemon = self.kill(daemon).await;
             }
-            sleep(Duration::from_secs(25)).await;
+            sleep(PAUSE).await;
         }
         daemon
     }
@@ -203,6 +267,8 @@ impl World {
 
     /// From here on each claim of success is held against the world.
     pub(crate) fn watch(&self, daemon: &Resident) {
+        let careful = self.house.id(&Action::DoWhatIsApproved.name());
+        tokio::spawn(approve_all(daemon.person(), careful));
         let mut records = daemon.records();
         let simulated = self.house.simulated.clone();
         let complaints = self.complaints.clone();
@@ -249,6 +315,35 @@ impl World {
         let mut quarantined: BTreeSet<Action> = BTreeSet::new();
         let mut failed: BTreeSet<Action> = BTreeSet::new();
         let limit = RECOVERED;
+        let audit = daemon.audit().await;
+        for action in ACTIONS {
+            let id = self.house.id(&action.name());
+            if action.is_adoption() {
+                if self
+                    .adoption_is_told_and_undone(daemon, action, &audit)
+                    .await
+                {
+                    reached.insert(action, ended.elapsed());
+                }
+            } else if let Some(command) = action.asked() {
+                let view = daemon.view();
+                if !action.is_reached(&self.house.simulated, &view.domains[&id]) {
+                    // What is done already is refused.
+                    let _ = daemon.ask(command).await;
+                }
+            }
+        }
+        if self.killed {
+            // Without a kill a quarantine is waited for; here a person ends it, which is the other way out of it.
+            for action in ACTIONS {
+                let id = self.house.id(&action.name());
+                if is_left_alone(&daemon.view().domains[&id]) {
+                    quarantined.insert(action);
+                }
+                let domain = DomainName(action.name());
+                let _ = daemon.ask(Command::Release { domain }).await;
+            }
+        }
         loop {
             let all = daemon
                 .until(limit.saturating_sub(ended.elapsed()), |view| {
@@ -259,11 +354,7 @@ impl World {
                         if action.is_reached(&self.house.simulated, domain) {
                             reached.entry(action).or_insert_with(|| ended.elapsed());
                         }
-                        if domain
-                            .holds
-                            .iter()
-                            .any(|hold| hold.reason.contains("left alone"))
-                        {
+                        if is_left_alone(domain) {
                             quarantined.insert(action);
                         }
                         if domain.activation.state == ActivationState::Failed
@@ -283,7 +374,12 @@ impl World {
                 break;
             }
             for action in insist {
-                daemon.apply(&action.name(), "elastic").await;
+                daemon
+                    .apply(&action.name(), action.persona(true).unwrap_or("elastic"))
+                    .await;
+                if let Some(command) = action.asked() {
+                    let _ = daemon.ask(command).await;
+                }
             }
         }
         if !self.other_is_grown(&daemon.view()) {
@@ -310,6 +406,26 @@ impl World {
             );
         }
         cells
+    }
+
+    /// Whether a person can tell by the audit what came of an adoption, can have it done now, and undone.
+    async fn adoption_is_told_and_undone(
+        &self,
+        daemon: &Resident,
+        action: Action,
+        audit: &[AuditRecordView],
+    ) -> bool {
+        let simulated = &self.house.simulated;
+        let id = self.house.id(&action.name());
+        let before = self.before(id);
+        if let Some(trouble) = untold(simulated, id, &before, audit) {
+            self.complain(&format!("{action:?}: {trouble}"));
+        }
+        let done = adopt_and_undo(daemon, simulated, action, id, &before).await;
+        if let Err(trouble) = &done {
+            self.complain(&format!("{action:?}: {trouble}"));
+        }
+        done.is_ok()
     }
 
     /// What is to be known of a domain that did not recover.
@@ -349,6 +465,7 @@ impl World {
     /// Each step that was decided has one end, but for those that a kill cut off.
     pub(crate) fn check_audit(&self, records: &[AuditRecordView]) {
         let mut open: BTreeSet<(Option<DomainId>, &str)> = BTreeSet::new();
+        let mut approved: BTreeSet<&str> = BTreeSet::new();
         for record in records {
             let resource = ["vCPUs", "memory", "disk iops"]
                 .into_iter()
@@ -362,6 +479,15 @@ impl World {
                 ("decision", Some(step)) if record.text[step.1.len()..].starts_with(": ") => {
                     (!open.insert(step)).then_some("a second step before the end of the first")
                 }
+                ("proposal", _) => match proposal(&record.text) {
+                    Some((number, "approved")) => {
+                        approved.insert(number);
+                        None
+                    }
+                    Some((number, _)) => (!approved.remove(number))
+                        .then_some("done without a person's word, or twice by one"),
+                    None => None,
+                },
                 ("action", Some(step)) => (!open.remove(&step)).then_some("an end without a step"),
                 _ => None,
             };
@@ -373,6 +499,29 @@ impl World {
             self.complain(&format!("a step of {resource} has no end"));
         }
     }
+}
+
+/// The number of a proposal that was approved or carried out, and which of the two.
+fn proposal(text: &str) -> Option<(&str, &'static str)> {
+    let number = |text: &'_ str| -> Option<usize> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then_some(digits)
+    };
+    let after = text
+        .split_once("approved proposal ")
+        .map(|(_, rest)| (rest, "approved"));
+    let done = text
+        .strip_prefix("proposal ")
+        .filter(|rest| rest.contains("is carried out"))
+        .map(|rest| (rest, "done"));
+    let (rest, what) = after.or(done)?;
+    Some((&rest[..number(rest)?], what))
+}
+
+/// A mechanism of it is in quarantine, and that is shown.
+fn is_left_alone(domain: &DomainView) -> bool {
+    let mut holds = domain.holds.iter();
+    holds.any(|hold| hold.reason.contains("left alone"))
 }
 
 pub(crate) const ENDINGS: [&str; 4] = ["applied", "partial", "refused", "unknown"];

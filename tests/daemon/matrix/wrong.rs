@@ -26,7 +26,7 @@ pub(crate) fn wrongs() -> Vec<Wrong> {
         Wrong::Call(Fault::EventsLost),
         Wrong::Call(Fault::EventsDuplicated),
         Wrong::Call(Fault::EventsLate { ms: 4_000 }),
-        Wrong::Call(Fault::ConnectionLost { ms: 15_000 }),
+        Wrong::Call(Fault::ConnectionLost { ms: 6_000 }),
         Wrong::Call(Fault::Dies),
         Wrong::Guest(Conduct::RefusesCpus),
         Wrong::Guest(Conduct::RefusesMemory),
@@ -43,6 +43,9 @@ pub(crate) fn wrongs() -> Vec<Wrong> {
         Wrong::Guest(Conduct::ReportsTheSame),
         Wrong::Guest(Conduct::FloodsEvents),
         Wrong::Guest(Conduct::FloodsTelemetry),
+        Wrong::Guest(Conduct::RefusesShrinks),
+        Wrong::Guest(Conduct::IgnoresShrinks),
+        Wrong::Guest(Conduct::DiesAtShrinks),
         Wrong::Guest(Conduct::Hangs),
         Wrong::Guest(Conduct::HangsMonitor),
         Wrong::Guest(Conduct::Dies { every_s: 25 }),
@@ -50,7 +53,7 @@ pub(crate) fn wrongs() -> Vec<Wrong> {
     ]
 }
 
-pub(crate) const PLACES: usize = 29;
+pub(crate) const PLACES: usize = 32;
 
 /// Where in the list a fault stands. Who adds one to the simulated hypervisor finds here that the matrix lacks it.
 pub(crate) fn place_of(wrong: &Wrong) -> usize {
@@ -83,11 +86,14 @@ pub(crate) fn place_of(wrong: &Wrong) -> usize {
             Conduct::ReportsTheSame => 22,
             Conduct::FloodsEvents => 23,
             Conduct::FloodsTelemetry => 24,
-            Conduct::Hangs => 25,
-            Conduct::HangsMonitor => 26,
-            Conduct::Dies { .. } => 27,
+            Conduct::RefusesShrinks => 25,
+            Conduct::IgnoresShrinks => 26,
+            Conduct::DiesAtShrinks => 27,
+            Conduct::Hangs => 28,
+            Conduct::HangsMonitor => 29,
+            Conduct::Dies { .. } => 30,
         },
-        Wrong::LibraryAway => 28,
+        Wrong::LibraryAway => 31,
     }
 }
 
@@ -100,6 +106,27 @@ impl Wrong {
             Self::LibraryAway => "library away".into(),
         };
         text.split(" {").next().unwrap_or_default().to_owned()
+    }
+
+    /// Whether it is tried with a kill of the daemon, too. What a guest says of itself, or how often, is judged anew with
+    /// each report, and nothing of it outlives the daemon: there is nothing that a kill could lose or leave behind.
+    pub(crate) fn is_tried_with_a_kill(&self) -> bool {
+        !matches!(
+            self,
+            Self::Guest(
+                Conduct::ClaimsCpus
+                    | Conduct::ClaimsMoreCpus
+                    | Conduct::ClaimsFewerCpus
+                    | Conduct::ClaimsNoMemoryUse
+                    | Conduct::ClaimsAllMemoryUsed
+                    | Conduct::ClaimsImpossibleMemory
+                    | Conduct::ReportsFromTheFuture
+                    | Conduct::ReportsFromThePast
+                    | Conduct::ReportsTheSame
+                    | Conduct::FloodsEvents
+                    | Conduct::FloodsTelemetry
+            )
+        )
     }
 
     /// Whether it is of the whole host, so that nobody can be undisturbed by it.
