@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all soak lint bench fuzz evaluate build clean
+.PHONY: help setup demo test test-guest test-all soak lint bench fuzz evaluate build clean
 
 CARGO ?= cargo
 
@@ -21,7 +21,10 @@ test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null
 	$(CARGO) test --workspace
 
-test-all: lint test ## everything that a change must pass
+test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
+	@tests/debian/run $(CASES)
+
+test-all: lint test test-guest ## everything that a change must pass
 
 soak: ## a simulated day of a thousand domains with faults, long; `make test` has an hour of a hundred
 	@ulimit -n 8192 2>/dev/null; SOAK=day $(CARGO) test --profile soak --test soak -- --nocapture

@@ -124,7 +124,7 @@ pub(crate) fn notice(
 pub(crate) fn wish(domain: &Domain<'_>, carried: &DomainState) -> Option<Wanted> {
     let offline = carried.offline.as_ref().filter(|offline| offline.back)?;
     let more = domain.present(Resource::Vcpus) > offline.online;
-    more.then(|| Wanted {
+    more.then_some(Wanted {
         resource: Resource::Vcpus,
         to: offline.online,
         by: Wish::BackOnline,
