@@ -7,7 +7,7 @@ use persona::domain::DomainId;
 use virt_persona::command::{Command, DomainName, Refusal, Reply};
 use virt_persona::hypervisor::RunState;
 use virt_persona::hypervisor::simulated::{CallName, Fault};
-use virt_persona::view::{Change, ExplainView, ProposalState, ProposalView, Resource, TruthWord};
+use virt_persona::view::{Change, ProposalState, ProposalView, Resource, TruthWord};
 
 use crate::stage::{ELASTIC, Running, Stage, mib};
 
@@ -46,17 +46,6 @@ fn proposal(daemon: &Running, web: DomainId, id: u64) -> ProposalView {
     });
     let mut found = seen.proposals.into_iter();
     found.find(|proposal| proposal.id == id).unwrap()
-}
-
-fn explain(daemon: &Running) -> ExplainView {
-    let explained = daemon.ask(Command::Explain {
-        domain: DomainName("web".into()),
-        at: None,
-    });
-    match explained {
-        Ok(Reply::Explain(explained)) => *explained,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[track_caller]
@@ -116,13 +105,10 @@ fn with_low_trust_nothing_changes_until_somebody_approves_it_and_the_audit_says_
         "nothing changes"
     );
     assert_eq!(daemon.told("decision"), [""; 0]);
-    let explained = explain(&daemon);
-    assert!(
+    daemon.wait_explained("web", "it is proposed", |explained| {
         explained.summary.contains("proposed as 1")
-            && explained.summary.contains("virt-persona approve 1"),
-        "{}",
-        explained.summary
-    );
+            && explained.summary.contains("virt-persona approve 1")
+    });
 
     let approved = approve(&daemon, 1);
     assert_eq!(approved.by.as_deref(), Some("root"));
@@ -187,22 +173,15 @@ fn what_is_rejected_comes_back_only_after_its_cause_was_gone() {
     let ticks = daemon.view().manager.ticks;
     daemon.wait("it ticks on", |view| view.manager.ticks > ticks + 30);
     assert_eq!(daemon.view().domains[&web].proposals, []);
-    let explained = explain(&daemon);
-    assert!(
-        explained.summary.contains("rejected it as 1"),
-        "{}",
-        explained.summary
-    );
+    daemon.wait_explained("web", "it was rejected", |explained| {
+        explained.summary.contains("rejected it as 1")
+    });
     let again = daemon.ask(Command::Approve { id: 1 });
     assert!(matches!(again, Err(Refusal::Refused { .. })), "{again:?}");
     stage.simulated.set_memory_used(web, mib(250));
-    let calm = || {
-        let explained = explain(&daemon);
+    daemon.wait_explained("web", "the rule rests", |explained| {
         explained.rules[0].truth == TruthWord::False
-    };
-    while !calm() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    });
     // It is looked at once more before the use rises, so that the gap is seen.
     let ticks = daemon.view().manager.ticks;
     daemon.wait("it ticks on", |view| view.manager.ticks > ticks + 2);
@@ -297,9 +276,10 @@ trust_levels: {notify: low, network_access: none, command_execution: medium}
     let refused = told(&daemon, "refusal", "asks for: isolate");
     assert!(refused.contains("network_access is none"), "{refused}");
     assert_eq!(daemon.told("decision"), [""; 0]);
-    let explained = explain(&daemon);
-    let detail = explained.rules[0].detail.clone().unwrap_or_default();
-    assert!(detail.contains("virt-persona approve 1"), "{detail}");
+    daemon.wait_explained("web", "somebody is to approve it", |explained| {
+        let detail = explained.rules[0].detail.as_ref();
+        detail.is_some_and(|detail| detail.contains("virt-persona approve 1"))
+    });
     approve(&daemon, 1);
     told(&daemon, "decision", "rule full says: it is full");
     told(&daemon, "proposal", "proposal 1 is carried out");
@@ -330,20 +310,16 @@ fn a_hold_by_command_is_respected_named_and_ended_by_release() {
     assert_eq!(holds[0].reason, "root wants it left alone");
     told(&daemon, "hold", "root wants memory left alone for 3600 s");
     stage.simulated.set_memory_used(web, mib(500));
-    loop {
-        let explained = explain(&daemon);
+    let explained = daemon.wait_explained("web", "the rule holds", |explained| {
         let first = explained.rules.first();
-        if first.is_some_and(|rule| rule.truth == TruthWord::True) {
-            assert!(
-                explained.summary.contains("root wants it left alone")
-                    && explained.summary.contains("virt-persona release"),
-                "{}",
-                explained.summary
-            );
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        first.is_some_and(|rule| rule.truth == TruthWord::True)
+    });
+    assert!(
+        explained.summary.contains("root wants it left alone")
+            && explained.summary.contains("virt-persona release"),
+        "{}",
+        explained.summary
+    );
     // It holds over the end of the machine and over that of the daemon.
     let until = daemon.view().domains[&web].holds[0].until;
     stage.simulated.set_state(web, RunState::Off);
@@ -379,6 +355,8 @@ fn release_forgets_the_quarantine_of_a_mechanism_that_was_stuck() {
             .fail_next(web, CallName::SetVirtioMem, Fault::Refuse { message });
     }
     stage.simulated.set_memory_used(web, mib(500));
+    stage.sleep_after_failures(&daemon, 1);
+    stage.sleep_after_failures(&daemon, 2);
     daemon.wait_domain(web, "it is in quarantine", |domain| {
         !domain.holds.is_empty()
     });
@@ -406,14 +384,11 @@ adaptation_rules:
     );
     daemon.apply("web", "demands");
     stage.simulated.set_memory_used(web, mib(500));
-    let looked = loop {
-        let explained = explain(&daemon);
-        let looked = explained.rules.first().map(|rule| rule.looked[0].clone());
-        if let Some(looked) = looked.filter(|looked| looked.value.is_some()) {
-            break looked;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let explained = daemon.wait_explained("web", "there is a figure", |explained| {
+        let first = explained.rules.first();
+        first.is_some_and(|rule| rule.looked[0].value.is_some())
+    });
+    let looked = &explained.rules[0].looked[0];
     assert_eq!(looked.truth, TruthWord::Unknown);
     assert_eq!(
         looked.missing.as_deref(),

@@ -4,17 +4,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use persona::domain::DomainId;
-use virt_persona::command::{Command, DomainName, Reply};
 use virt_persona::view::ActivationState;
 
 use crate::agent::Agent;
 use crate::stage::{ELASTIC, Running, Stage, mib};
-
-/// A hung test shall end with a message; no test passes or fails by this time.
-const HUNG: Duration = Duration::from_secs(60);
 
 const WEB: &str = "
 deadline_ms = 2000
@@ -60,27 +55,6 @@ fn hook(stage: &Stage, path: &str, text: &str) -> PathBuf {
     path
 }
 
-fn summary(daemon: &Running) -> String {
-    let explained = daemon.ask(Command::Explain {
-        domain: DomainName("web".into()),
-        at: None,
-    });
-    match explained {
-        Ok(Reply::Explain(explained)) => explained.summary,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Asks until it is so. A test that hangs is ended by the clock.
-#[track_caller]
-fn until(what: &str, good: impl Fn() -> bool) {
-    let began = std::time::Instant::now();
-    while !good() {
-        assert!(began.elapsed() < HUNG, "it never happened that {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Says a need until the agent has told the host, since it does so every other second at most.
 fn say_need(agent: &Agent, amount: &str) {
     let mut said = agent.need(amount);
@@ -99,29 +73,28 @@ fn a_guest_that_refuses_to_shrink_is_asked_again_explained_and_not_taken_for_stu
         "echo retry-after=1; echo a backup runs; exit 75",
     );
     let daemon = start(&stage, web, ELASTIC, "elastic");
-    stage.simulated.set_memory_used(web, mib(500));
-    daemon.wait_memory(web, |now| now >= 768);
+    stage.simulated.set_memory_used(web, mib(400));
+    daemon.wait_memory(web, |now| now == 640);
     stage.simulated.set_memory_used(web, mib(100));
     let refused = |text: &str| text.contains(": refused") && text.contains("a backup runs");
     daemon.wait_record("the guest refused", |record| {
         record.kind == "action" && refused(&record.text)
     });
-    until("explain says why", || {
-        let summary = summary(&daemon);
-        summary.contains("the guest refused it: hook backup: a backup runs")
+    daemon.wait_explained("web", "the guest refused it", |explained| {
+        let reason = "the guest refused it: hook backup: a backup runs";
+        explained.summary.contains(reason)
     });
     // As many times as would put a mechanism that fails into quarantine.
-    let vetoes = || {
-        let told = daemon.told("action");
-        told.iter().filter(|text| refused(text)).count()
-    };
-    until("it is asked again and again", || vetoes() >= 3);
+    for vetoes in 1..=3 {
+        stage.sleep_after_failures(&daemon, vetoes);
+    }
     assert_eq!(
         daemon.view().domains[&web].memory.plugged,
-        Some(mib(768)),
+        Some(mib(640)),
         "nothing was taken without consent"
     );
-    assert!(!summary(&daemon).contains("stuck"), "{}", summary(&daemon));
+    let summary = daemon.explain("web").summary;
+    assert!(!summary.contains("stuck"), "{summary}");
     fs::remove_file(no).unwrap();
     daemon.wait_memory(web, |now| now == 512);
 }
@@ -153,8 +126,8 @@ fn a_need_is_honoured_at_once_within_bounds_and_the_guest_is_told_of_its_growth(
         record.kind == "action" && record.text.contains("768 MiB -> 1 GiB")
     });
     say_need(&agent, "64M");
-    until("explain says that it is at its max", || {
-        let summary = summary(&daemon);
+    daemon.wait_explained("web", "it is at its max", |explained| {
+        let summary = &explained.summary;
         summary.contains("the guest's own need") && summary.contains("the persona's max")
     });
     assert_eq!(daemon.told("action").len(), 2);

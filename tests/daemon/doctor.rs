@@ -169,6 +169,8 @@ faults = [
     daemon.create(ELASTIC);
     daemon.apply("web", "elastic");
     stage.simulated.set_memory_used(web, mib(500));
+    stage.sleep_after_failures(&daemon, 1);
+    stage.sleep_after_failures(&daemon, 2);
     let began = std::time::Instant::now();
     let fails = |check: &CheckView| check.state == CheckState::Fail;
     while !of(&daemon, Some("web"), "memory-stuck").iter().any(fails) {

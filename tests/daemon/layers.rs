@@ -2,7 +2,7 @@
 //! makes again, and what people are told of it.
 
 use virt_persona::command::{Command, DomainName, Force, Mode, PersonaRef, Refusal, Reply};
-use virt_persona::view::{Change, DomainView, EffectiveView, ExplainView, PlanView};
+use virt_persona::view::{Change, DomainView, EffectiveView, PlanView};
 
 use crate::stage::{Running, Stage};
 
@@ -40,16 +40,6 @@ fn web() -> DomainName {
 fn effective(daemon: &Running) -> EffectiveView {
     match daemon.ask(Command::Effective { domain: web() }) {
         Ok(Reply::Effective(effective)) => *effective,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn explain(daemon: &Running) -> ExplainView {
-    match daemon.ask(Command::Explain {
-        domain: web(),
-        at: None,
-    }) {
-        Ok(Reply::Explain(explain)) => *explain,
         other => panic!("{other:?}"),
     }
 }
@@ -148,7 +138,7 @@ fn a_base_that_is_gone_leaves_what_is_in_force_and_is_told_as_a_problem() {
     let check = |daemon: &Running| {
         let domain = daemon.wait_domain(id, "the problem is told", told);
         assert_eq!(max(&domain), Some(4), "what holds goes on to hold");
-        assert!(explain(daemon).problems[0].contains("there is no persona `base`"));
+        assert!(daemon.explain("web").problems[0].contains("there is no persona `base`"));
         assert!(daemon.view().personas["front"].problem.is_some());
     };
     check(&daemon);
@@ -213,7 +203,7 @@ fn overrides_of_tags_are_laid_over_a_domains_persona_and_taken_off() {
     );
     // The rule is explained from the first tick on that looked at it.
     let rule = loop {
-        if let Some(rule) = explain(&daemon).rules.into_iter().next() {
+        if let Some(rule) = daemon.explain("web").rules.into_iter().next() {
             break rule;
         }
         std::thread::yield_now();
@@ -306,7 +296,7 @@ fn overrides_of_equal_priority_that_differ_are_a_conflict_and_the_last_good_stat
     };
     let domain = daemon.wait_domain(id, "the conflict is told", told);
     assert_eq!(max(&domain), Some(5));
-    assert!(explain(&daemon).problems[0].contains("give one of them a higher priority"));
+    assert!(daemon.explain("web").problems[0].contains("give one of them a higher priority"));
     assert!(daemon.told("refusal")[0].contains("tag `five`"));
     let refused = daemon.ask(Command::Apply {
         domain: web(),

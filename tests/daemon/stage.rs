@@ -23,7 +23,8 @@ use virt_persona::hypervisor::{Hypervisor, HypervisorEvent};
 use virt_persona::observe::{Observer, Roots};
 use virt_persona::store::{Store, StoreError};
 use virt_persona::view::{
-    AuditRecordView, DomainView, HostView, HypervisorState, HypervisorView, ManagerView, View,
+    AuditRecordView, DomainView, ExplainView, HostView, HypervisorState, HypervisorView,
+    ManagerView, View,
 };
 
 /// A hung test shall end with a message; no test passes or fails by this time.
@@ -102,6 +103,23 @@ impl Stage {
         self.dial.suspend(time);
         let milliseconds = i64::try_from(time.as_millis()).unwrap();
         self.simulated.step_wall_clock(milliseconds);
+    }
+
+    /// Waits until so many steps have ended without success, and sleeps through the pause that follows such a step.
+    #[track_caller]
+    pub(crate) fn sleep_after_failures(&self, daemon: &Running, failures: usize) {
+        let began = std::time::Instant::now();
+        let failed = || {
+            let records = daemon.audit().into_iter();
+            records
+                .filter(|record| record.kind == "action" && record.detail["ending"] != "applied")
+                .count()
+        };
+        while failed() < failures {
+            assert!(began.elapsed() < HUNG, "{} steps have failed", failed());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.suspend(Duration::from_secs(10));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -317,6 +335,39 @@ impl Running {
             std::thread::sleep(Duration::from_millis(20));
         }
         found.unwrap()
+    }
+
+    /// What is explained of a domain now.
+    #[track_caller]
+    pub(crate) fn explain(&self, domain: &str) -> ExplainView {
+        let domain = DomainName(domain.into());
+        match self.ask(Command::Explain { domain, at: None }) {
+            Ok(Reply::Explain(explained)) => *explained,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is explained of a domain as soon as it is as it shall be: on a busy host a report may be late, and then a
+    /// rule that holds is unknown for a moment.
+    #[track_caller]
+    pub(crate) fn wait_explained(
+        &self,
+        domain: &str,
+        what: &str,
+        good: impl Fn(&ExplainView) -> bool,
+    ) -> ExplainView {
+        let began = std::time::Instant::now();
+        loop {
+            let explained = self.explain(domain);
+            if good(&explained) {
+                return explained;
+            }
+            assert!(
+                began.elapsed() < HUNG,
+                "it is never explained that {what}: {explained:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
