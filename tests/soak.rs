@@ -186,7 +186,7 @@ fn a_fault(random: &mut Random) -> Fault {
     }
 }
 
-const CONDUCTS: [Conduct; 18] = [
+const CONDUCTS: [Conduct; 21] = [
     Conduct::RefusesCpus,
     Conduct::RefusesMemory,
     Conduct::Slow { ms: 4_000 },
@@ -202,6 +202,9 @@ const CONDUCTS: [Conduct; 18] = [
     Conduct::ReportsTheSame,
     Conduct::FloodsEvents,
     Conduct::FloodsTelemetry,
+    Conduct::RefusesShrinks,
+    Conduct::IgnoresShrinks,
+    Conduct::DiesAtShrinks,
     Conduct::Hangs,
     Conduct::HangsMonitor,
     Conduct::Dies { every_s: 300 },
@@ -248,7 +251,14 @@ impl Soak {
         house.show = size.tick;
         let ids = (0..size.domains)
             .map(|number| house.id(&format!("vm-{number}")))
-            .collect();
+            .collect::<Vec<_>>();
+        // Of all ends of a step this is the one that a short run may miss by chance.
+        for id in ids.iter().step_by(10) {
+            let partial = Fault::Partial { reaches_mib: 64 };
+            house
+                .simulated
+                .fail_next(*id, CallName::SetVirtioMem, partial);
+        }
         Self {
             house,
             size,

@@ -178,6 +178,7 @@ impl Action {
     /// Its domain in the scenario.
     pub(crate) fn domain(self) -> String {
         let device = "virtio_mem = [{ alias = 'virtiomem0', size_mib = 1024 }]";
+        let disks = "disks = [{ target = 'vda' }, { target = 'vdb' }]";
         let (vcpus, memory, more) = match self {
             Self::Describe
             | Self::GrowDevice
@@ -185,23 +186,21 @@ impl Action {
             | Self::ConfirmMemory
             | Self::AskBeforeShrink
             | Self::TellOfGrowth
-            | Self::Deactivate
-            | Self::DoWhatIsApproved => (1, 512, device),
-            Self::UnplugVcpu | Self::TakeOffline | Self::SettleUnplug => (3, 512, ""),
-            Self::ShrinkBalloon | Self::ReturnBalloon => (1, 1024, ""),
-            Self::AddDimm => (1, 512, "memory_maximum_mib = 2048\ndimm_slots = 4"),
-            Self::TurnStatisticsOn => (1, 512, "balloon = 'silent'"),
+            | Self::DoWhatIsApproved => (1, 512, device.into()),
+            Self::Deactivate => (1, 512, format!("{device}\n{disks}")),
+            Self::UnplugVcpu | Self::TakeOffline | Self::SettleUnplug => (3, 512, String::new()),
+            Self::ShrinkBalloon | Self::ReturnBalloon => (1, 1024, String::new()),
+            Self::AddDimm => (1, 512, "memory_maximum_mib = 2048\ndimm_slots = 4".into()),
+            Self::TurnStatisticsOn => (1, 512, "balloon = 'silent'".into()),
             Self::PlugVcpu
             | Self::BringOnline
             | Self::WriteStatus
             | Self::WriteTags
-            | Self::Activate => (1, 512, ""),
-            Self::Shift | Self::ShiftBack => (1, 512, "tags = ['day']"),
-            Self::SetLimit | Self::ReadLimit => {
-                (1, 512, "disks = [{ target = 'vda' }, { target = 'vdb' }]")
-            }
+            | Self::Activate => (1, 512, String::new()),
+            Self::Shift | Self::ShiftBack => (1, 512, "tags = ['day']".into()),
+            Self::SetLimit | Self::ReadLimit => (1, 512, disks.into()),
             Self::ReadDefinitions | Self::Redefine | Self::AttachDevice => {
-                (1, 512, "numa_nodes = 0\nballoon = 'silent'")
+                (1, 512, "numa_nodes = 0\nballoon = 'silent'".into())
             }
         };
         let maximum = if self.has_agent() { 4 } else { 1 };
@@ -345,7 +344,11 @@ impl Action {
                     within(&shown, 256, 512) && agrees(&shown, view)
                 }
                 // As it was before there was a persona.
-                Self::Deactivate => within(&shown, 512, 512) && agrees(&shown, view),
+                Self::Deactivate => {
+                    within(&shown, 512, 512)
+                        && agrees(&shown, view)
+                        && is_limited(simulated, view.id, 0)
+                }
                 Self::ShrinkBalloon => within(&shown, 286, 500) && agrees(&shown, view),
                 Self::ReturnBalloon => within(&shown, 643, 1024) && agrees(&shown, view),
                 Self::TurnStatisticsOn => shown.statistics.is_some(),
