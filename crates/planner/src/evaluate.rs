@@ -11,6 +11,7 @@ use persona::units::Moment;
 
 use crate::limit::{Turn, turns};
 use crate::need::prefer_need;
+use crate::news::News;
 use crate::offline;
 use crate::plan::Edge;
 use crate::policy::Policy;
@@ -124,6 +125,15 @@ pub(crate) fn evaluate(
     now: Moment,
 ) -> Evaluation {
     align(persona, state);
+    state.evaluated = Some(now);
+    let news = News {
+        signals: domain.signals,
+        heard: state.heard,
+    };
+    let domain = &Domain {
+        signals: &news,
+        ..*domain
+    };
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut rules = Vec::with_capacity(persona.rules.len());
     let (mut calls, mut turned) = (Vec::new(), Vec::new());
@@ -332,6 +342,8 @@ pub(crate) fn cooldown_left(
 fn align(persona: &Persona, state: &mut DomainState) {
     if state.persona.as_ref() != Some(&persona.digest) {
         state.persona = Some(persona.digest.clone());
+        // Nothing was evaluated before a machine's first persona, so that one hears of what has just happened, as of its start.
+        state.heard = state.evaluated;
         state.rules.clear();
         state.effects.clear();
         state.standing.clear();

@@ -9,6 +9,7 @@
 //! notice      what changed without the daemon's doing: a restart, a hand, a guest that does not follow
 //! mechanism   by what memory is changed: usually, by the balloon while a device is stuck, by a DIMM
 //! relief      memory that was taken and is missed: what that forbids, and what goes back
+//! news        what has happened that no persona has heard of
 //! evaluate    rules over readings -> one Decision a resource
 //! consent     a guest that refuses to become smaller
 //! need        a guest that asks for memory at once
@@ -42,6 +43,7 @@ mod guard;
 pub mod limit;
 pub mod mechanism;
 pub mod need;
+mod news;
 pub mod notice;
 pub mod offline;
 pub mod peak;

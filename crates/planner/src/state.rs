@@ -58,6 +58,12 @@ pub struct DomainState {
     /// One for each rule, in the order of the document.
     #[serde(skip)]
     pub rules: Vec<RuleState>,
+    /// When rules were last evaluated.
+    #[serde(skip)]
+    pub evaluated: Option<Moment>,
+    /// What happened until then was heard by the persona before this one.
+    #[serde(skip)]
+    pub heard: Option<Moment>,
     /// What rules with an `until` have done and will undo.
     pub effects: Vec<Effect>,
     /// What the guest says that it needs.

@@ -179,6 +179,25 @@ fn an_event_calls_once_and_is_over_after_a_while() {
 }
 
 #[test]
+fn an_event_that_one_version_heard_of_is_none_for_the_next_and_none_is_lost_between_them() {
+    let rule = "  - IF EVENT(agent.lost) THEN notify \"gone\"\n";
+    let versions = [persona(rule), persona(&rule.replace("gone", "lost"))];
+    let calls = |plans: &[Plan]| plans.iter().map(|plan| plan.calls.len()).sum::<usize>();
+    let (mut machine, mut state) = (machine(), State::default());
+    // The first persona of a machine hears of what has just happened.
+    machine.happened.push((EventKind::AgentLost, machine.now));
+    assert_eq!(calls(&run(&mut machine, &versions[0], &mut state, 5)), 1);
+    // The next version does not hear of it again, nor does the one before when it is back.
+    assert_eq!(calls(&run(&mut machine, &versions[1], &mut state, 5)), 0);
+    assert_eq!(calls(&run(&mut machine, &versions[0], &mut state, 5)), 0);
+    // What happens after the last look of one version is for the next.
+    machine.happened[0].1 = machine.now.after(Duration::from_millis(500));
+    assert_eq!(calls(&run(&mut machine, &versions[1], &mut state, 60)), 1);
+    // The same version, activated again, has heard of it.
+    assert_eq!(calls(&run(&mut machine, &versions[1], &mut state, 5)), 0);
+}
+
+#[test]
 fn what_a_pause_calls_for_is_called_for_while_the_machine_is_left_alone() {
     let persona = persona("  - IF EVENT(domain.paused) THEN notify \"paused\", add 1 vcpus\n");
     let (mut machine, mut state) = (machine(), State::default());
