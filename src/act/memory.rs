@@ -4,21 +4,16 @@
 //!
 //! What a machine has is what the balloon leaves of boot memory and DIMMs, and what virtio-mem devices have plugged.
 
+mod follow;
+
 use std::time::Duration;
 
 use persona::units::Bytes;
 use planner::{Ending, Means, Step};
-use tokio::time::{Instant, sleep};
 
 use super::{Aftermath, Hands, Outcome, sentence_of};
 use crate::hypervisor::{DomainDescription, HypervisorError, VirtioMem};
-
-/// How often the hypervisor is looked at while the guest follows. The device itself reports about once a second.
-const LOOK: Duration = Duration::from_millis(400);
-
-/// A shrinking device that has not moved for this long is asked for another size and then for the target again, which
-/// makes the guest's driver try at once instead of at its own next retry, some fifty seconds later.
-const NUDGE_AFTER: Duration = Duration::from_secs(4);
+use follow::{End, follow};
 
 /// How long the guest may take to answer what it sees of its memory.
 const GUEST_ANSWER: Duration = Duration::from_secs(3);
@@ -87,6 +82,18 @@ pub(super) async fn act(hands: &Hands, step: Step) -> Outcome {
             return Outcome {
                 ending: Ending::Unknown,
                 ..refused(&step, notes.join("; "), None)
+            };
+        }
+        End::Overtaken => {
+            notes.push(
+                "the devices are asked for another size than the step asked for, by somebody else or by a revert to a snapshot, \
+                 and that is left alone"
+                    .into(),
+            );
+            return Outcome {
+                ending: Ending::Unknown,
+                aftermath: Aftermath::AskedByOthers,
+                ..refused(&step, notes.join("; "), Some(&watched.last))
             };
         }
         End::Reached => Ending::Applied,
@@ -379,75 +386,6 @@ fn spread(devices: &[VirtioMem], total: Bytes) -> Vec<(&VirtioMem, Bytes)> {
             (device, Bytes(size))
         })
         .collect()
-}
-
-/// How watching ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The size is there.
-    Reached,
-    /// The deadline passed.
-    TimedOut,
-    /// It is another running instance, or none.
-    Gone,
-}
-
-/// What watching saw.
-struct Watched {
-    end: End,
-    last: DomainDescription,
-    /// The device had to be asked twice.
-    nudged: bool,
-}
-
-/// Watches until the size is reached or the deadline passes.
-async fn follow(hands: &Hands, step: &Step, goal: &Goal, before: DomainDescription) -> Watched {
-    let end = Instant::now() + hands.settings.memory_deadline;
-    let (mut last, mut moved_at, mut nudged) = (before, Instant::now(), false);
-    loop {
-        sleep(LOOK).await;
-        let mut gone = false;
-        match hands.hypervisor.describe(step.domain).await {
-            Ok(now) => {
-                if plugged(&now) != plugged(&last) {
-                    moved_at = Instant::now();
-                }
-                gone = now.instance != step.instance;
-                last = now;
-            }
-            Err(HypervisorError::NoDomain { .. }) => gone = true,
-            // Perhaps the next look succeeds.
-            Err(_) => {}
-        }
-        let end = if gone {
-            Some(End::Gone)
-        } else if goal.is_reached(&last) {
-            Some(End::Reached)
-        } else {
-            (Instant::now() >= end).then_some(End::TimedOut)
-        };
-        if let Some(end) = end {
-            return Watched { end, last, nudged };
-        }
-        let devices = goal.devices.filter(|_| step.to < step.from);
-        if let Some(size) = devices.filter(|_| !nudged && moved_at.elapsed() >= NUDGE_AFTER) {
-            nudged = true;
-            let block = last
-                .virtio_mem
-                .iter()
-                .map(|device| device.block.0)
-                .max()
-                .unwrap_or(0);
-            let other = size.saturating_add(Bytes(block));
-            // Both are requests only; when one of them fails the deadline decides as before.
-            if resize(hands, &last, other, true).await.is_ok() {
-                if let Ok(now) = hands.hypervisor.describe(step.domain).await {
-                    last = now;
-                }
-                let _ = resize(hands, &last, size, true).await;
-            }
-        }
-    }
 }
 
 /// Whether what the guest shows moved as far as the device did. Guests count a little less than what is plugged, and

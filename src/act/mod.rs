@@ -98,6 +98,8 @@ pub enum Aftermath {
     NeedsReboot,
     /// The removal of a device was asked for and may still take place.
     RemovalPending,
+    /// Somebody else asked the machine for another size meanwhile, which the step has left alone.
+    AskedByOthers,
 }
 
 impl Outcome {

@@ -16,7 +16,7 @@ use planner::{Ending, Means, Step};
 use super::guest::GuestAnswer;
 use super::{Aftermath, CpusOnline, Guest, GuestFault, Hands, Notices, Outcome, Settings, act};
 use crate::config::VcpuRemoval;
-use crate::hypervisor::simulated::{self, CallName, Called, Fault, Scenario, Simulated};
+use crate::hypervisor::simulated::{self, AsItWas, CallName, Called, Fault, Scenario, Simulated};
 use crate::hypervisor::{
     Answer, Definition, Definitions, DomainDescription, DomainStats, Events, HostFacts,
     HotpluggableVcpu, Hypervisor, HypervisorError, LibraryError, Limits, MetadataElement, RunState,

@@ -111,7 +111,7 @@ impl Daemon {
         }
         // What begins meanwhile is not told, and neither is how it ended.
         self.starting.clear();
-        self.restored.clear();
+        self.half_told.clear();
         self.connection.state = HypervisorState::Disconnected;
         self.connection.detail = Some(reason);
         self.publish_soon();
@@ -351,7 +351,7 @@ impl Daemon {
     pub(super) fn domain_is_gone(&mut self, id: DomainId) {
         self.starting.remove(&id);
         self.impacts.open.forget(id);
-        self.restored.remove(&id);
+        self.half_told.remove(&id);
         if !self.domains.contains_key(&id) {
             // It was defined when the daemon last ran.
             self.state.forget(id);

@@ -12,6 +12,7 @@ use planner::Ending;
 use planner::snapshot::Run;
 
 use super::Daemon;
+use super::happened::Happened;
 use crate::act::Outcome;
 use crate::audit::AuditKind;
 use crate::hypervisor::{DomainDescription, DomainId, Lifecycle};
@@ -27,6 +28,17 @@ pub(super) enum Beginning {
     Arrived,
     /// As it was at a snapshot.
     Revert,
+    /// It was seen and is not told of. One that is paused may be on its way from another host.
+    Unheard,
+}
+
+/// What is told of an instance in two pieces: a machine that goes on from a saved state or a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HalfTold {
+    /// It was stopped to go back to a snapshot.
+    Stopped,
+    /// It is there; that it runs is told next, and in the words of a revert.
+    There,
 }
 
 impl Daemon {
@@ -34,30 +46,43 @@ impl Daemon {
         match change {
             Lifecycle::Started | Lifecycle::Restored => {
                 self.registry.renew(id, HelloReason::Revert);
+                self.ends(id);
                 self.starting.insert(id, Beginning::Start);
                 if change == Lifecycle::Restored {
-                    self.restored.insert(id);
+                    self.half_told.insert(id, HalfTold::There);
                 }
             }
-            // libvirt tells of the first run after a restore as it tells of a revert.
-            Lifecycle::Reverted if self.restored.remove(&id) => {}
+            Lifecycle::Reverting => {
+                self.ends(id);
+                self.half_told.insert(id, HalfTold::Stopped);
+            }
+            Lifecycle::Reverted if self.half_told.get(&id) == Some(&HalfTold::There) => {
+                self.half_told.remove(&id);
+            }
             Lifecycle::Reverted => {
+                self.half_told.insert(id, HalfTold::There);
                 self.registry.renew(id, HelloReason::Revert);
                 self.becomes_another(id, Beginning::Revert);
             }
             Lifecycle::Arriving => {
+                self.ends(id);
                 self.starting.insert(id, Beginning::Arriving);
             }
             Lifecycle::Arrived => {
                 self.registry.renew(id, HelloReason::Migrate);
                 self.becomes_another(id, Beginning::Arrived);
             }
-            Lifecycle::Suspended => self.note(id, EventKind::DomainPaused),
-            // libvirt tells the first run after a start in the same way.
-            Lifecycle::Resumed if self.is_told_paused(id) => {
-                self.note(id, EventKind::DomainResumed);
+            Lifecycle::Suspended => {
+                self.half_told.remove(&id);
+                self.note(id, EventKind::DomainPaused);
             }
-            Lifecycle::Resumed => {}
+            Lifecycle::Resumed => {
+                self.half_told.remove(&id);
+                // libvirt tells the first run after a start in the same way.
+                if self.is_told_paused(id) {
+                    self.note(id, EventKind::DomainResumed);
+                }
+            }
             // A start that came to nothing is none, and nothing is kept for it.
             Lifecycle::Stopped => self.ends(id),
             Lifecycle::Crashed => {
@@ -74,7 +99,7 @@ impl Daemon {
 
     fn ends(&mut self, id: DomainId) {
         self.starting.remove(&id);
-        self.restored.remove(&id);
+        self.half_told.remove(&id);
     }
 
     fn tell(&mut self, id: DomainId, text: &str) {
@@ -99,6 +124,8 @@ impl Daemon {
         self.ended.0 += 1;
         if let Some(tracked) = self.domains.get_mut(&id) {
             tracked.changed = self.ended;
+            // What rules have heard of happened to the machine before.
+            tracked.happened = Happened::default();
         }
     }
 
@@ -125,11 +152,16 @@ impl Daemon {
                 "the domain was reverted to a snapshot; what it has now is as it was then, and windows and cooldowns start \
                  anew, and a change by hand is held no longer",
             ),
-            // Seen by the instance where the telling was lost; what ran before the daemon did has not started.
-            None => {
-                if restarted {
-                    tracked.happened.note(EventKind::DomainStarted, now);
-                }
+            // What is no other instance, or ran before the daemon did, has not started; and what was stopped for a revert will
+            // be told to be one.
+            None if !restarted || self.half_told.get(&id) == Some(&HalfTold::Stopped) => None,
+            None | Some(Beginning::Unheard) if tracked.run() == Run::Paused => {
+                self.starting.insert(id, Beginning::Unheard);
+                return;
+            }
+            // Seen by the instance where the telling was lost.
+            None | Some(Beginning::Unheard) => {
+                tracked.happened.note(EventKind::DomainStarted, now);
                 None
             }
         };

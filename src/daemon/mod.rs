@@ -73,7 +73,7 @@ pub use clock::{Clock, Dial};
 pub use event::{Asked, Event};
 
 use disk::wait_for_disk;
-use lifecycle::Beginning;
+use lifecycle::{Beginning, HalfTold};
 use rollout::Rollout;
 use tracked::Tracked;
 
@@ -172,8 +172,8 @@ pub struct Daemon {
     carried_processes: BTreeMap<DomainId, u32>,
     /// A start was told of them, and no description has shown them running since.
     starting: BTreeMap<DomainId, Beginning>,
-    /// Instances that begin from a saved state and of which it is not told yet that they run.
-    restored: BTreeSet<DomainId>,
+    /// Of these it is told in part how an instance begins.
+    half_told: BTreeMap<DomainId, HalfTold>,
     /// Definitions of these are being changed.
     adopting: BTreeSet<DomainId>,
     /// What would change in definitions is being looked at, by whom.
@@ -252,7 +252,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         state: carried.state,
         carried_processes: carried.processes,
         starting: BTreeMap::new(),
-        restored: BTreeSet::new(),
+        half_told: BTreeMap::new(),
         store: parts.store,
         audit,
         catalog,

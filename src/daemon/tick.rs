@@ -360,17 +360,21 @@ impl Daemon {
             }
         }
         // What the daemon believes is asked for, not what the step saw: where they differ, the next description shows it.
-        let asked = self
-            .domains
-            .get(&id)
-            .map(|domain| domain.snapshot(now, 1).asked(resource));
+        let overtaken = outcome.aftermath == Aftermath::AskedByOthers;
+        let asked = if overtaken {
+            // So the next plan sees that a hand has changed it since; of a revert nothing is carried any more.
+            Some(outcome.step.to)
+        } else {
+            let domain = self.domains.get(&id);
+            domain.map(|domain| domain.snapshot(now, 1).asked(resource))
+        };
         match &outcome.veto {
             Some(veto) => {
                 self.state
                     .veto(&outcome.step, veto, asked, &self.policy, now);
                 self.recording.touched(id);
             }
-            None if outcome.untried => {
+            None if outcome.untried || overtaken => {
                 self.state.untried(&outcome.step, asked);
                 self.recording.touched(id);
             }
@@ -382,7 +386,7 @@ impl Daemon {
         self.recording
             .step_ended(now, &outcome.step, outcome.ending, asked);
         match outcome.aftermath {
-            Aftermath::Nothing => {}
+            Aftermath::Nothing | Aftermath::AskedByOthers => {}
             Aftermath::NeedsReboot => {
                 self.state.needs_reboot(id);
                 self.recording.touched(id);

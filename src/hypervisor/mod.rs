@@ -388,7 +388,10 @@ pub enum Lifecycle {
     Started,
     /// Started from a saved state: the guest goes on where it was.
     Restored,
-    /// It is as it was when a snapshot of it was taken, in the same or in another emulator.
+    /// Stopped, because it goes back to a snapshot: what runs next, if anything does, is as it was then.
+    Reverting,
+    /// It is as it was when a snapshot of it was taken, in the same or in another emulator. One revert may be told twice: that
+    /// the machine is there, and that it runs or is paused.
     Reverted,
     /// It is about to come from another host.
     Arriving,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use persona::domain::DomainId;
 use virt_persona::command::{Command, DomainName, Refusal, Reply};
 use virt_persona::hypervisor::RunState;
-use virt_persona::hypervisor::simulated::{CallName, Fault};
+use virt_persona::hypervisor::simulated::{AsItWas, CallName, Fault};
 use virt_persona::view::{Change, ProposalState, ProposalView, Resource, TruthWord};
 
 use crate::stage::{ELASTIC, Running, Stage, mib};
@@ -217,7 +217,11 @@ fn a_revert_withdraws_what_was_proposed_for_the_machine_before() {
     let stage = Stage::new(WEB);
     let (web, daemon) = in_need(&stage, "");
     proposal(&daemon, web, 1);
-    stage.simulated.revert(web, 4);
+    let to = AsItWas {
+        vcpus: 4,
+        device: mib(0),
+    };
+    stage.simulated.revert(web, to);
     told(
         &daemon,
         "proposal",

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use persona::units::Bytes;
 use virt_persona::command::{Command, DomainName, Reply};
-use virt_persona::hypervisor::simulated::Scenario;
+use virt_persona::hypervisor::simulated::{AsItWas, Scenario};
 use virt_persona::hypervisor::{HypervisorEvent, Lifecycle, RunState};
 use virt_persona::view::{DomainView, HoldView};
 
@@ -31,6 +32,11 @@ adaptation_rules:
   - IF EVENT(domain.rebooted) THEN notify \"rebooted\"
   - IF EVENT(migration.finished) THEN notify \"arrived\"
 ";
+
+const AS_IT_WAS: AsItWas = AsItWas {
+    vcpus: 2,
+    device: Bytes(0),
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -76,11 +82,18 @@ fn a_domain_that_comes_from_another_host_has_arrived_and_not_started() {
     .unwrap();
     let guest = stage.simulated.add_domain(comes.domains[0].clone());
     daemon.wait_domain(guest, "it is known", |_| true);
+    // It is seen before it is told.
+    stage.simulated.turn_unheard(guest, RunState::Paused);
     stage
         .simulated
-        .turn_into(guest, RunState::Paused, Lifecycle::Arriving);
+        .emit(HypervisorEvent::Tuned { domain: guest });
     daemon.wait_domain(guest, "it is on its way", |domain| {
         domain.state == RunState::Paused
+    });
+    ticks(&daemon);
+    stage.simulated.emit(HypervisorEvent::Lifecycle {
+        domain: guest,
+        change: Lifecycle::Arriving,
     });
     ticks(&daemon);
     assert_eq!(notices(&daemon), [""; 0]);
@@ -108,17 +121,50 @@ fn a_domain_that_comes_from_another_host_has_arrived_and_not_started() {
 }
 
 #[test]
+fn a_start_that_nobody_told_is_one_as_soon_as_the_machine_runs() {
+    let (stage, daemon) = telling();
+    let web = stage.id("web");
+    stage.simulated.turn_unheard(web, RunState::Off);
+    stage.simulated.turn_unheard(web, RunState::Paused);
+    stage.simulated.emit(HypervisorEvent::Tuned { domain: web });
+    daemon.wait_domain(web, "it is there", |domain| {
+        domain.state == RunState::Paused
+    });
+    ticks(&daemon);
+    assert_eq!(notices(&daemon), [""; 0]);
+    stage.simulated.turn_unheard(web, RunState::Running);
+    stage.simulated.emit(HypervisorEvent::Tuned { domain: web });
+    told(&daemon, "says: started");
+    ticks(&daemon);
+    assert_eq!(notices(&daemon).len(), 1, "{:?}", notices(&daemon));
+}
+
+#[test]
+fn what_happened_before_a_revert_is_not_heard_of_again_after_it() {
+    let (stage, daemon) = telling();
+    let web = stage.id("web");
+    stage.simulated.emit(HypervisorEvent::Rebooted { domain: web });
+    told(&daemon, "says: rebooted");
+    stage.simulated.revert(web, AS_IT_WAS);
+    told(&daemon, "was reverted to a snapshot");
+    ticks(&daemon);
+    assert_eq!(notices(&daemon).len(), 1, "{:?}", notices(&daemon));
+}
+
+#[test]
 fn a_revert_is_told_and_taken_for_nobodys_hand() {
     let (stage, daemon) = telling();
     let web = stage.id("web");
     ticks(&daemon);
     stage.simulated.set_vcpus_by_hand(web, 3);
     daemon.wait_domain(web, "the hand is seen", |domain| by_hand(domain).is_some());
-    stage.simulated.revert(web, 2);
+    stage.simulated.revert(web, AS_IT_WAS);
     told(&daemon, "was reverted to a snapshot");
     let after = daemon.wait_domain(web, "it is as it was", |domain| {
         domain.vcpus.plugged == Some(2) && by_hand(domain).is_none()
     });
+    ticks(&daemon);
+    assert_eq!(reverts(&daemon), 1, "told in two pieces it is one");
     assert!(after.persona.is_some());
     ticks(&daemon);
     assert_eq!(daemon.told("drift").len(), 1, "{:?}", daemon.told("drift"));
@@ -129,6 +175,77 @@ fn a_revert_is_told_and_taken_for_nobodys_hand() {
     daemon.wait_domain(web, "it has its persona", |domain| domain.persona.is_some());
     ticks(&daemon);
     assert!(by_hand(&daemon.view().domains[&web]).is_none());
+}
+
+/// A domain that was asked to grow and does not follow, with the step under way for as long as a test takes.
+fn stuck() -> (Stage, Running) {
+    let stage = Stage::new(&WEB.replace("300 }", "300, follow_ms = 1000000 }"));
+    let daemon = stage.start_with("[memory]\ndeadline_s = 3600\n");
+    daemon.create(ELASTIC);
+    daemon.map("elastic", "elastic");
+    let web = stage.id("web");
+    stage.simulated.set_memory_used(web, mib(500));
+    daemon.wait("more is asked for", |_| {
+        let shown = stage.simulated.shown(web);
+        shown.is_some_and(|shown| shown.requested > mib(512))
+    });
+    (stage, daemon)
+}
+
+fn reverts(daemon: &Running) -> usize {
+    let told = daemon.told("connection");
+    told.iter().filter(|text| text.contains("reverted")).count()
+}
+
+#[test]
+fn a_revert_in_another_emulator_is_one_record_and_no_start_also_where_it_is_seen_before_it_is_told() {
+    let (stage, daemon) = telling();
+    let web = stage.id("web");
+    ticks(&daemon);
+    for reverted in 1..=2 {
+        let before = daemon.view().domains[&web].instance;
+        stage.simulated.revert_begins(web, AS_IT_WAS);
+        daemon.wait_domain(web, "the other emulator is seen", |domain| {
+            domain.instance != before && domain.state == RunState::Running
+        });
+        ticks(&daemon);
+        stage.simulated.revert_is_told(web);
+        ticks(&daemon);
+        assert_eq!(reverts(&daemon), reverted);
+        assert_eq!(notices(&daemon), [""; 0]);
+    }
+    assert_eq!(daemon.told("drift"), [""; 0]);
+    // A start after it is one.
+    stage.simulated.restart(web);
+    told(&daemon, "says: started");
+    assert_eq!(reverts(&daemon), 2);
+}
+
+#[test]
+fn a_revert_in_the_middle_of_a_memory_step_ends_it() {
+    let (stage, daemon) = stuck();
+    let web = stage.id("web");
+    stage.simulated.revert(
+        web,
+        AsItWas {
+            vcpus: 1,
+            device: mib(64),
+        },
+    );
+    told(&daemon, "was reverted to a snapshot");
+    told(&daemon, "by somebody else or by a revert");
+    ticks(&daemon);
+    assert_eq!(daemon.told("drift"), [""; 0]);
+}
+
+#[test]
+fn a_hand_in_the_middle_of_a_memory_step_is_seen_and_held() {
+    let (stage, daemon) = stuck();
+    let web = stage.id("web");
+    stage.simulated.set_memory_by_hand(web, mib(64));
+    told(&daemon, "by somebody else or by a revert");
+    daemon.wait_domain(web, "the hand is held", |domain| by_hand(domain).is_some());
+    assert_eq!(daemon.told("drift").len(), 1, "{:?}", daemon.told("drift"));
 }
 
 #[test]

@@ -162,3 +162,42 @@ async fn a_dimm_that_has_no_place_is_refused_and_one_whose_answer_was_lost_is_lo
     let outcome = by(&bench, Means::Dimm, 512, 768).await;
     assert_eq!(outcome.ending, Ending::Unknown, "{}", outcome.sentence());
 }
+
+/// A bench whose guest does not follow within a test, with a step from 640 to 768 MiB under way.
+async fn under_way() -> (Arc<Bench>, tokio::task::JoinHandle<Outcome>) {
+    let mut bench = Bench::new(&format!("{DEVICE}\nguest = {{ follow_ms = 1000000 }}")).await;
+    bench.hands.settings.memory_deadline = Duration::from_secs(3600);
+    let device = Bytes::from_mib(128);
+    bench
+        .simulated
+        .revert(bench.id, AsItWas { vcpus: 2, device });
+    let bench = Arc::new(bench);
+    let step = tokio::spawn({
+        let bench = bench.clone();
+        async move { bench.memory(640, 768).await }
+    });
+    while bench.memory_calls().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    (bench, step)
+}
+
+#[tokio::test]
+async fn a_step_ends_where_the_devices_are_asked_for_another_size_and_leaves_them_alone() {
+    for (by_hand, mib) in [(true, 64), (false, 192)] {
+        let (bench, step) = under_way().await;
+        let device = Bytes::from_mib(mib);
+        if by_hand {
+            bench.simulated.set_memory_by_hand(bench.id, device);
+        } else {
+            let to = AsItWas { vcpus: 2, device };
+            bench.simulated.revert(bench.id, to);
+        }
+        let outcome = step.await.unwrap();
+        assert_eq!(outcome.ending, Ending::Unknown, "{}", outcome.sentence());
+        assert_eq!(outcome.aftermath, Aftermath::AskedByOthers);
+        noted(&outcome, "another size than the step asked for");
+        assert_eq!(outcome.asked, Some(Bytes::from_mib(512 + mib).0));
+        assert_eq!(bench.memory_calls(), [256], "nothing was taken back");
+    }
+}

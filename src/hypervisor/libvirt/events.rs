@@ -76,6 +76,7 @@ impl Memory {
                     | Lifecycle::Defined => {}
                     Lifecycle::Started
                     | Lifecycle::Restored
+                    | Lifecycle::Reverting
                     | Lifecycle::Reverted
                     | Lifecycle::Arriving
                     | Lifecycle::Stopped
@@ -256,6 +257,7 @@ fn lifecycle(event: i32, detail: i32) -> Option<Lifecycle> {
                 Lifecycle::Crashed
             }
             sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED => Lifecycle::Departed,
+            sys::VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT => Lifecycle::Reverting,
             _ => Lifecycle::Stopped,
         },
         sys::VIR_DOMAIN_EVENT_CRASHED => Lifecycle::Crashed,
@@ -430,8 +432,8 @@ mod tests {
             assert_eq!(meaning, told, "{event} {detail}");
         };
         use Lifecycle::{
-            Arrived, Arriving, Crashed, Defined, Departed, Restored, Resumed, Reverted, Stopped,
-            Suspended,
+            Arrived, Arriving, Crashed, Defined, Departed, Restored, Resumed, Reverted, Reverting,
+            Stopped, Suspended,
         };
         let (started, stopped) = (sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STOPPED);
         let (suspended, resumed) = (
@@ -448,6 +450,11 @@ mod tests {
         check(stopped, sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED, Departed);
         check(started, sys::VIR_DOMAIN_EVENT_STARTED_RESTORED, Restored);
         check(stopped, sys::VIR_DOMAIN_EVENT_STOPPED_SAVED, Stopped);
+        check(
+            stopped,
+            sys::VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT,
+            Reverting,
+        );
         check(
             started,
             sys::VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT,

@@ -17,7 +17,7 @@ use super::super::{
     AcpiSlot, AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
     HotpluggableVcpu, HypervisorEvent, Lifecycle, MetadataElement, RunState,
 };
-use super::Shown;
+use super::{AsItWas, Shown};
 use super::conduct::Conduct;
 use super::fault::{CallName, Fault};
 use super::guest::{Inside, Truth};
@@ -280,6 +280,26 @@ impl Machine {
     pub(super) fn restore(&mut self, instance: u32) {
         self.description.instance = Some(instance);
         self.description.state = RunState::Paused;
+    }
+
+    /// Makes the machine what it was at a snapshot, with what was asked for then.
+    pub(super) fn revert(&mut self, to: AsItWas) {
+        self.emulator_vcpus = to.vcpus;
+        self.description.vcpus_plugged = to.vcpus;
+        self.inside.unplugged(to.vcpus);
+        for device in &mut self.description.virtio_mem {
+            device.requested = to.device;
+            device.current = to.device;
+        }
+        self.limits.clear();
+    }
+
+    /// Asks each device for this, whatever it was asked for before.
+    pub(super) fn ask_devices(&mut self, each: Bytes) {
+        for device in &mut self.description.virtio_mem {
+            device.requested = each;
+        }
+        self.limits.clear();
     }
 
     /// Gives it another name.

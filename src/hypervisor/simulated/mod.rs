@@ -61,6 +61,15 @@ enum Lane {
     Change(DomainId),
 }
 
+/// What a machine had when a snapshot of it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsItWas {
+    /// vCPUs plugged.
+    pub vcpus: u32,
+    /// What each virtio-mem device was asked for and had.
+    pub device: Bytes,
+}
+
 /// What a domain has at the moment, whatever anybody says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
@@ -262,16 +271,35 @@ impl Simulated {
         self.world.turn_into(domain, state, change);
     }
 
-    /// The machine is as it was when a snapshot of it was taken, with so many vCPUs, in the same emulator.
-    pub fn revert(&self, domain: DomainId, vcpus: u32) {
-        let mut world = self.world.lock();
-        let Some(machine) = world.machines.get_mut(&domain) else {
-            return;
-        };
-        let _ = machine.set_vcpus(vcpus, None);
-        let change = Lifecycle::Reverted;
+    /// Changes the run state of a domain, and nothing is told.
+    pub fn turn_unheard(&self, domain: DomainId, state: RunState) {
+        self.world.turn_unheard(domain, state);
+    }
+
+    /// The machine is as it was when a snapshot of it was taken, in the same emulator; that is told in two pieces.
+    pub fn revert(&self, domain: DomainId, to: AsItWas) {
+        if let Some(machine) = self.world.lock().machines.get_mut(&domain) {
+            machine.revert(to);
+        }
+        self.revert_is_told(domain);
+    }
+
+    /// The same in another emulator. So far it is told only that the domain was stopped for it, and
+    /// [`Simulated::revert_is_told`] tells the rest.
+    pub fn revert_begins(&self, domain: DomainId, to: AsItWas) {
         self.world
-            .tell(&world, HypervisorEvent::Lifecycle { domain, change });
+            .turn_into(domain, RunState::Off, Lifecycle::Reverting);
+        self.world.go_on(domain, to);
+    }
+
+    /// Tells of a revert, in two pieces: that the machine is there, and that it runs.
+    pub fn revert_is_told(&self, domain: DomainId) {
+        let world = self.world.lock();
+        for _ in 0..2 {
+            let change = Lifecycle::Reverted;
+            self.world
+                .tell(&world, HypervisorEvent::Lifecycle { domain, change });
+        }
     }
 
     /// Gives a domain another name, as `virsh domrename` does.
@@ -318,6 +346,15 @@ impl Simulated {
     pub fn bring_cpus_online(&self, domain: DomainId) {
         if let Some(machine) = self.world.lock().machines.get_mut(&domain) {
             machine.bring_cpus_online();
+        }
+    }
+
+    /// Asks each memory device for this behind the daemon's back, as a person with `virsh` would. The guest follows.
+    pub fn set_memory_by_hand(&self, domain: DomainId, each: Bytes) {
+        let mut world = self.world.lock();
+        if let Some(machine) = world.machines.get_mut(&domain) {
+            machine.ask_devices(each);
+            self.world.follow(&mut world, domain);
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep};
 
 use super::super::{DeviceChange, Events, HypervisorEvent, Lifecycle, RunState};
-use super::agent;
+use super::{AsItWas, agent};
 use super::conduct::{Conduct, Spell};
 use super::fault::Called;
 use super::machine::{Machine, Progress, Telling};
@@ -269,6 +269,28 @@ impl World {
             }
             machine.set_state(to, instance);
             self.tell(&state, HypervisorEvent::Lifecycle { domain, change });
+        }
+    }
+
+    /// As [`World::set_state`], and nothing is told.
+    pub(super) fn turn_unheard(&self, domain: DomainId, to: RunState) {
+        let mut state = self.lock();
+        let instance = state.instance;
+        state.instance += 1;
+        if let Some(machine) = state.machines.get_mut(&domain) {
+            machine.set_state(to, instance);
+        }
+    }
+
+    /// A domain that is off runs in another emulator, as it was at a snapshot; nothing of it is told.
+    pub(super) fn go_on(self: &Arc<Self>, domain: DomainId, to: AsItWas) {
+        let mut state = self.lock();
+        let instance = state.instance;
+        state.instance += 1;
+        if let Some(machine) = state.machines.get_mut(&domain) {
+            machine.restore(instance);
+            machine.set_state(RunState::Running, instance);
+            machine.revert(to);
         }
     }
 
