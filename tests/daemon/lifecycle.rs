@@ -143,7 +143,9 @@ fn a_start_that_nobody_told_is_one_as_soon_as_the_machine_runs() {
 fn what_happened_before_a_revert_is_not_heard_of_again_after_it() {
     let (stage, daemon) = telling();
     let web = stage.id("web");
-    stage.simulated.emit(HypervisorEvent::Rebooted { domain: web });
+    stage
+        .simulated
+        .emit(HypervisorEvent::Rebooted { domain: web });
     told(&daemon, "says: rebooted");
     stage.simulated.revert(web, AS_IT_WAS);
     told(&daemon, "was reverted to a snapshot");
@@ -198,7 +200,8 @@ fn reverts(daemon: &Running) -> usize {
 }
 
 #[test]
-fn a_revert_in_another_emulator_is_one_record_and_no_start_also_where_it_is_seen_before_it_is_told() {
+fn a_revert_in_another_emulator_is_one_record_and_no_start_also_where_it_is_seen_before_it_is_told()
+{
     let (stage, daemon) = telling();
     let web = stage.id("web");
     ticks(&daemon);

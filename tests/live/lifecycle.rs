@@ -171,6 +171,7 @@ fn reverted(scene: &Scene, web: &Guest<'_>) {
     let by_hand = || scene.status(web)["holds"].to_string().contains("by hand");
     scene.until("the hand is seen", by_hand);
 
+    let starts = notices(scene, "started");
     must(web.domain.virsh("snapshot-revert", &["green"]));
     scene.until("the revert is recorded", || {
         is_told(scene, "was reverted to a snapshot")
@@ -184,6 +185,11 @@ fn reverted(scene: &Scene, web: &Guest<'_>) {
         scene.is_active(web, "living") && colour("blue")
     });
     assert_eq!(drifts(scene).len(), 1, "{:?}", drifts(scene));
+    // libvirt has told all three pieces of it by now.
+    let told = texts(&scene.audit(None), "connection");
+    let reverts = told.iter().filter(|said| said.contains("was reverted"));
+    assert_eq!(reverts.count(), 1, "{told:?}");
+    assert_eq!(notices(scene, "started"), starts, "it is no start");
 }
 
 fn stopped_renamed_and_started(scene: &Scene, domain: &Domain) {

@@ -19,6 +19,7 @@ mod harness;
 mod lifecycle;
 mod limits;
 mod memory;
+mod migration;
 mod personas;
 mod prerequisites;
 mod process;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    Daemon, Domain, DomainSpec, GuestStatus, Lab, StateDisk, Variant, Witness, ensure, eventually,
+    Daemon, Domain, DomainSpec, GuestStatus, Host, Lab, StateDisk, Variant, Witness, ensure,
+    eventually,
 };
 
 /// Long enough for a busy host to do anything at all; nothing waits for it where things go well.
@@ -40,11 +41,25 @@ impl Scene {
 
     /// With more in the daemon's environment.
     pub(crate) fn start_with_environment(settings: &str, environment: &[(&str, &str)]) -> Self {
-        let lab = must(Lab::start());
+        Self::start_in(must(Lab::start()), settings, environment, Host::AsItIs)
+    }
+
+    /// With a daemon that sees no CPU pressure of the host, whatever else this one is used for at the moment.
+    pub(crate) fn start_on_calm_host(settings: &str) -> Self {
+        Self::start_in(must(Lab::start()), settings, &[], Host::Calm)
+    }
+
+    /// On another host, as its libvirtd takes it.
+    pub(crate) fn start_on_host(name: &str) -> Self {
+        Self::start_in(must(Lab::start_as_host(name)), "", &[], Host::AsItIs)
+    }
+
+    fn start_in(lab: Lab, settings: &str, environment: &[(&str, &str)], host: Host) -> Self {
         let daemon = must(Daemon::start_with(
             &lab,
             &format!("{TICK}{settings}"),
             environment,
+            host,
         ));
         Self {
             daemon: RefCell::new(daemon),

@@ -17,12 +17,12 @@ use super::super::{
     AcpiSlot, AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
     HotpluggableVcpu, HypervisorEvent, Lifecycle, MetadataElement, RunState,
 };
-use super::{AsItWas, Shown};
 use super::conduct::Conduct;
 use super::fault::{CallName, Fault};
 use super::guest::{Inside, Truth};
 use super::scenario::{Balloon, Domain, Unplug};
 use super::world::Power;
+use super::{AsItWas, Shown};
 
 /// How often the events of the last change are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

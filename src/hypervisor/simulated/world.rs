@@ -12,11 +12,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep};
 
 use super::super::{DeviceChange, Events, HypervisorEvent, Lifecycle, RunState};
-use super::{AsItWas, agent};
 use super::conduct::{Conduct, Spell};
 use super::fault::Called;
 use super::machine::{Machine, Progress, Telling};
 use super::scenario::{Agent, Domain, Host, Scenario};
+use super::{AsItWas, agent};
 
 /// Calls that are remembered: more than any test makes, and not more than a day may hold.
 const CALLS: usize = 10_000;

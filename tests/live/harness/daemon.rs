@@ -22,14 +22,28 @@ pub(crate) struct Daemon {
     lab: Lab,
     directory: PathBuf,
     environment: Vec<(String, String)>,
+    host: Host,
     process: Option<Child>,
 }
+
+/// What a daemon sees of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// The host as it is.
+    AsItIs,
+    /// One on which nothing waits for a CPU, whatever else runs: its CPU pressure is none.
+    Calm,
+}
+
+/// `/proc/pressure/cpu` of such a host.
+const CALM: &str = "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n\
+                    full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
 
 impl Daemon {
     /// Starts one with an empty store and waits until it answers. `settings` is TOML of its configuration without
     /// `[hypervisor]` and `[paths]`, which are the lab's.
     pub(crate) fn start(lab: &Lab, settings: &str) -> Outcome<Self> {
-        Self::start_with(lab, settings, &[])
+        Self::start_with(lab, settings, &[], Host::AsItIs)
     }
 
     /// The same with more in its environment.
@@ -37,6 +51,7 @@ impl Daemon {
         lab: &Lab,
         settings: &str,
         environment: &[(&str, &str)],
+        host: Host,
     ) -> Outcome<Self> {
         let directory = tempfile::Builder::new()
             .prefix("daemon-")
@@ -50,6 +65,7 @@ impl Daemon {
             lab: lab.clone(),
             directory,
             environment,
+            host,
             process: None,
         };
         daemon.configure(settings)?;
@@ -107,9 +123,20 @@ impl Daemon {
             .create(true)
             .append(true)
             .open(self.log_path())?;
-        let child = self
-            .lab
-            .command(self.lab.daemon_program())
+        let mut command = match self.host {
+            Host::AsItIs => self.lab.command(self.lab.daemon_program()),
+            Host::Calm => {
+                let calm = self.directory.join("pressure");
+                fs::write(&calm, CALM)?;
+                // In a name space of mounts of its own, so that nobody else sees it.
+                let over = "mount --bind \"$0\" /proc/pressure/cpu && exec \"$@\"";
+                let mut command = self.lab.command("unshare");
+                command.args(["--mount", "sh", "-c", over]).arg(calm);
+                command.arg(self.lab.daemon_program());
+                command
+            }
+        };
+        let child = command
             .arg("--config")
             .arg(self.config())
             .args(["--bus", self.lab.bus()])

@@ -282,6 +282,25 @@ impl Domain {
         &self.lab
     }
 
+    /// The same domain in another lab, once it has gone there; it is stopped and undefined there too.
+    pub(crate) fn gone_to(&self, lab: &Lab) -> Self {
+        Self {
+            lab: lab.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Migrates it to another lab while it runs.
+    pub(crate) fn migrate(&self, to: &Lab, more: &[&str]) -> Outcome<()> {
+        // The other libvirtd makes the socket through which the two emulators talk.
+        let between = to.domain_files().join(format!("{}.migration", self.name));
+        let (uri, between) = (to.uri(), format!("unix://{}", between.display()));
+        let way = ["--live", &uri, "--migrateuri", &between];
+        self.lab
+            .virsh(&[&["migrate", &self.name], &way[..], more].concat())
+            .map(drop)
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Outcome<()> {
         self.virsh("start", &[])?;

@@ -18,8 +18,8 @@ use super::guest::TestGuest;
 use super::leftovers::{self, Ground};
 use super::outcome::{Failure, Outcome, eventually};
 use super::services::{
-    borrow_capabilities, capabilities, command_in, copy_files, make_directories, start_bus,
-    start_libvirtd,
+    be_host, borrow_capabilities, capabilities, command_in, copy_files, make_directories,
+    start_bus, start_libvirtd,
 };
 
 /// libvirtd asks QEMU for all that it can before it answers, which takes seconds on a slow machine.
@@ -89,6 +89,15 @@ impl Lab {
 
     /// With these programs.
     pub(crate) fn start_with(programs: Programs) -> Outcome<Self> {
+        Self::open(programs, None)
+    }
+
+    /// One whose libvirtd takes itself for another host of this name, so that domains can migrate between it and others.
+    pub(crate) fn start_as_host(name: &str) -> Outcome<Self> {
+        Self::open(Programs::beside_this_one()?, Some(name))
+    }
+
+    fn open(programs: Programs, host: Option<&str>) -> Outcome<Self> {
         if !Uid::effective().is_root() {
             return Err(Failure::new(
                 "the lab needs root: its daemon looks at QEMU's processes, and its libvirtd runs as another user",
@@ -98,6 +107,9 @@ impl Lab {
         let ground = Ground::clear()?;
         let directory = ground.path().to_owned();
         make_directories(&directory)?;
+        if let Some(host) = host {
+            be_host(&directory, host)?;
+        }
         borrow_capabilities(&directory, &guest)?;
         let libvirtd = start_libvirtd(&directory)?;
         let bus = start_bus(&directory)?;

@@ -13,7 +13,7 @@ mod outcome;
 mod services;
 mod witness;
 
-pub(crate) use daemon::Daemon;
+pub(crate) use daemon::{Daemon, Host};
 pub(crate) use domain::{Domain, DomainSpec, MemoryDevice, Network, StateDisk, Variant};
 pub(crate) use guest::{TestGuest, repository};
 pub(crate) use lab::{Lab, Programs};

@@ -47,6 +47,23 @@ pub(super) fn make_directories(directory: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// The file with the name of the host that a lab's libvirtd is on, where it has one of its own.
+fn host_file(directory: &Path) -> PathBuf {
+    directory.join("host")
+}
+
+/// Gives the lab's libvirtd a host's name and number of its own: it migrates no domain to a host that has the name or the
+/// number of its own.
+pub(super) fn be_host(directory: &Path, name: &str) -> Outcome<()> {
+    fs::write(host_file(directory), name)?;
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    fs::write(
+        directory.join("c/libvirt/libvirtd.conf"),
+        format!("host_uuid = \"{}\"\n", uuid.trim()),
+    )?;
+    Ok(())
+}
+
 pub(super) fn capabilities(directory: &Path) -> PathBuf {
     directory.join("k/libvirt/qemu/cache/capabilities")
 }
@@ -105,9 +122,22 @@ pub(super) const PREFERENCE: &str = "-10";
 pub(super) fn start_libvirtd(directory: &Path) -> Outcome<Child> {
     let (user, group) = libvirtd_user()?;
     let log = log_file(&directory.join("libvirtd.log"))?;
-    command_in(directory, "nice")
-        .process_group(0)
-        .args(["-n", PREFERENCE, "setpriv"])
+    let mut command = command_in(directory, "nice");
+    command.process_group(0).args(["-n", PREFERENCE]);
+    if let Ok(host) = fs::read_to_string(host_file(directory)) {
+        // A name with a dot is whole, and nobody is asked for the rest of it.
+        let named = "hostname \"$0\" && exec \"$@\"";
+        command.args([
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            named,
+            &format!("{host}.lab"),
+        ]);
+    }
+    command
+        .arg("setpriv")
         .args([
             format!("--reuid={}", user.uid),
             format!("--regid={group}"),
