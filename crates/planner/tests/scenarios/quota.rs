@@ -48,7 +48,8 @@ fn rigid() -> Machine {
 
 fn cap(world: &World) -> KnobValue {
     let knobs = world.machines[0].knobs;
-    knobs.reading(Knob::CpuCap).value().unwrap()
+    let reading = knobs.reading(Knob::CpuCap);
+    reading.value().expect("these machines show their cap")
 }
 
 fn said(plan: &planner::Plan) -> String {
