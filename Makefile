@@ -19,7 +19,7 @@ demo: setup ## show the main job on a real domain: grow under load, shrink after
 
 test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null
-	$(CARGO) test --workspace
+	VIRT_PERSONA_TEST_AGENT="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-agent" $(CARGO) test --workspace
 
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
 	@tests/debian/run $(CASES)

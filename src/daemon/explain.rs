@@ -134,10 +134,10 @@ fn rule_view(
         |line| matches!(&line.by, Some(Wish::Rule(name) | Wish::Undo(name)) if *name == rule.name),
     );
     let of_rule = || {
-        let rule = Some(&rule.name);
+        let rule = Some(rule.name.as_str());
         proposals
             .iter()
-            .filter(move |proposal| proposal.rule.as_ref() == rule)
+            .filter(move |proposal| proposal.rule.as_deref() == rule)
     };
     let undoing = line.is_some_and(|line| matches!(line.by, Some(Wish::Undo(_))));
     let (state, detail) = match (rule.truth, line, rule.cooldown_left) {
@@ -161,8 +161,8 @@ fn rule_view(
         _ => (RuleState::Quiet, None),
     };
     RuleView {
-        name: rule.name.clone(),
-        text: rule.text.clone(),
+        name: rule.name.to_string(),
+        text: rule.text.to_string(),
         line: Some(rule.line),
         origin: None,
         truth: truth(rule.truth),
@@ -189,7 +189,7 @@ fn looked_view(
 ) -> LookedView {
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
     LookedView {
-        comparison: looked.comparison.clone(),
+        comparison: looked.comparison.to_string(),
         truth: truth(looked.verdict),
         metric: Some(looked.signal.to_string()),
         value: looked.reading.map(|reading| reading.value),

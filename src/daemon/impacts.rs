@@ -107,7 +107,7 @@ impl Daemon {
                 .observe(*id, instance, persona, signals, now);
             measured.extend(ended.into_iter().filter_map(|one| {
                 let rule = persona.rules.iter().find(|rule| rule.name == one.rule)?;
-                Some((persona.name.to_string(), rule.text.clone(), one))
+                Some((persona.name.to_string(), rule.text.to_string(), one))
             }));
         }
         if measured.is_empty() {

@@ -152,7 +152,7 @@ impl Daemon {
             return;
         };
         let wanted = ShiftWish {
-            rule: rule.name.clone(),
+            rule: rule.name.to_string(),
             priority: rule.priority,
             cooldown: rule.cooldown,
             to,

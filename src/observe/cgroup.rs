@@ -14,6 +14,7 @@
 //! Formats: `Documentation/admin-guide/cgroup-v2.rst`, `Documentation/scheduler/sched-bwc.rst`,
 //! `Documentation/admin-guide/cgroup-v1/{cpuacct,memory}.rst` of the kernel.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -128,6 +129,34 @@ pub fn locate_thread(text: &[u8], root: &Path, domain: &Group) -> Result<Option<
         directory,
         version: domain.version,
     }))
+}
+
+/// Reads the `cgroup` file of a process or thread from its folder. Off the tick: opens and closes.
+pub(super) fn read_memberships<'b>(
+    folder: &Path,
+    buffer: &'b mut Buffer,
+) -> Result<&'b [u8], Missing> {
+    let figure = Figure::Groups;
+    let text = Descriptor::open(&folder.join("cgroup"), figure).and_then(|file| file.read(buffer));
+    text.map_err(|reason| match reason {
+        Missing::NotOffered(figure) | Missing::Gone(figure) => Missing::Unreadable {
+            figure,
+            kind: std::io::ErrorKind::NotFound,
+        },
+        other => other,
+    })
+}
+
+/// A text of memberships, as far as it has to be told from another one of the same process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark(u64);
+
+impl Mark {
+    pub(super) fn of(text: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self(hasher.finish())
+    }
 }
 
 fn parse_memberships(text: &[u8]) -> Result<ProcessCGroups, Missing> {
@@ -419,6 +448,18 @@ impl GroupFiles {
 
     pub(super) const fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Whether all files are open that the location promises.
+    pub(super) const fn is_whole(&self) -> bool {
+        let Self {
+            location,
+            usage,
+            memory,
+            memory_stat,
+        } = self;
+        (usage.is_ok() || location.usage.is_none())
+            && ((memory.is_ok() && memory_stat.is_ok()) || location.memory.is_none())
     }
 
     /// Pages that came back from swap since the group was made.

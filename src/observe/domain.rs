@@ -3,21 +3,22 @@
 //!
 //! ```text
 //! attached --first sample--> scanned --tick--> tick --tick--> tick ...     every 30 s, or told so: scanned again
-//!     |                                          |
+//!     |                                          |           (where nothing says so: for what changed alone)
 //!     +-- process not there, or another one -----+--> ended (until attached again)
 //! ```
 
+use std::path::Path;
 use std::time::Duration;
 
 use persona::signal::Metric;
 use persona::units::Moment;
 
-use super::cgroup::{self, GroupFiles, GroupSample, ThrottlingChange, ThrottlingFile};
+use super::cgroup::{self, Group, GroupFiles, GroupSample, Mark, ThrottlingChange, ThrottlingFile};
 use super::descriptor::{Buffer, Descriptor};
 use super::network::{DeviceTable, Network};
 use super::paging::Paging;
 use super::pressure::Pressure;
-use super::procfs::{self, Process, ThreadTimes, VcpuName};
+use super::procfs::{self, Process, Thread, ThreadTimes, VcpuName};
 use super::reading::{Figure, Missing, Readings, Stamp};
 use super::vcpu::{VcpuBasis, VcpuWork, percent_of};
 use super::{Emulator, Roots};
@@ -25,6 +26,10 @@ use crate::hypervisor::Interface;
 
 /// How long a list of threads and groups is believed when nothing says that it changed.
 const RESCAN: Duration = Duration::from_secs(30);
+
+/// How much earlier than that the first look again may come, so that domains which were found together are not looked at
+/// together for ever.
+const SPREAD: Duration = Duration::from_secs(15);
 
 /// How many samples in a row look again because fewer threads than plugged vCPUs were found: QEMU names a thread a
 /// little after it made it. Not for ever, because the hypervisor may count a vCPU that the guest gave back long ago.
@@ -57,8 +62,21 @@ struct VcpuThread {
     tid: u32,
     schedstat: Descriptor,
     previous: Option<ThreadTimes>,
+    /// Its memberships when its group was found.
+    memberships: Option<Mark>,
+    /// Its own group below the domain's.
+    group: Option<Group>,
     /// Only where libvirt's `vcpu_quota` limits this thread.
     throttling: Option<ThrottlingFile>,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scan {
+    /// Everything, as if nothing were known: something changed.
+    Whole,
+    /// What shows that something changed: threads that were not there, other memberships, quotas. A tenth of the files.
+    Changes,
 }
 
 /// One domain's open files and last counters.
@@ -68,7 +86,11 @@ pub(super) struct DomainObserver {
     process: Result<Process, Missing>,
     resident: Result<Descriptor, Missing>,
     threads: Result<Vec<VcpuThread>, Missing>,
+    /// All threads at the last scan, by number.
+    listed: Vec<Thread>,
     groups: Result<GroupFiles, Missing>,
+    /// The process's memberships when its groups were found.
+    memberships: Option<Mark>,
     throttling: Result<ThrottlingFile, Missing>,
     pressure: Pressure,
     paging: Paging,
@@ -86,7 +108,9 @@ impl DomainObserver {
             process: Process::open(&roots.proc, emulator.pid, buffer),
             resident: Err(Missing::NotMeasured),
             threads: Err(Missing::NotMeasured),
+            listed: Vec::new(),
             groups: Err(Missing::NotMeasured),
+            memberships: None,
             throttling: Err(Missing::NotMeasured),
             pressure: Pressure::new(emulator.pid),
             paging: Paging::new(emulator.pid),
@@ -133,10 +157,13 @@ impl DomainObserver {
         table: &mut DeviceTable,
         buffer: &mut Buffer,
     ) -> DomainSample {
-        let due = self
-            .scanned
-            .is_none_or(|scanned| stamp.at.since(scanned) >= RESCAN);
-        if due && let Err(reason) = self.scan(roots, stamp.at, buffer) {
+        let due = match self.scanned {
+            None => Some(Scan::Whole),
+            Some(scanned) => (stamp.at.since(scanned) >= RESCAN).then_some(Scan::Changes),
+        };
+        if let Some(scan) = due
+            && let Err(reason) = self.scan(scan, roots, stamp.at, buffer)
+        {
             self.previous = None;
             return DomainSample::unknown(reason);
         }
@@ -204,28 +231,100 @@ impl DomainObserver {
         self.resident = Err(reason);
         self.threads = Err(reason);
         self.groups = Err(reason);
+        self.memberships = None;
         self.throttling = Err(reason);
         self.pressure.open(Err(reason));
         self.previous = None;
     }
 
+    /// How much earlier than usual this domain is looked at again for the first time.
+    fn spread(&self) -> u64 {
+        // Numbers of processes are near each other; the golden ratio spreads them evenly.
+        let spread = u64::from(self.emulator.pid).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        spread % u64::try_from(SPREAD.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
     /// Looks for threads and groups; keeps the descriptors and counters of those that it knows.
-    fn scan(&mut self, roots: &Roots, now: Moment, buffer: &mut Buffer) -> Result<(), Missing> {
+    fn scan(
+        &mut self,
+        scan: Scan,
+        roots: &Roots,
+        now: Moment,
+        buffer: &mut Buffer,
+    ) -> Result<(), Missing> {
         // A process that could not be read for want of descriptors or permission is tried again; one that was not
         // there is not, because the number may be another's when it appears.
         if let Err(Missing::Unreadable { .. }) = self.process {
             self.process = Process::open(&roots.proc, self.emulator.pid, buffer);
         }
         let process = self.process.as_ref().map_err(|reason| *reason)?;
-        let listed = process.vcpu_threads();
-        let text = std::fs::read(process.directory().join("cgroup")).map_err(|error| {
-            Missing::Unreadable {
-                figure: Figure::Groups,
-                kind: error.kind(),
-            }
+        // A number that is known is still that thread's: where a vCPU's thread ends or begins, all is looked for.
+        let known = match scan {
+            Scan::Whole => &[],
+            Scan::Changes => self.listed.as_slice(),
+        };
+        let listed = process.threads(known).inspect(|listed| {
+            self.listed.clone_from(listed);
         });
-        let located = text.and_then(|text| cgroup::locate(&text, &roots.cgroup));
-        match located {
+        let listed = listed.and_then(|listed| procfs::vcpu_threads(&listed));
+        let below = self.scan_groups(scan, roots, buffer)?;
+        let process = self.process.as_ref().map_err(|reason| *reason)?;
+        if self.resident.is_err() {
+            self.resident = process.open_resident();
+        }
+        let threads = listed.map(|listed| {
+            let mut known =
+                std::mem::replace(&mut self.threads, Err(Missing::NotMeasured)).unwrap_or_default();
+            let groups = self.groups.as_ref().ok();
+            let adopt = |(name, tid)| {
+                let mut thread = adopt_thread(process, &mut known, name, tid)?;
+                let folder = process.directory().join("task").join(tid.to_string());
+                thread.find_group(below, &folder, groups, roots, buffer);
+                Some(thread)
+            };
+            listed.into_iter().filter_map(adopt).collect::<Vec<_>>()
+        });
+        // All that was opened by path above is this process's only if it is still there.
+        if let Err(reason) = process.verify(buffer) {
+            self.close(reason);
+            return Err(reason);
+        }
+        // Without vCPU threads (the emulator has just begun) the next sample looks again.
+        self.scanned = match &threads {
+            Err(_) => None,
+            Ok(threads) if self.early_scans > 0 && self.is_short(threads) => {
+                self.early_scans -= 1;
+                None
+            }
+            Ok(_) if scan == Scan::Whole => Some(Moment(now.0.saturating_sub(self.spread()))),
+            Ok(_) => Some(now),
+        };
+        self.threads = threads;
+        Ok(())
+    }
+
+    /// Looks for the groups. The result is what has to be looked for below them.
+    fn scan_groups(
+        &mut self,
+        scan: Scan,
+        roots: &Roots,
+        buffer: &mut Buffer,
+    ) -> Result<Scan, Missing> {
+        let process = self.process.as_ref().map_err(|reason| *reason)?;
+        let text = cgroup::read_memberships(process.directory(), buffer);
+        let mark = text.as_ref().ok().map(|text| Mark::of(text));
+        let settled = match &self.groups {
+            Ok(groups) => {
+                let pressure = groups.location().pressure.is_err() || self.pressure.is_whole();
+                groups.is_whole() && self.throttling.is_ok() && pressure
+            }
+            Err(reason) => *reason == Missing::NoOwnGroup,
+        };
+        if scan == Scan::Changes && settled && mark.is_some() && mark == self.memberships {
+            return Ok(Scan::Changes);
+        }
+        self.memberships = mark;
+        match text.and_then(|text| cgroup::locate(text, &roots.cgroup)) {
             Ok(location) => {
                 let known = self
                     .groups
@@ -252,33 +351,7 @@ impl DomainObserver {
                 self.pressure.open(Err(reason));
             }
         }
-        if self.resident.is_err() {
-            self.resident = process.open_resident();
-        }
-        let threads = listed.map(|listed| {
-            let mut known =
-                std::mem::replace(&mut self.threads, Err(Missing::NotMeasured)).unwrap_or_default();
-            let groups = self.groups.as_ref().ok();
-            let adopt =
-                |(name, tid)| adopt_thread(process, groups, roots, &mut known, name, tid, buffer);
-            listed.into_iter().filter_map(adopt).collect::<Vec<_>>()
-        });
-        // All that was opened by path above is this process's only if it is still there.
-        if let Err(reason) = process.verify(buffer) {
-            self.close(reason);
-            return Err(reason);
-        }
-        // Without vCPU threads (the emulator has just begun) the next sample looks again.
-        self.scanned = match &threads {
-            Err(_) => None,
-            Ok(threads) if self.early_scans > 0 && self.is_short(threads) => {
-                self.early_scans -= 1;
-                None
-            }
-            Ok(_) => Some(now),
-        };
-        self.threads = threads;
-        Ok(())
+        Ok(Scan::Whole)
     }
 
     /// Whether there are fewer vCPU threads than plugged vCPUs.
@@ -413,47 +486,62 @@ pub(super) enum Followed {
 /// A thread with its descriptors, those that are open already where it is known; `None` when it ended meanwhile.
 fn adopt_thread(
     process: &Process,
-    groups: Option<&GroupFiles>,
-    roots: &Roots,
     known: &mut Vec<VcpuThread>,
     name: VcpuName,
     tid: u32,
-    buffer: &mut Buffer,
 ) -> Option<VcpuThread> {
-    let directory = process.directory().join("task").join(tid.to_string());
     let index = known
         .iter()
         .position(|thread| (thread.name, thread.tid) == (name, tid));
-    let mut thread = match index {
-        Some(index) => known.swap_remove(index),
-        None => VcpuThread {
-            name,
-            tid,
-            schedstat: Descriptor::open(&directory.join("schedstat"), Figure::ThreadTimes).ok()?,
-            previous: None,
-            throttling: None,
-        },
-    };
-    let group = groups
-        .and_then(|groups| groups.location().cpu.as_ref())
-        .zip(std::fs::read(directory.join("cgroup")).ok())
-        .and_then(|(domain, text)| {
-            cgroup::locate_thread(&text, &roots.cgroup, domain)
-                .ok()
-                .flatten()
-        });
-    let limited = group.filter(|group| {
-        matches!(
-            cgroup::read_quota(group, buffer),
-            Ok(cgroup::CpuQuota::Limited { .. })
-        )
-    });
-    match limited {
-        None => thread.throttling = None,
-        Some(group) if thread.throttling.is_none() => {
-            thread.throttling = ThrottlingFile::open(&group).ok()
-        }
-        Some(_) => {}
+    if let Some(index) = index {
+        return Some(known.swap_remove(index));
     }
-    Some(thread)
+    let directory = process.directory().join("task").join(tid.to_string());
+    Some(VcpuThread {
+        name,
+        tid,
+        schedstat: Descriptor::open(&directory.join("schedstat"), Figure::ThreadTimes).ok()?,
+        previous: None,
+        memberships: None,
+        group: None,
+        throttling: None,
+    })
+}
+
+impl VcpuThread {
+    /// Looks for the thread's own group, and whether a quota limits it.
+    fn find_group(
+        &mut self,
+        scan: Scan,
+        folder: &Path,
+        groups: Option<&GroupFiles>,
+        roots: &Roots,
+        buffer: &mut Buffer,
+    ) {
+        let domain = groups.and_then(|groups| groups.location().cpu.as_ref());
+        let text = domain.and_then(|_| cgroup::read_memberships(folder, buffer).ok());
+        let mark = text.map(Mark::of);
+        if scan == Scan::Whole || mark != self.memberships {
+            let group = text.zip(domain).and_then(|(text, domain)| {
+                cgroup::locate_thread(text, &roots.cgroup, domain)
+                    .ok()
+                    .flatten()
+            });
+            self.memberships = mark;
+            self.group = group;
+        }
+        let limited = self.group.as_ref().filter(|group| {
+            matches!(
+                cgroup::read_quota(group, buffer),
+                Ok(cgroup::CpuQuota::Limited { .. })
+            )
+        });
+        match limited {
+            None => self.throttling = None,
+            Some(group) if self.throttling.is_none() => {
+                self.throttling = ThrottlingFile::open(group).ok()
+            }
+            Some(_) => {}
+        }
+    }
 }

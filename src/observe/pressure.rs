@@ -54,6 +54,11 @@ impl Pressure {
         });
     }
 
+    /// Whether all files are open.
+    pub(super) fn is_whole(&self) -> bool {
+        self.files.iter().all(Result::is_ok)
+    }
+
     /// Reads the files where it is their turn, and puts what they said last into the sample.
     pub(super) fn sample(&mut self, tick: Stamp, buffer: &mut Buffer, readings: &mut Readings) {
         if self.turns.take(tick.at) {

@@ -123,8 +123,9 @@ impl Process {
         Descriptor::open(&self.directory.join("statm"), Figure::ResidentMemory).map_err(ended)
     }
 
-    /// The threads that run vCPUs, by index. Off the tick: lists a folder and allocates.
-    pub(super) fn vcpu_threads(&self) -> Result<Vec<(VcpuName, u32)>, Missing> {
+    /// All threads by number. Names are read of those that are not `known`, which is such a list. Off the tick: lists a
+    /// folder and allocates.
+    pub(super) fn threads(&self, known: &[Thread]) -> Result<Vec<Thread>, Missing> {
         let unreadable = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => Missing::ProcessEnded,
             kind => Missing::Unreadable {
@@ -135,27 +136,45 @@ impl Process {
         let mut threads = Vec::new();
         for entry in fs::read_dir(self.directory.join("task")).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
-            let Some(tid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
+            let name = entry.file_name();
+            let Some(tid) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
+            if let Ok(index) = known.binary_search_by_key(&tid, |thread| thread.tid) {
+                threads.push(known[index]);
+                continue;
+            }
             // A thread may end between the listing and this; it is no vCPU's then.
             let Ok(name) = fs::read(entry.path().join("comm")) else {
                 continue;
             };
-            if let Some(name) = parse_vcpu_name(&name) {
-                threads.push((name, tid));
-            }
+            threads.push(Thread {
+                tid,
+                vcpu: parse_vcpu_name(&name),
+            });
         }
-        if threads.is_empty() {
-            return Err(Missing::NoVcpuThreads);
-        }
-        threads.sort_unstable();
+        threads.sort_unstable_by_key(|thread| thread.tid);
         Ok(threads)
     }
+}
+
+/// A thread of the emulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Thread {
+    pub(super) tid: u32,
+    /// Of the vCPUs that it runs, if it runs any.
+    pub(super) vcpu: Option<VcpuName>,
+}
+
+/// The threads that run vCPUs, by index.
+pub(super) fn vcpu_threads(threads: &[Thread]) -> Result<Vec<(VcpuName, u32)>, Missing> {
+    let named = |thread: &Thread| Some((thread.vcpu?, thread.tid));
+    let mut found: Vec<_> = threads.iter().filter_map(named).collect();
+    if found.is_empty() {
+        return Err(Missing::NoVcpuThreads);
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// For a file of procfs, being absent means that the process is gone.

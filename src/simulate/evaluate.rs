@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use persona::signal::{Metric, Signal, Source};
 use persona::{Moment, Persona};
+use planner::Detail;
 
 use super::machine::{Load, Setting, SettingError, Sizes};
 use super::replay::{Outcome, ReplayError, moments};
@@ -199,7 +200,7 @@ fn replay(persona: &Persona, sizes: Sizes, samples: &[f64]) -> Day {
         first,
         ticks: 0,
     };
-    let played = moments(persona, sizes, &survey, rows, &mut |_| {
+    let played = moments(persona, sizes, &survey, rows, Detail::Deeds, &mut |_| {
         Ok::<(), Infallible>(())
     });
     let outcome = match played {

@@ -130,7 +130,7 @@ impl Sample {
             age: looked
                 .reading
                 .map(|reading| now.since(reading.at).as_secs_f64()),
-            comparison: Some(looked.comparison.clone()),
+            comparison: Some(looked.comparison.to_string()),
             verdict: Some(looked.verdict),
             held_for: looked.held_for.map(|held| held.as_secs_f64()),
             needs: looked.needs.map(|needs| needs.as_secs_f64()),

@@ -11,7 +11,7 @@ use planner::consent::Consent;
 use planner::proposal::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
 use planner::snapshot::{Domain, Host, Strain};
-use planner::{Ending, Means, Other, Plan, Policy, Snapshot, State, Step};
+use planner::{Detail, Ending, Means, Other, Plan, Policy, Snapshot, State, Step};
 use serde::Serialize;
 
 use super::happening::{Bound, Cause, Happening, Sample, What};
@@ -65,18 +65,20 @@ pub fn replay<E: std::error::Error>(
     {
         return Err(TraceError::Changed.into());
     }
-    moments(persona, sizes, survey, rows, tell)
+    moments(persona, sizes, survey, rows, Detail::All, tell)
 }
 
-/// Plays moments wherever they come from.
+/// Plays moments wherever they come from. Without detail nothing is told of rules, only of what was done.
 pub(super) fn moments<E: std::error::Error>(
     persona: &Persona,
     sizes: Sizes,
     survey: &Survey,
     mut rows: impl Moments,
+    detail: Detail,
     tell: &mut dyn FnMut(Happening) -> Result<(), E>,
 ) -> Result<Outcome, ReplayError<E>> {
     let mut replay = Replay::new(persona, sizes, survey);
+    replay.detail = detail;
     let mut row = Row::default();
     let mut more = rows.next(&mut row)?;
     let mut now = survey.first;
@@ -164,6 +166,7 @@ struct Scene<'a> {
 struct Replay<'a> {
     id: DomainId,
     force: Force,
+    detail: Detail,
     /// When the replay decided otherwise than it was decided then.
     left: Option<Moment>,
     persona: &'a Persona,
@@ -182,6 +185,7 @@ impl<'a> Replay<'a> {
         Self {
             id: DOMAIN,
             force: Force::Always,
+            detail: Detail::All,
             left: None,
             persona,
             survey,
@@ -296,7 +300,8 @@ impl<'a> Replay<'a> {
                 }],
             };
             let others = &scene.others;
-            planner::plan_among(&snapshot, others, &mut self.state, &self.policy, now)
+            let (state, policy) = (&mut self.state, &self.policy);
+            planner::plan_among(&snapshot, others, state, policy, now, self.detail)
         };
         for news in &plan.proposals {
             if let (Turn::Made, Subject::Call { .. }) = (news.turn, &news.proposal.what) {
@@ -477,7 +482,7 @@ impl<'a> Replay<'a> {
         });
         let samples = self.samples(plan, by);
         Cause {
-            rule: rule.map(|rule| rule.name.clone()),
+            rule: rule.map(|rule| rule.name.to_string()),
             by: by.to_string(),
             condition: condition
                 .filter(|_| samples.is_empty())

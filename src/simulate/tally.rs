@@ -167,7 +167,7 @@ impl Tally {
                     Some((Some(Wish::Rule(by)), Verdict::No(reason))) if *by == rule.name => {
                         count.held_back = Some(reason.sentence(resource));
                     }
-                    Some((Some(by), _)) if *by != Wish::Rule(rule.name.clone()) => {
+                    Some((Some(by), _)) if !matches!(by, Wish::Rule(by) if *by == rule.name) => {
                         count.outvoted = Some(by.to_string());
                     }
                     _ => {}
@@ -317,9 +317,9 @@ impl Count {
         let [held, not, unknown] = self.of_truth.map(seconds);
         let form: TimeForm = survey.form;
         RuleOutcome {
-            name: rule.name.clone(),
+            name: rule.name.to_string(),
             line: rule.line,
-            text: rule.text.clone(),
+            text: rule.text.to_string(),
             fired: self.fired,
             first: self.first.map(|at| form.show(at)),
             true_seconds: held,

@@ -6,7 +6,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 
 use agent_protocol::activation::Change;
 use agent_protocol::coordination::Resource;
@@ -17,29 +16,10 @@ use tokio::net::{UnixListener, UnixStream};
 use virt_persona::agent::{AgentEvent, AgentReply, Consent, LostReason, Running};
 
 use super::peer::{DOMAIN, Host, seconds};
+use program::AGENT;
 
-/// The agent of this workspace. Another package's program is not built for this package's tests, so cargo is asked for it.
-/// Where it is not built yet that takes a minute or more, and cargo says so.
-static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--message-format=json",
-            "--package",
-            "virt-persona-agent",
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "the agent does not build");
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo names the program that it built")
-});
+#[path = "../guest/agent.rs"]
+mod program;
 
 /// A running agent with a guest's tree of its own. It is killed at the end of the test.
 struct Agent {

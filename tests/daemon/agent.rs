@@ -3,30 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 
-/// Another package's program is not built for this package's tests, so cargo is asked for it.
-/// Where it is not built yet that takes a minute or more, and cargo says so.
-static AGENT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--message-format=json",
-            "--package",
-            "virt-persona-agent",
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "the agent does not build");
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo names the program that it built")
-});
+#[path = "../guest/agent.rs"]
+mod program;
+
+use program::AGENT;
 
 /// A running agent; it is killed at the end of the test.
 pub(crate) struct Agent {

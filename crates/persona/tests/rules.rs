@@ -11,7 +11,7 @@ use persona::{Bytes, Metric, Problem, Problems, Severity, Signal};
 /// The canonical text of a rule, or the messages.
 fn check(text: &str, expected: &str) {
     let found = match Rule::parse("test", text) {
-        Ok(rule) => rule.text,
+        Ok(rule) => rule.text.to_string(),
         Err(problems) => errors(&problems)
             .map(|problem| problem.message.as_str())
             .collect::<Vec<_>>()

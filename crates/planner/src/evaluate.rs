@@ -13,13 +13,13 @@ use crate::limit::{Turn, turns};
 use crate::need::prefer_need;
 use crate::news::News;
 use crate::offline;
-use crate::plan::Edge;
+use crate::plan::{Detail, Edge};
 use crate::policy::Policy;
 use crate::relief::{outdone, returned};
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
 use crate::state::{DomainState, Pursuit, RuleState};
-use crate::trust::evidence;
+use crate::trust::{evidence, evidence_of};
 
 /// What somebody wants of one resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +123,7 @@ pub(crate) fn evaluate(
     state: &mut DomainState,
     policy: &Policy,
     now: Moment,
+    detail: Detail,
 ) -> Evaluation {
     align(persona, state);
     state.evaluated = Some(now);
@@ -135,13 +136,19 @@ pub(crate) fn evaluate(
         ..*domain
     };
     let mut wanted: Vec<Wanted> = Vec::new();
-    let mut rules = Vec::with_capacity(persona.rules.len());
+    let mut rules = Vec::new();
+    if detail == Detail::All {
+        rules.reserve_exact(persona.rules.len());
+    }
     let (mut calls, mut turned) = (Vec::new(), Vec::new());
     base_wishes(domain, persona, state, &mut wanted);
     wanted.extend(returned(domain, state, RETURN_PRIORITY, now));
     wanted.extend(offline::wish(domain, state));
     for (index, rule) in persona.rules.iter().enumerate() {
-        let mut trail = Trail::recording();
+        let mut trail = match detail {
+            Detail::All => Trail::recording(),
+            Detail::Deeds => Trail::Off,
+        };
         let changed = (state.vcpus.changed_at, state.memory.changed_at);
         let slot = &mut state.rules[index];
         let truth = rule.when.evaluate(
@@ -160,8 +167,19 @@ pub(crate) fn evaluate(
                 &mut Trail::Off,
             )
         });
-        let looked = trail.looked().to_vec();
-        let evidence = evidence(&looked);
+        let looked = trail.into_looked();
+        let evidence = match detail {
+            Detail::All => evidence(&looked),
+            // It is the same, and asked for only where something may rest on it.
+            Detail::Deeds
+                if truth == Truth::True
+                    || !slot.pursued.is_empty()
+                    || !state.effects.is_empty() =>
+            {
+                evidence_of(&rule.when, domain.signals)
+            }
+            Detail::Deeds => Source::Agent,
+        };
         if truth == Truth::True {
             let wishes = persona.actions(rule);
             let wishes = wishes.filter_map(|action| rule_wish(domain, rule, action, evidence));
@@ -180,6 +198,9 @@ pub(crate) fn evaluate(
         call(persona, rule, truth, until, slot, &mut calls);
         turned.extend(turns(persona, rule, truth, until));
         undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
+        if detail == Detail::Deeds {
+            continue;
+        }
         let cooldown_left = state.rules[index]
             .touches
             .iter()
@@ -267,11 +288,11 @@ fn pursue(
         Truth::True => wanted.extend(slot.pursued.iter().map(|pursuit| Wanted {
             resource: pursuit.resource,
             to: pursuit.to,
-            by: Wish::Rule(rule.name.clone()),
+            by: Wish::Rule(rule.name.to_string()),
             priority: rule.priority.into(),
             cooldown: Duration::ZERO,
             evidence,
-            effect: rule.until.is_some().then(|| rule.name.clone()),
+            effect: rule.until.is_some().then(|| rule.name.to_string()),
         })),
     }
 }
@@ -314,12 +335,13 @@ fn call(
     let once = || persona.actions(rule).filter(|action| !action.is_kept_up());
     if truth == Truth::True {
         if !slot.called {
-            calls.extend(once().map(|action| (rule.name.clone(), action.clone(), Edge::Begins)));
+            calls
+                .extend(once().map(|action| (rule.name.to_string(), action.clone(), Edge::Begins)));
         }
         slot.undo = rule.until.is_some();
     } else if slot.undo && until == Truth::True {
         let undone = once().filter(|action| action.lasts());
-        calls.extend(undone.map(|action| (rule.name.clone(), action.clone(), Edge::Ends)));
+        calls.extend(undone.map(|action| (rule.name.to_string(), action.clone(), Edge::Ends)));
         slot.undo = false;
     }
     slot.called = truth == Truth::True;
@@ -456,11 +478,11 @@ fn rule_wish(
     Some(Wanted {
         resource,
         to,
-        by: Wish::Rule(rule.name.clone()),
+        by: Wish::Rule(rule.name.to_string()),
         priority: rule.priority.into(),
         cooldown: rule.cooldown,
         evidence,
-        effect: rule.until.is_some().then(|| rule.name.clone()),
+        effect: rule.until.is_some().then(|| rule.name.to_string()),
     })
 }
 
@@ -502,7 +524,7 @@ fn undo_wishes(
             wanted.push(Wanted {
                 resource: effect.resource,
                 to: effect.before,
-                by: Wish::Undo(rule.name.clone()),
+                by: Wish::Undo(rule.name.to_string()),
                 priority: rule.priority.into(),
                 cooldown: Duration::ZERO,
                 evidence,

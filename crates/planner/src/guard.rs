@@ -332,7 +332,7 @@ fn stays_shrunk(
             Truth::False => {}
             Truth::True => {
                 return Err(Reason::WouldGrowAgain {
-                    rule: rule.name.clone(),
+                    rule: rule.name.to_string(),
                 });
             }
             // What rests on nothing that the removal changes wants no more after it than before.

@@ -42,6 +42,12 @@ pub(crate) struct Wishes {
     pub(crate) decreases: Vec<Decrease>,
 }
 
+impl Wishes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.growth.is_empty() && self.decreases.is_empty()
+    }
+}
+
 /// A step down, and whose it is.
 pub(crate) struct Decrease {
     pub(crate) domain: usize,

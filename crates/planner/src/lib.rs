@@ -75,7 +75,7 @@ pub use need::Heard;
 pub use notice::{Drift, Stall};
 pub use offline::BackOnline;
 pub use others::{Other, Stake};
-pub use plan::{Call, Edge, Plan, Step, plan, plan_among};
+pub use plan::{Call, Detail, Edge, Plan, Step, plan, plan_among};
 pub use policy::Policy;
 pub use snapshot::Snapshot;
 pub use state::{Ending, State};

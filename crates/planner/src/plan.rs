@@ -117,19 +117,30 @@ pub enum Edge {
     Ends,
 }
 
+/// How much a plan says beside what is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What every rule saw, what everybody had at stake, and the host's ledger.
+    All,
+    /// Nothing of these, and no reasons of proposals: for whoever plays many days and explains none of them.
+    Deeds,
+}
+
 /// Makes the plan for one moment. Windows, drift and effects in `state` advance; steps are in flight only once
 /// [`State::begin`] says so.
 pub fn plan(snapshot: &Snapshot<'_>, state: &mut State, policy: &Policy, now: Moment) -> Plan {
-    plan_among(snapshot, &[], state, policy, now)
+    plan_among(snapshot, &[], state, policy, now, Detail::All)
 }
 
-/// As [`plan`], with the claims of domains that are not in the snapshot: how a single domain's recording is played.
+/// As [`plan`], with the claims of domains that are not in the snapshot: how a single domain's recording is played. What
+/// is to be done does not depend on `detail`.
 pub fn plan_among(
     snapshot: &Snapshot<'_>,
     others: &[Other],
     state: &mut State,
     policy: &Policy,
     now: Moment,
+    detail: Detail,
 ) -> Plan {
     let mut reports = Vec::with_capacity(snapshot.domains.len());
     let (mut drifts, mut stalls) = (Vec::new(), Vec::new());
@@ -197,7 +208,7 @@ pub fn plan_among(
             let mut noted = quota::review(domain, persona, carried, now);
             let (real, capped) = (domain, Felt::of(domain, carried));
             let domain = &capped.domain(real);
-            let evaluation = evaluate(domain, persona, carried, policy, now);
+            let evaluation = evaluate(domain, persona, carried, policy, now, detail);
             report.rules = evaluation.rules;
             let proposals = &mut state.proposals;
             // What was said of another persona or machine is not carried out on this one.
@@ -305,7 +316,11 @@ pub fn plan_among(
         steps,
         host,
         stakes,
-    } = settle(snapshot, others, state, policy, now, wishes, &mut reports);
+    } = if detail == Detail::Deeds && alone(snapshot, others) && wishes.is_empty() {
+        Settled::nothing(snapshot.host)
+    } else {
+        settle(snapshot, others, state, policy, now, wishes, &mut reports)
+    };
     propose_claims(snapshot, state, policy, now, &mut reports);
     Plan {
         at: now,
@@ -324,6 +339,11 @@ pub fn plan_among(
         host,
         stakes,
     }
+}
+
+/// Whether there is nobody who could give anything to anybody.
+fn alone(snapshot: &Snapshot<'_>, others: &[Other]) -> bool {
+    snapshot.domains.len() + others.len() < 2
 }
 
 /// What only a guest claims, and others would give way for, is put to a person.

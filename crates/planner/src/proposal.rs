@@ -265,7 +265,7 @@ pub(crate) fn samples(by: &Wish, rules: &[RuleReport]) -> Vec<Sample> {
         .filter_map(|looked| {
             let reading = looked.reading?;
             Some(Sample {
-                comparison: looked.comparison.clone(),
+                comparison: looked.comparison.to_string(),
                 metric: looked.signal.to_string(),
                 value: reading.value,
                 unit: looked.signal.unit(),

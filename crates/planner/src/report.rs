@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use persona::SharedText;
 use persona::domain::DomainId;
 use persona::rule::{Looked, Resource, Truth};
 use persona::signal::Source;
@@ -61,11 +62,11 @@ impl fmt::Display for Idle {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RuleReport {
     /// Name.
-    pub name: String,
+    pub name: SharedText,
     /// Line in the document.
     pub line: u32,
     /// The rule, as text.
-    pub text: String,
+    pub text: SharedText,
     /// What its condition was worth, with its window.
     pub truth: Truth,
     /// The least source whose readings count for it.

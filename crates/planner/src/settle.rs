@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::report::{
     Clamp, DomainReport, HostReport, Limit, Reason, ResourceReport, Verdict, Wish,
 };
-use crate::snapshot::{Domain, Snapshot};
+use crate::snapshot::{Domain, Host, Snapshot};
 use crate::stage::Stage;
 use crate::state::State;
 use crate::trust::{Deed, Payer, Permit, Undoing, permit};
@@ -31,6 +31,23 @@ pub(crate) struct Settled {
     pub(crate) host: HostReport,
     /// What each domain of the snapshot had at stake, in vCPUs and in memory.
     pub(crate) stakes: [Vec<Stake>; 2],
+}
+
+impl Settled {
+    /// Nobody wants anything, and nobody is asked what it holds.
+    pub(crate) const fn nothing(budget: Host) -> Self {
+        Self {
+            steps: Vec::new(),
+            host: HostReport {
+                budget,
+                vcpus_granted: 0,
+                memory_granted: 0,
+                vcpus_stage: Stage::Plenty,
+                memory_stage: Stage::Plenty,
+            },
+            stakes: [Vec::new(), Vec::new()],
+        }
+    }
 }
 
 /// Arbitrates all wishes. The reports get their verdicts; the steps are decreases first.

@@ -38,7 +38,7 @@ pub(crate) fn over(domain: &Domain<'_>, carried: &mut DomainState, now: Moment) 
     let watch = &mut carried.shift;
     if watch.rule != rule.text {
         *watch = ShiftWatch {
-            rule: rule.text.clone(),
+            rule: rule.text.to_string(),
             holds: Windows::default(),
         };
     }

@@ -1,8 +1,8 @@
 //! How far trust reaches: what is done by itself, what is proposed to a person, what is never done. The one place where
 //! trust levels are looked at. What waits for a person's word is in `propose`.
 
-use persona::rule::{Action, Looked};
-use persona::signal::Source;
+use persona::rule::{Action, Condition, Looked};
+use persona::signal::{Reading, Signals, Source};
 use persona::{Class, Level, TrustLevels};
 
 /// Something that may be done, as trust looks at it.
@@ -70,11 +70,22 @@ pub fn permit(trust: &TrustLevels, deed: Deed) -> Permit {
     }
 }
 
+/// Whose word a condition rests on, where nobody wrote down what was looked at: what it reads is what it looks at.
+pub(crate) fn evidence_of(condition: &Condition, signals: &dyn Signals) -> Source {
+    let readings = condition
+        .signals()
+        .filter_map(|signal| signals.signal(signal));
+    least(readings)
+}
+
 /// Whose word a condition rests on: the least trusted source that was looked at. What rests on no reading at all, as
 /// on an event, is not better than what a guest says.
 pub(crate) fn evidence(looked: &[Looked]) -> Source {
-    let sources = looked.iter().filter_map(|looked| looked.reading);
-    sources
+    least(looked.iter().filter_map(|looked| looked.reading))
+}
+
+fn least(readings: impl Iterator<Item = Reading>) -> Source {
+    readings
         .map(|reading| reading.source)
         .min()
         .unwrap_or(Source::Agent)

@@ -112,7 +112,7 @@ impl Reader<'_> {
         if let Some(name) = &only {
             for placed in rules.iter_mut() {
                 if name_source(&mut placed.rule.then, name) {
-                    placed.rule.text = placed.rule.to_string();
+                    placed.rule.text = placed.rule.to_string().into();
                 }
             }
             for actions in persona.responses.values_mut() {

@@ -217,7 +217,7 @@ pub(crate) fn rule(name: String, parts: RuleParts, source: Option<Source>, line:
     let cooldown = cooldown.unwrap_or(Rule::DEFAULT_COOLDOWN);
     let priority = priority.unwrap_or_default();
     let mut rule = Rule {
-        name,
+        name: name.into(),
         when,
         then,
         until,
@@ -225,8 +225,8 @@ pub(crate) fn rule(name: String, parts: RuleParts, source: Option<Source>, line:
         priority,
         source,
         line,
-        text: String::new(),
+        text: String::new().into(),
     };
-    rule.text = rule.to_string();
+    rule.text = rule.to_string().into();
     rule
 }

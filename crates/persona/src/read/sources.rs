@@ -220,10 +220,8 @@ impl Reader<'_> {
 
 /// The condition of a source that has none: its data is other than before.
 fn changed(source: &str) -> Condition {
-    Condition {
-        expr: Expr::Event(Event {
-            kind: EventKind::FeedChanged,
-            source: Some(source.to_owned()),
-        }),
-    }
+    Condition::new(Expr::Event(Event {
+        kind: EventKind::FeedChanged,
+        source: Some(source.to_owned()),
+    }))
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::window::Function;
 use crate::model::{Class, Level, PersonaName};
+use crate::shared::SharedText;
 use crate::signal::{Event, Signal, Source, Unit};
 use crate::units::Bytes;
 
@@ -15,7 +16,7 @@ use crate::units::Bytes;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rule {
     /// Unique in its persona.
-    pub name: String,
+    pub name: SharedText,
     /// Fires when this becomes true.
     pub when: Condition,
     /// What is done then, in order.
@@ -34,7 +35,7 @@ pub struct Rule {
     /// The line of the document, from 1.
     pub line: u32,
     /// The rule in canonical text form, for `explain`.
-    pub text: String,
+    pub text: SharedText,
 }
 
 impl Rule {
@@ -46,9 +47,17 @@ impl Rule {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     pub(crate) expr: Expr,
+    /// Its comparisons in canonical text form, in the order in which they are evaluated.
+    pub(crate) comparisons: Vec<SharedText>,
 }
 
 impl Condition {
+    pub(crate) fn new(expr: Expr) -> Self {
+        let mut comparisons = Vec::new();
+        expr.visit_comparisons(&mut |comparison| comparisons.push(comparison.to_string().into()));
+        Self { expr, comparisons }
+    }
+
     /// The condition in canonical text form.
     pub fn text(&self) -> String {
         self.to_string()

@@ -19,7 +19,7 @@ impl Parser<'_> {
         let start = self.here().start;
         let before = self.problems.len();
         let expr = self.or()?;
-        let condition = Condition { expr };
+        let condition = Condition::new(expr);
         if !self.failed_since(before)
             && condition.signals().next().is_none()
             && condition.events().next().is_none()

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ast::{Arithmetic, Comparison, Condition, Expr, Value};
 use super::window::{Function, Window};
 use crate::model::Level;
+use crate::shared::SharedText;
 use crate::signal::{EventKind, Reading, Signal, Signals, Source, stands};
 use crate::units::Moment;
 
@@ -144,7 +145,7 @@ pub struct Looked {
     /// What the comparison came to.
     pub verdict: Truth,
     /// The comparison in canonical text.
-    pub comparison: String,
+    pub comparison: SharedText,
     /// For how long the `FOR` around it has been true.
     pub held_for: Option<Duration>,
     /// For how long it must be.
@@ -161,6 +162,14 @@ impl Trail {
     pub fn looked(&self) -> &[Looked] {
         match self {
             Self::Off => &[],
+            Self::On(looked) => looked,
+        }
+    }
+
+    /// The same, taken.
+    pub fn into_looked(self) -> Vec<Looked> {
+        match self {
+            Self::Off => Vec::new(),
             Self::On(looked) => looked,
         }
     }
@@ -186,6 +195,7 @@ impl Condition {
             now,
             windows,
             trail,
+            comparisons: self.comparisons.iter(),
             shortest_period: None,
         }
         .truth(&self.expr)
@@ -202,6 +212,7 @@ impl Condition {
             now,
             windows,
             trail,
+            comparisons: self.comparisons.iter(),
             shortest_period: None,
         }
         .truth(&self.expr)
@@ -222,6 +233,8 @@ struct Evaluation<'a> {
     now: Moment,
     windows: Carry<'a>,
     trail: &'a mut Trail,
+    /// The texts of the comparisons that are still to come, as far as the trail keeps them.
+    comparisons: std::slice::Iter<'a, SharedText>,
     /// Within a `FOR`: the shortest period of the readings that were looked at in it, [`Duration::MAX`] without any.
     shortest_period: Option<Duration>,
 }
@@ -388,7 +401,10 @@ impl Evaluation<'_> {
         let Trail::On(looked) = self.trail else {
             return;
         };
-        let text = comparison.to_string();
+        // Every comparison is evaluated each time, in this order.
+        let Some(text) = self.comparisons.next() else {
+            return;
+        };
         let first = looked.len();
         let mut keep = |signal: &Signal| {
             if looked[first..].iter().any(|entry| entry.signal == *signal) {

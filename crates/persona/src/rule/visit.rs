@@ -81,6 +81,18 @@ impl Expr {
         }
     }
 
+    /// Every comparison, in the order of the text.
+    pub(super) fn visit_comparisons<'a>(&'a self, visit: &mut impl FnMut(&'a Self)) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.visit_comparisons(visit))
+            }
+            Self::Not(inner) | Self::Held { inner, .. } => inner.visit_comparisons(visit),
+            Self::Compare { .. } | Self::Between { .. } => visit(self),
+            Self::Event(_) => {}
+        }
+    }
+
     /// Every value that has no other in it, in the order of the text.
     pub(crate) fn visit_leaves<'a>(&'a self, visit: &mut impl FnMut(&'a Value)) {
         match self {

@@ -64,7 +64,7 @@ pub(crate) fn turns<'a>(
 ) -> impl Iterator<Item = Turn> + 'a {
     let limits = persona.actions(rule).filter_map(|action| action.limit());
     limits.map(move |limit| Turn {
-        rule: rule.name.clone(),
+        rule: rule.name.to_string(),
         knob: limit.knob(),
         to: limit.value(),
         priority: rule.priority.into(),

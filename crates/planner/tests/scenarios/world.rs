@@ -13,8 +13,8 @@ use planner::snapshot::{
     Ability, Balloon, Dimm, Domain, Host, KnobReading, Knobs, Memory, Run, Strain, Vcpus,
 };
 use planner::{
-    Consent, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step, Veto, plan,
-    plan_among,
+    Consent, Detail, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step, Veto,
+    plan, plan_among,
 };
 
 pub(crate) const WEB: &str = "
@@ -322,13 +322,23 @@ impl World {
             };
             let mut state = before.clone();
             state.domains.retain(|id, _| *id == machine.id);
-            let alone = plan_among(&snapshot, &others, &mut state, &self.policy, self.now);
+            let all = Detail::All;
+            let alone = plan_among(&snapshot, &others, &mut state, &self.policy, self.now, all);
             let reports = [&alone.reports[0], &whole.reports[index]].map(unnumbered);
             assert_eq!(reports[0], reports[1]);
             let own = whole.steps.iter().filter(|step| step.domain == machine.id);
             assert!(own.eq(&alone.steps), "{alone:?}");
             assert_eq!(alone.host, whole.host);
             assert_eq!(state.domain(machine.id), self.state.domain(machine.id));
+            // Of one machine a tick, because each comparison costs two plans.
+            if self.second() % self.machines.len() as u64 == index as u64 {
+                let there = if self.second().is_multiple_of(2) {
+                    others.as_slice()
+                } else {
+                    &[]
+                };
+                self.is_done_without_a_word_too(&snapshot, there, before);
+            }
         }
     }
 
@@ -348,6 +358,34 @@ impl World {
         let shown = Some(machine.knobs.reading(turn.knob));
         self.state
             .finish_limit(turn, self.turn_ending, shown, &self.policy, self.now);
+    }
+
+    /// What is done does not depend on how much is said.
+    fn is_done_without_a_word_too(
+        &self,
+        snapshot: &Snapshot<'_>,
+        others: &[Other],
+        before: &State,
+    ) {
+        let [said, silent] = [Detail::All, Detail::Deeds].map(|detail| {
+            let mut state = before.clone();
+            let plan = plan_among(snapshot, others, &mut state, &self.policy, self.now, detail);
+            (plan, state)
+        });
+        let deeds = |plan: &Plan| {
+            (
+                plan.steps.clone(),
+                plan.calls.clone(),
+                plan.returns.clone(),
+                plan.limits.clone(),
+                plan.drifts.clone(),
+                plan.stalls.clone(),
+                plan.reports[0].resources.clone(),
+            )
+        };
+        assert_eq!(deeds(&said.0), deeds(&silent.0));
+        let id = snapshot.domains[0].id;
+        assert_eq!(said.1.domain(id), silent.1.domain(id));
     }
 
     fn end_steps(&mut self) {
