@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use crate::view::{
     AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
-    EffectiveView, ExplainView, FragmentView, HoldView, MappedView, PlanView, ProblemView,
-    ProposalView, Resource, RetiredView, StoredView, VersionView,
+    EffectiveView, ExplainView, FragmentView, Held, HoldView, MappedView, PlanView, ProblemView,
+    ProposalView, RetiredView, StoredView, VersionView,
 };
 
 /// A command with who gave it and where the answer goes.
@@ -268,8 +268,8 @@ pub enum Command {
     Hold {
         /// The domain.
         domain: DomainName,
-        /// Only this resource.
-        resource: Option<Resource>,
+        /// Only this.
+        resource: Option<Held>,
         /// For how long, 1 s to 30 days.
         length: Duration,
     },

@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::names::Action;
 use super::options::Options;
 use crate::command::{Command, DomainName, Mode, PersonaRef, Refusal, Reply};
-use crate::view::{AgentView, Change, DomainView, ProposalView, Resource};
+use crate::view::{AgentView, Change, DomainView, Held, ProposalView};
 
 /// The object of a domain.
 pub(super) struct Domain {
@@ -100,13 +100,14 @@ fn proposals(domain: &DomainView) -> Vec<Dict> {
     domain.proposals.iter().map(bare).collect()
 }
 
-fn resource(word: &str) -> Result<Resource, Failure> {
+fn held(word: &str) -> Result<Held, Failure> {
     match word {
-        "vcpus" => Ok(Resource::Vcpus),
-        "memory" => Ok(Resource::Memory),
+        "vcpus" => Ok(Held::Vcpus),
+        "memory" => Ok(Held::Memory),
+        "limits" => Ok(Held::Limits),
         _ => Err(Failure::from(Refusal::BadArgument {
             argument: "options[resource]".to_owned(),
-            reason: format!("`{word}` is neither `vcpus` nor `memory`"),
+            reason: format!("`{word}` is none of `vcpus`, `memory` and `limits`"),
         })),
     }
 }
@@ -297,10 +298,10 @@ impl Domain {
         }
     }
 
-    /// Leaves vCPUs and memory of the domain as they are for so many seconds, 1 to 2592000 (30 days), also over a restart
-    /// of it. A later call replaces an earlier one. Needs `org.virtpersona1.approve`.
+    /// Leaves vCPUs, memory and limits of the domain as they are for so many seconds, 1 to 2592000 (30 days), also over a
+    /// restart of it. A later call replaces an earlier one. Needs `org.virtpersona1.approve`.
     ///
-    /// Options: `resource` (s) is `vcpus` or `memory`; both when absent. The result is what is held now, as Holds.
+    /// Options: `resource` (s) is `vcpus`, `memory` or `limits`; all of them when absent. The result is what is held now, as Holds.
     #[zbus(out_args("holds"))]
     async fn hold(
         &self,
@@ -314,7 +315,7 @@ impl Domain {
         let held = word.as_deref().map(|word| ("resource", word));
         let command = Command::Hold {
             domain: self.name_for_daemon(),
-            resource: word.as_deref().map(resource).transpose()?,
+            resource: word.as_deref().map(held).transpose()?,
             length: Duration::from_secs(seconds),
         };
         match self.change(&call, Action::Approve, held, command).await? {
@@ -506,7 +507,7 @@ impl Domain {
         self.read(last_decision)
     }
 
-    /// Resources that are left as a person set them: `resource`, `reason`, `until`.
+    /// What is left as a person set it, or because it is stuck: `resource` (`vcpus`, `memory`, `limits`), `reason`, `until`.
     #[zbus(property)]
     async fn holds(&self) -> fdo::Result<Vec<Dict>> {
         self.read(|domain| to_dicts(&domain.holds))

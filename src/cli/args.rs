@@ -275,7 +275,7 @@ pub enum Verb {
         #[arg(value_name = "ID")]
         id: u64,
     },
-    /// Leave a domain's vCPUs and memory as they are for a while, also over a restart of it
+    /// Leave a domain's vCPUs, memory and limits as they are for a while, also over a restart of it
     Hold {
         /// The domain
         #[arg(value_name = "DOMAIN")]
@@ -283,7 +283,7 @@ pub enum Verb {
         /// For how long, such as 30m, 2h or 7d: one second to thirty days
         #[arg(value_name = "FOR", value_parser = super::time::parse_length)]
         length: std::time::Duration,
-        /// Only this resource
+        /// Only this
         #[arg(long, value_enum)]
         resource: Option<Held>,
     },
@@ -367,13 +367,16 @@ pub enum Held {
     Vcpus,
     /// Memory
     Memory,
+    /// CPU weight and cap, network bandwidth, limits of the disks
+    Limits,
 }
 
-impl From<Held> for crate::view::Resource {
+impl From<Held> for crate::view::Held {
     fn from(held: Held) -> Self {
         match held {
             Held::Vcpus => Self::Vcpus,
             Held::Memory => Self::Memory,
+            Held::Limits => Self::Limits,
         }
     }
 }

@@ -366,7 +366,7 @@ async fn plain(
             length,
             resource,
         } => {
-            let resource = resource.map(crate::view::Resource::from);
+            let resource = resource.map(crate::view::Held::from);
             let holds = client.hold(&domain, length, resource).await?;
             show::print(screen, json, &holds, show::holds)?;
         }

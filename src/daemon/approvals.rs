@@ -135,6 +135,10 @@ impl Daemon {
                 Some(*to),
                 None,
             ),
+            Subject::Limit { knob, to, .. } => {
+                let action = format!("set {knob} to {}", knob.text(*to));
+                (None, None, None, Some(action))
+            }
             Subject::Call { action } => (None, None, None, Some(action.clone())),
         };
         let (state, by) = match &proposal.standing {

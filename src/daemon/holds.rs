@@ -1,4 +1,4 @@
-//! A person's word that a domain's resources be left alone, or be changed again. What a hold keeps from happening is in
+//! A person's word that a domain's resources and limits be left alone, or be changed again. What a hold keeps from happening is in
 //! the planner; called by `requests`.
 
 use std::time::Duration;
@@ -8,13 +8,13 @@ use persona::rule::Resource;
 use super::{Daemon, tick};
 use crate::audit::AuditKind;
 use crate::command::{Caller, DomainName, Refusal, Reply};
-use crate::view::{self, Change};
+use crate::view::{Change, Held};
 
 impl Daemon {
     pub(super) fn hold(
         &mut self,
         domain: &DomainName,
-        only: Option<view::Resource>,
+        only: Option<Held>,
         length: Duration,
         caller: &Caller,
     ) -> Result<Reply, Refusal> {
@@ -31,28 +31,33 @@ impl Daemon {
                 ),
             });
         }
-        let resources = match only {
-            None => vec![Resource::Vcpus, Resource::Memory],
-            Some(view::Resource::Vcpus) => vec![Resource::Vcpus],
-            Some(view::Resource::Memory) => vec![Resource::Memory],
+        let parts = match only {
+            None => vec![Held::Vcpus, Held::Memory, Held::Limits],
+            Some(part) => vec![part],
         };
         let now = self.clock.now();
         let until = now.after(length);
-        for resource in &resources {
-            self.state.hold(id, *resource, until, &caller.name);
-            self.recording.touched(id);
+        for part in &parts {
+            let by = &caller.name;
+            match part {
+                Held::Vcpus => self.state.hold(id, Resource::Vcpus, until, by),
+                Held::Memory => self.state.hold(id, Resource::Memory, until, by),
+                Held::Limits => self.state.hold_limits(id, until, by),
+            }
         }
-        let names: Vec<&str> = resources
-            .iter()
-            .map(|resource| tick::resource_name(*resource))
-            .collect();
+        self.recording.touched(id);
+        let what = match only {
+            None => "vCPUs, memory and limits",
+            Some(Held::Vcpus) => tick::resource_name(Resource::Vcpus),
+            Some(Held::Memory) => tick::resource_name(Resource::Memory),
+            Some(Held::Limits) => "limits",
+        };
         let text = format!(
-            "{} wants {} left alone for {} s",
+            "{} wants {what} left alone for {} s",
             caller.name,
-            names.join(" and "),
             length.as_secs()
         );
-        let detail = serde_json::json!({ "resources": resources, "until": until });
+        let detail = serde_json::json!({ "resources": parts, "until": until });
         let entry = self.entry(AuditKind::Hold, Some(id), &text, detail);
         self.keep_states(&[id], vec![entry]);
         Ok(Reply::Held(self.hold_views(id, now)))

@@ -20,8 +20,8 @@ use crate::catalog::{self, Activation, Desired, Origin};
 use crate::hypervisor::DomainId;
 use crate::view::{
     self, ActivationState, ActivationView, AgentState, AgentView, AuditRecordView, BoundPersona,
-    DocumentFormat, DomainView, HoldView, HostView, ManagerView, MappingView, MemoryMechanism,
-    MemoryView, PersonaView, ReadingView, VcpuView, VersionView, View,
+    DocumentFormat, DomainView, Held, HoldView, HostView, ManagerView, MappingView,
+    MemoryMechanism, MemoryView, PersonaView, ReadingView, VcpuView, VersionView, View,
 };
 
 impl Daemon {
@@ -163,7 +163,10 @@ impl Daemon {
             return Vec::new();
         };
         let mut holds = Vec::new();
-        for resource in [Resource::Vcpus, Resource::Memory] {
+        for (resource, part) in [
+            (Resource::Vcpus, Held::Vcpus),
+            (Resource::Memory, Held::Memory),
+        ] {
             let slot = state.resource(resource);
             let held = match &slot.held_by {
                 Some(by) => format!("{by} wants it left alone"),
@@ -177,13 +180,34 @@ impl Daemon {
             for (until, reason) in reasons {
                 if let Some(until) = until.filter(|until| *until > now) {
                     holds.push(HoldView {
-                        resource: self::resource(resource),
+                        resource: part,
                         reason,
                         until: Some(until),
                     });
                 }
             }
         }
+        let limits = state.limits_held.as_ref();
+        let limits = limits.map(|held| (held.until, format!("{} wants them left alone", held.by)));
+        let knobs = state.limits.iter().flat_map(|(knob, slot)| {
+            let by_hand = format!("somebody changed the {knob} by hand");
+            let stuck =
+                format!("the last turns of the {knob} did not take effect, so it is left alone");
+            let until = [(slot.held_until, by_hand), (slot.quarantined_until, stuck)];
+            until
+                .into_iter()
+                .filter_map(|(until, reason)| Some((until?, reason)))
+        });
+        let limits = limits.into_iter().chain(knobs);
+        holds.extend(
+            limits
+                .filter(|(until, _)| *until > now)
+                .map(|(until, reason)| HoldView {
+                    resource: Held::Limits,
+                    reason,
+                    until: Some(until),
+                }),
+        );
         holds
     }
 

@@ -291,11 +291,23 @@ pub enum OutcomeWord {
     Unknown,
 }
 
-/// A resource that is left alone.
+/// What a hold leaves alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// vCPUs.
+    Vcpus,
+    /// Memory.
+    Memory,
+    /// CPU weight and cap, network bandwidth and the limits of the disks.
+    Limits,
+}
+
+/// A resource that is left alone, or limits that are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldView {
     /// Which.
-    pub resource: Resource,
+    pub resource: Held,
     /// Why, as a sentence.
     pub reason: String,
     /// Until when; absent when it has no end of its own.

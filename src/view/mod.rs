@@ -19,8 +19,8 @@ pub use self::catalog::{
 };
 pub use self::domain::{
     ActivationState, ActivationView, AgentState, AgentView, BoundPersona, DecisionView, DomainView,
-    HoldView, LimitView, MemoryMechanism, MemoryView, Origin, OutcomeWord, ReadingView, Resource,
-    VcpuView,
+    Held, HoldView, LimitView, MemoryMechanism, MemoryView, Origin, OutcomeWord, ReadingView,
+    Resource, VcpuView,
 };
 pub use self::effect::{EffectView, StatusView};
 pub use self::explain::{

@@ -146,6 +146,7 @@ async fn what_people_see() {
             &["approve", "3"],
             &["reject", "3"],
             &["hold", "web", "2h", "--resource", "memory"],
+            &["hold", "web", "2h", "--resource", "limits"],
             &["release", "web"],
             &["release", "db"],
             &["explain", "web", "--at", "2026-01-31T08:00:00Z"],

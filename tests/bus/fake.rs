@@ -16,8 +16,8 @@ use virt_persona::view::{
     ActivationState, ActivationView, AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen,
     AgentState, AgentView, AppliedView, AuditRecordView, AuditView, BoundPersona, Change,
     CheckState, CheckView, ClampView, DecisionView, DoctorView, DocumentFormat, DocumentView,
-    DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView, HoldView,
-    HostState, HostView, HypervisorState, HypervisorView, LimitActionView, LimitLineView,
+    DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView, Held,
+    HoldView, HostState, HostView, HypervisorState, HypervisorView, LimitActionView, LimitLineView,
     LimitView, Listing, LookedView, ManagerView, MappedView, MappingView, MemoryMechanism,
     MemoryView, Origin, OriginView, OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView,
     ProposalState, ProposalView, ReadingView, Resource, ResourceView, RetiredView, RuleState,
@@ -438,7 +438,7 @@ fn carry_out(
         } => {
             now.domain_named(&domain)?;
             Ok(Reply::Held(vec![HoldView {
-                resource: resource.unwrap_or(Resource::Vcpus),
+                resource: resource.unwrap_or(Held::Vcpus),
                 reason: format!("{} wants it left alone", caller.name),
                 until: Some(Moment(1_700_000_060_000)),
             }]))

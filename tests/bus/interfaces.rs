@@ -8,7 +8,7 @@ use persona::units::{Bytes, Moment};
 use virt_persona::bus::names;
 use virt_persona::hypervisor::RunState;
 use virt_persona::view::{
-    ActivationState, AgentState, HoldView, HypervisorState, Origin, Resource, View,
+    ActivationState, AgentState, Held, HoldView, HypervisorState, Origin, View,
 };
 use zbus::fdo::{IntrospectableProxy, PropertiesProxy};
 
@@ -141,7 +141,7 @@ fn change_everything(view: &mut View) {
     domain.agent.state = AgentState::Unresponsive;
     domain.last_decision = None;
     domain.holds.push(HoldView {
-        resource: Resource::Memory,
+        resource: Held::Memory,
         reason: "a person set it".to_owned(),
         until: Some(Moment(5)),
     });

@@ -7,7 +7,7 @@ use persona::domain::DomainId;
 use virt_persona::command::{Command, DomainName, Refusal, Reply};
 use virt_persona::hypervisor::RunState;
 use virt_persona::hypervisor::simulated::{AsItWas, CallName, Fault};
-use virt_persona::view::{Change, ProposalState, ProposalView, Resource, TruthWord};
+use virt_persona::view::{Change, Held, ProposalState, ProposalView, Resource, TruthWord};
 
 use crate::stage::{ELASTIC, Running, Stage, mib};
 
@@ -56,7 +56,7 @@ fn approve(daemon: &Running, id: u64) -> ProposalView {
     }
 }
 
-fn hold(daemon: &Running, resource: Option<Resource>, seconds: u64) -> Result<Reply, Refusal> {
+fn hold(daemon: &Running, resource: Option<Held>, seconds: u64) -> Result<Reply, Refusal> {
     daemon.ask(Command::Hold {
         domain: DomainName("web".into()),
         resource,
@@ -307,7 +307,7 @@ fn a_hold_by_command_is_respected_named_and_ended_by_release() {
             "{seconds}: {refused:?}"
         );
     }
-    let Ok(Reply::Held(holds)) = hold(&daemon, Some(Resource::Memory), 3600) else {
+    let Ok(Reply::Held(holds)) = hold(&daemon, Some(Held::Memory), 3600) else {
         panic!("it can be held")
     };
     assert_eq!(holds.len(), 1);

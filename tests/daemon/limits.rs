@@ -1,12 +1,14 @@
 //! Limits end to end: the base configuration and rules turn knobs, what was there before comes back, a hand is
 //! respected, and what cannot be done is told. Also what goes back of memory, and the daemon's retirement.
 
+use std::time::Duration;
+
 use persona::rule::{Knob, KnobValue};
 use virt_persona::command::{Command, DomainName, Reply};
 use virt_persona::hypervisor::limits::Reading;
 use virt_persona::hypervisor::simulated::{CallName, Called, Fault};
 use virt_persona::hypervisor::{DomainId, Limits};
-use virt_persona::view::{DomainView, LimitView, RetiredView};
+use virt_persona::view::{Change, DomainView, Held, LimitView, RetiredView};
 
 use crate::stage::{ELASTIC, Running, Stage, mib};
 
@@ -317,4 +319,117 @@ fn left_nothing(stage: &Stage, web: DomainId) -> bool {
         .iter()
         .all(|disk| disk.iops == 0 && disk.bytes == 0);
     disks && limits.interfaces.iter().all(|one| one.inbound == 0)
+}
+
+#[test]
+fn a_hold_leaves_limits_alone_over_the_domains_restart_until_it_is_released() {
+    let stage = Stage::new(WEB);
+    let web = stage.id("web");
+    let daemon = bounded(&stage);
+    let held = daemon.ask(Command::Hold {
+        domain: DomainName("web".into()),
+        resource: Some(Held::Limits),
+        length: Duration::from_secs(3600),
+    });
+    let Ok(Reply::Held(holds)) = held else {
+        panic!("{held:?}")
+    };
+    assert_eq!(holds.len(), 1, "{holds:?}");
+    assert_eq!(holds[0].resource, Held::Limits);
+    assert_eq!(holds[0].reason, "root wants them left alone");
+    assert_eq!(
+        daemon.told("hold"),
+        ["root wants limits left alone for 3600 s"]
+    );
+    let before = stage.simulated.limits_of(web).unwrap();
+    stage.simulated.set_memory_used(web, mib(450));
+    daemon.wait_domain(web, "the rule's wish is held", |domain| {
+        line(domain, Knob::DiskIops)
+            .is_some_and(|line| line.wanted.as_deref() == Some("200/s") && line.present == "1000/s")
+    });
+    let explained = daemon.ask(Command::Explain {
+        domain: DomainName("web".into()),
+        at: None,
+    });
+    let Ok(Reply::Explain(explained)) = explained else {
+        panic!("{explained:?}")
+    };
+    assert!(
+        explained.summary.contains("root wants it left alone"),
+        "{}",
+        explained.summary
+    );
+    // A machine that is started anew begins with its definition, and that is left too.
+    stage.simulated.restart(web);
+    daemon.kill();
+    let daemon = stage.start();
+    daemon.wait_domain(web, "it is still held", |domain| {
+        domain
+            .holds
+            .iter()
+            .any(|hold| hold.resource == Held::Limits)
+            && line(domain, Knob::DiskIops).is_some_and(|line| line.wanted.is_some())
+    });
+    let ticks = daemon.view().manager.ticks;
+    daemon.wait("it has gone on for a while", |view| {
+        view.manager.ticks > ticks + 20
+    });
+    assert_eq!(shown(&stage, Knob::DiskIops), KnobValue::Unlimited);
+    assert_eq!(before.disks[0].iops, 1000);
+    let released = daemon.ask(Command::Release {
+        domain: DomainName("web".into()),
+    });
+    assert!(
+        matches!(released, Ok(Reply::Done(Change::Changed))),
+        "{released:?}"
+    );
+    wait_limits(&stage, &daemon, "the rule has its say", |limits| {
+        limits.disks.iter().all(|disk| disk.iops == 200)
+    });
+}
+
+#[test]
+fn a_limit_of_a_persona_that_may_only_propose_is_set_when_it_is_approved() {
+    let stage = Stage::new(WEB);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create(
+        "
+name: shy
+adaptation_rules:
+  - IF memory.utilization > 80% THEN set disk iops to 200 UNTIL memory.utilization < 70%
+trust_levels: {resource_scaling: low}
+",
+    );
+    daemon.apply("web", "shy");
+    stage.simulated.set_memory_used(web, mib(450));
+    let domain = daemon.wait_domain(web, "it is proposed", |domain| !domain.proposals.is_empty());
+    let proposal = &domain.proposals[0];
+    assert_eq!(proposal.action.as_deref(), Some("set disk iops to 200/s"));
+    assert!(
+        proposal
+            .text
+            .starts_with("disk iops from no limit to 200/s"),
+        "{}",
+        proposal.text
+    );
+    assert_eq!(shown(&stage, Knob::DiskIops), KnobValue::Unlimited);
+    let approved = daemon.ask(Command::Approve { id: proposal.id });
+    assert!(matches!(approved, Ok(Reply::Proposal(_))), "{approved:?}");
+    wait_limits(&stage, &daemon, "it is set", |limits| {
+        limits.disks.iter().all(|disk| disk.iops == 200)
+    });
+    daemon.wait_domain(web, "it is carried out", |domain| {
+        domain.proposals.is_empty()
+    });
+    let told = daemon.told("proposal");
+    assert!(
+        told.iter().any(|text| text.contains("is carried out")),
+        "{told:#?}"
+    );
+    // Its end asks nobody.
+    stage.simulated.set_memory_used(web, mib(100));
+    wait_limits(&stage, &daemon, "it is taken back", |limits| {
+        limits.disks.iter().all(|disk| disk.iops == 0)
+    });
 }

@@ -22,7 +22,9 @@ use persona::{Class, Persona};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
-use crate::report::{Reason, Wish};
+use crate::proposal::{Subject, samples};
+use crate::propose::{Answer, Ask, Proposals};
+use crate::report::{Reason, RuleReport, Wish};
 use crate::snapshot::{Domain, KnobReading};
 use crate::state::DomainState;
 use crate::trust::{Deed, Payer, Permit, Undoing, permit};
@@ -30,7 +32,7 @@ use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 pub use say::{Lasts, Standing};
 use say::{Say, narrowed, say, stand};
 pub(crate) use say::{Turn, turns};
-pub use slot::{LimitFlight, LimitState};
+pub use slot::{LimitFlight, LimitGrant, LimitState, LimitsHeld};
 pub use verdict::{LimitReason, LimitReport, LimitVerdict, reading_text};
 
 /// One turn of one knob of one domain.
@@ -105,15 +107,23 @@ impl Turned {
     }
 }
 
+/// A persona that may want something of knobs, and the book of what people are asked.
+pub(crate) struct Voice<'a> {
+    pub(crate) persona: &'a Persona,
+    pub(crate) rules: &'a [RuleReport],
+    pub(crate) proposals: &'a mut Proposals,
+}
+
 /// Decides what becomes of each knob of a domain. Without a persona what was there before comes back.
 pub(crate) fn decide(
     domain: &Domain<'_>,
-    persona: Option<&Persona>,
+    mut voice: Option<Voice<'_>>,
     turns: &[Turn],
     carried: &mut DomainState,
     policy: &Policy,
     now: Moment,
 ) -> Knobs {
+    let persona = voice.as_ref().map(|voice| voice.persona);
     let mut knobs = Knobs {
         reports: Vec::new(),
         steps: Vec::new(),
@@ -149,7 +159,7 @@ pub(crate) fn decide(
                     original: None,
                     wanted,
                     verdict: LimitState::default()
-                        .may_turn(present, None, Duration::ZERO, now)
+                        .may_turn(present, Duration::ZERO, now)
                         .map_or_else(LimitVerdict::No, |()| LimitVerdict::Content),
                     by: Some(say.by),
                 }
@@ -173,6 +183,14 @@ pub(crate) fn decide(
                 cooldown: Duration::ZERO,
             })
         });
+        let stands = |rule: &String| {
+            let mut standing = carried.standing.iter();
+            standing.any(|standing| standing.knob == knob && standing.rule == *rule)
+        };
+        slot.granted.retain(|grant| {
+            let says = say.as_ref().is_some_and(|say| say.by == grant.by);
+            says || matches!(&grant.by, Wish::Rule(rule) if stands(rule))
+        });
         let say = say.map(|say| match (&say.by, &slot.undone) {
             (Wish::Base | Wish::Restore, Some(rule)) => Say {
                 by: Wish::Undo(rule.clone()),
@@ -186,10 +204,23 @@ pub(crate) fn decide(
         let verdict = match &say {
             None => LimitVerdict::Content,
             Some(say) if there(slot, say.to) => LimitVerdict::Content,
-            Some(say) => match slot.may_turn(present, asked(say, persona), say.cooldown, now) {
-                Ok(()) => LimitVerdict::Step(say.to),
-                Err(reason) => LimitVerdict::No(reason),
-            },
+            Some(say) => {
+                let free = slot.may_turn(present, say.cooldown, now);
+                let held = LimitsHeld::stands(carried.limits_held.as_ref(), now);
+                let free = held.and(free).and_then(|()| {
+                    let Some(voice) = &mut voice else {
+                        return Ok(());
+                    };
+                    let granted = slot.granted.len();
+                    let trusted = voice.trusts(domain, knob, say, slot, policy, now);
+                    knobs.noted |= slot.granted.len() != granted;
+                    trusted.map_err(LimitReason::Guard)
+                });
+                match free {
+                    Ok(()) => LimitVerdict::Step(say.to),
+                    Err(reason) => LimitVerdict::No(reason),
+                }
+            }
         };
         let done = verdict == LimitVerdict::Content;
         if done {
@@ -233,27 +264,62 @@ pub(crate) fn decide(
     knobs
 }
 
-/// The persona that has to be trusted with it: what is given back needs nobody's trust.
-fn asked<'a>(say: &Say, persona: Option<&'a Persona>) -> Option<&'a Persona> {
-    match say.by {
-        // A cap in the place of a removal was trusted with the removal.
-        Wish::Restore | Wish::Undo(_) | Wish::Quota { .. } => None,
-        _ => persona,
-    }
-}
-
-/// Whether trust lets the knob be turned. It can be turned back and takes nothing from others, so the rule's evidence does
-/// not matter. Where a person would have to be asked nothing is done: proposals are of resources and calls.
-fn trusted(persona: &Persona) -> Result<(), Reason> {
-    let class = Class::ResourceScaling;
-    let deed = Deed {
-        class,
-        evidence: Source::Host,
-        undoing: Undoing::Possible,
-        payer: Payer::Nobody,
-    };
-    match permit(&persona.trust, deed) {
-        Permit::Act => Ok(()),
-        Permit::Propose | Permit::Never => Err(Reason::NotTrusted(persona.trust.level(class))),
+impl Voice<'_> {
+    /// Whether trust lets the knob be turned, or a person does. What is given back needs nobody's trust, and a cap in the
+    /// place of a removal was trusted with the removal. A turn can be turned back and takes nothing from others, so the
+    /// rule's evidence does not matter.
+    fn trusts(
+        &mut self,
+        domain: &Domain<'_>,
+        knob: Knob,
+        say: &Say,
+        slot: &mut LimitState,
+        policy: &Policy,
+        now: Moment,
+    ) -> Result<(), Reason> {
+        if matches!(say.by, Wish::Restore | Wish::Undo(_) | Wish::Quota { .. }) {
+            return Ok(());
+        }
+        let class = Class::ResourceScaling;
+        let level = self.persona.trust.level(class);
+        let deed = Deed {
+            class,
+            evidence: Source::Host,
+            undoing: Undoing::Possible,
+            payer: Payer::Nobody,
+        };
+        match permit(&self.persona.trust, deed) {
+            Permit::Act => return Ok(()),
+            Permit::Never => return Err(Reason::NotTrusted(level)),
+            Permit::Propose => {}
+        }
+        let grant = LimitGrant {
+            digest: self.persona.digest.clone(),
+            by: say.by.clone(),
+            to: say.to,
+        };
+        if slot.granted.contains(&grant) {
+            return Ok(());
+        }
+        let ask = Ask {
+            domain,
+            persona: self.persona,
+            by: &say.by,
+            what: Subject::Limit {
+                knob,
+                from: domain.knobs.reading(knob).value(),
+                to: say.to,
+            },
+            evidence: deed.evidence,
+            class,
+            why: samples(&say.by, self.rules),
+        };
+        match self.proposals.ask(ask, policy, now) {
+            Answer::Approved(_) => {
+                slot.granted.push(grant);
+                Ok(())
+            }
+            answer => Err(answer.reason(level)),
+        }
     }
 }

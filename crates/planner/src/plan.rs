@@ -303,7 +303,12 @@ pub fn plan_among(
                 }
                 report.resources.push(line);
             }
-            let knobs = limit::decide(real, Some(persona), &evaluation.turns, carried, policy, now);
+            let voice = limit::Voice {
+                persona,
+                rules: &report.rules,
+                proposals,
+            };
+            let knobs = limit::decide(real, Some(voice), &evaluation.turns, carried, policy, now);
             report.limits = turned.take(domain.id, knobs);
             noted |= quota::settle(carried, &report.limits);
             if noted {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use persona::domain::DomainId;
-use persona::rule::{Resource, Truth};
+use persona::rule::{Knob, KnobValue, Resource, Truth};
 use persona::signal::{Source, Unit};
 use persona::units::Moment;
 use persona::{Class, Digest, Level, Persona};
@@ -71,6 +71,15 @@ pub enum Subject {
         from: u64,
         /// What is wanted within the bounds of persona and definition.
         to: u64,
+    },
+    /// A turn of a knob.
+    Limit {
+        /// Which.
+        knob: Knob,
+        /// What it shows, where its devices are limited alike.
+        from: Option<KnobValue>,
+        /// What it shall be set to.
+        to: KnobValue,
     },
     /// Something that is done once, or taken back where the wish is the `until` of a rule.
     Call {
@@ -192,6 +201,11 @@ impl Proposal {
                     amount_text(*resource, *to)
                 )
             }
+            (Subject::Limit { knob, from, to }, by) => {
+                let from =
+                    from.map_or_else(|| "each device its own".into(), |from| knob.text(from));
+                format!("{knob} from {from} to {}, because of {by}", knob.text(*to))
+            }
             (Subject::Call { action }, Wish::Undo(rule)) => {
                 format!("take back: {action}, because of the until of rule {rule}")
             }
@@ -204,6 +218,12 @@ impl Proposal {
 pub(crate) fn same_subject(one: &Subject, other: &Subject) -> bool {
     match (one, other) {
         (Subject::Step { resource: one, .. }, Subject::Step { resource, .. }) => one == resource,
+        (
+            Subject::Limit { knob: one, to, .. },
+            Subject::Limit {
+                knob, to: other, ..
+            },
+        ) => one == knob && to == other,
         (Subject::Call { action: one }, Subject::Call { action }) => one == action,
         _ => false,
     }
@@ -291,13 +311,18 @@ pub(crate) fn look_again(
         Wish::Rule(name) => persona.rules.iter().find(|rule| rule.name == *name),
         _ => None,
     };
-    let listed = wanted.iter().any(|wanted| {
-        wanted.by == entry.by
-            && matches!(entry.what, Subject::Step { resource, .. } if resource == wanted.resource)
-    });
+    let listed = match entry.what {
+        Subject::Step { resource, .. } => wanted
+            .iter()
+            .any(|wanted| wanted.by == entry.by && wanted.resource == resource),
+        // Who has the say over a knob asks at each look.
+        Subject::Limit { .. } => now.since(entry.wanted_at) < policy.proposal_grace,
+        Subject::Call { .. } => false,
+    };
     // Without its windows, so that a pause in what is known does not end what goes on.
     let holds = rule.map(|rule| rule.when.would_hold(domain.signals, now));
-    if listed || holds == Some(Truth::True) {
+    let limit = matches!(entry.what, Subject::Limit { .. });
+    if (listed && !limit) || holds == Some(Truth::True) {
         entry.wanted_at = now;
     }
     if holds == Some(Truth::True) && entry.standing == Standing::Open {
@@ -305,7 +330,12 @@ pub(crate) fn look_again(
     }
     match &mut entry.standing {
         Standing::Rejected { at, over, .. } => {
-            *over |= holds.map_or(!listed, |holds| holds == Truth::False);
+            let ceased = match holds {
+                // What a rule has set may stand for longer than its condition holds.
+                Some(holds) => holds == Truth::False && !(limit && listed),
+                None => !listed,
+            };
+            *over |= ceased;
             let cooldown = rule.map_or(COOLDOWN, |rule| rule.cooldown);
             // Its end is told to nobody, whatever it is called.
             (*over && now.since(*at) >= cooldown).then_some(Turn::Unwanted)
@@ -313,7 +343,8 @@ pub(crate) fn look_again(
         standing => {
             let approved = matches!(standing, Standing::Approved { .. });
             // Until host and guest have shown what a step came to, nothing is claimed of it.
-            if !is_under_way(&entry.what, carried) && is_there(&entry.what, domain, policy) {
+            if !is_under_way(&entry.what, carried) && is_there(&entry.what, domain, carried, policy)
+            {
                 return Some(if approved {
                     Turn::CarriedOut
                 } else {
@@ -326,14 +357,26 @@ pub(crate) fn look_again(
     }
 }
 
-pub(crate) fn is_under_way(what: &Subject, carried: &DomainState) -> bool {
-    matches!(what, Subject::Step { resource, .. } if carried.resource(*resource).in_flight.is_some())
+fn is_under_way(what: &Subject, carried: &DomainState) -> bool {
+    match what {
+        Subject::Step { resource, .. } => carried.resource(*resource).in_flight.is_some(),
+        Subject::Limit { knob, .. } => {
+            let slot = carried.limits.get(knob);
+            slot.is_some_and(|slot| slot.in_flight.is_some())
+        }
+        Subject::Call { .. } => false,
+    }
 }
 
 /// Whether the machine has what a proposal wants, but for what is too little for a step.
-pub(crate) fn is_there(what: &Subject, domain: &Domain<'_>, policy: &Policy) -> bool {
-    let Subject::Step { resource, from, to } = what else {
-        return false;
+fn is_there(what: &Subject, domain: &Domain<'_>, carried: &DomainState, policy: &Policy) -> bool {
+    let (resource, from, to) = match what {
+        Subject::Step { resource, from, to } => (resource, from, to),
+        Subject::Limit { knob, to, .. } => {
+            let reached = carried.limits.get(knob).and_then(|slot| slot.reached);
+            return reached == Some(*to) || domain.knobs.reading(*knob).value() == Some(*to);
+        }
+        Subject::Call { .. } => return false,
     };
     let present = domain.present(*resource);
     let left = if to > from {

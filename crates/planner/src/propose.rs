@@ -517,7 +517,7 @@ impl Proposals {
 
 impl Answer {
     /// Why a wish with this answer is not followed.
-    fn reason(self, level: Level) -> Reason {
+    pub(crate) fn reason(self, level: Level) -> Reason {
         match self {
             Self::Waits(id) => Reason::Proposed { id, level },
             Self::Rejected(id) => Reason::Rejected { id },

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::Wanted;
 use crate::guard::{Guarded, guard};
-use crate::limit::LimitReport;
+use crate::limit::{LimitReport, LimitState, LimitsHeld};
 use crate::policy::Policy;
 use crate::propose::Proposals;
 use crate::report::{Clamp, Limit, Reason, RuleReport, Wish};
@@ -332,10 +332,12 @@ impl Seat<'_, '_> {
 
     fn can_be_capped(&self, carried: &DomainState) -> bool {
         let present = self.real.knobs.reading(Knob::CpuCap);
-        let unknown = crate::limit::LimitState::default();
+        let unknown = LimitState::default();
         let slot = carried.limits.get(&Knob::CpuCap).unwrap_or(&unknown);
-        slot.may_turn(present, None, std::time::Duration::ZERO, self.now)
-            .is_ok()
+        LimitsHeld::stands(carried.limits_held.as_ref(), self.now).is_ok()
+            && slot
+                .may_turn(present, std::time::Duration::ZERO, self.now)
+                .is_ok()
     }
 
     /// The removal that a cap stands for, within the guard of every removal.

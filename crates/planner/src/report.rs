@@ -469,11 +469,8 @@ impl Reason {
                 show(*kept)
             ),
             Self::TooSmall { least } => format!("the change would be smaller than {}", show(*least)),
-            Self::NotTrusted(persona::Level::None) => {
-                "the persona's trust level for resource_scaling is none, which forbids it".into()
-            }
             Self::NotTrusted(_) => {
-                "the persona's trust level for resource_scaling is low: it may only propose, so a person has to do it".into()
+                "the persona's trust level for resource_scaling is none, which forbids it".into()
             }
             Self::GuestClaim => {
                 "only the guest itself claims the need, and other domains want what is left of the budget too".into()

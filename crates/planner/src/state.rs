@@ -13,7 +13,7 @@ use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
 use crate::consent::Vetoes;
-use crate::limit::{LimitState, Standing};
+use crate::limit::{LimitState, LimitsHeld, Standing};
 use crate::mechanism::Means;
 use crate::need::Needs;
 use crate::offline::{self, Offline};
@@ -88,6 +88,9 @@ pub struct DomainState {
     /// What rules have set knobs to and what lasts.
     #[serde(default)]
     pub standing: Vec<Standing>,
+    /// A person's word that all knobs be left alone.
+    #[serde(default)]
+    pub limits_held: Option<LimitsHeld>,
     /// CPUs that are plugged and were taken offline.
     #[serde(default)]
     pub offline: Option<Offline>,
@@ -298,6 +301,9 @@ impl State {
             for limit in state.limits.values_mut() {
                 limit.resume(policy, now);
             }
+            if let Some(held) = &mut state.limits_held {
+                held.until = held.until.min(now.after(policy.longest_hold));
+            }
         }
     }
 
@@ -432,6 +438,13 @@ impl State {
         slot.held_by = Some(by.to_owned());
     }
 
+    /// A person's word: leave all knobs alone until then. It holds over restarts of the machine.
+    pub fn hold_limits(&mut self, domain: DomainId, until: Moment, by: &str) {
+        let by = by.to_owned();
+        let state = self.domains.entry(domain).or_default();
+        state.limits_held = Some(LimitsHeld { until, by });
+    }
+
     /// A person's word: forget holds and quarantine. Whether there was anything to forget.
     pub fn release(&mut self, domain: DomainId) -> bool {
         let mut found = false;
@@ -451,8 +464,9 @@ impl State {
             state.relief.spared_until = None;
             state.needs_reboot = false;
             state.try_offline_again();
+            found |= state.limits_held.take().is_some();
             for limit in state.limits.values_mut() {
-                limit.release();
+                found |= limit.release();
             }
         }
         found
@@ -463,7 +477,9 @@ impl State {
         if let Some(state) = self.domains.get_mut(&domain) {
             *state = state.of_next_machine(None);
             let held = |slot: &ResourceState| slot.held_until.is_some_and(|until| until > now);
-            if !held(&state.vcpus) && !held(&state.memory) {
+            let limits = state.limits_held.as_ref();
+            let limits = limits.is_some_and(|held| held.until > now);
+            if !held(&state.vcpus) && !held(&state.memory) && !limits {
                 self.domains.remove(&domain);
             }
         }
@@ -506,6 +522,7 @@ impl DomainState {
             instance,
             vcpus: said(&self.vcpus),
             memory: said(&self.memory),
+            limits_held: self.limits_held.clone(),
             ..Self::default()
         }
     }

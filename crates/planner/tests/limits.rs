@@ -563,3 +563,35 @@ proptest! {
         prop_assert!(!world.state.domain(ID).is_some_and(|carried| carried.has_something_to_give_back()));
     }
 }
+
+#[test]
+fn a_persons_hold_keeps_every_knob_as_it_is_over_the_machines_end_and_a_release_ends_it() {
+    let mut world = World::new(BUSY);
+    let until = world.now.after(Duration::from_secs(3600));
+    world.state.hold_limits(ID, until, "anna");
+    let line = World::line(&world.tick(), Knob::DiskIops);
+    let LimitVerdict::No(reason) = line.verdict else {
+        panic!("{line:?}")
+    };
+    let sentence = reason.sentence(Knob::DiskIops);
+    assert!(sentence.contains("anna wants it left alone"), "{sentence}");
+    world.instance = 2;
+    world.ticks(60);
+    world.restart();
+    world.persona = None;
+    world.ticks(60);
+    world.persona = Some(persona(BUSY));
+    world.ticks(60);
+    assert_eq!(world.steps, []);
+    assert!(world.state.release(ID));
+    world.ticks(2);
+    assert_eq!(world.value(Knob::DiskIops), at(1000));
+    // What was turned before stays, and nothing is given back while it is held.
+    let until = world.now.after(Duration::from_secs(600));
+    world.state.hold_limits(ID, until, "anna");
+    world.persona = None;
+    world.ticks(590);
+    assert_eq!(world.value(Knob::DiskIops), at(1000));
+    world.ticks(30);
+    assert_eq!(world.knobs, originally());
+}

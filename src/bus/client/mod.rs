@@ -21,9 +21,9 @@ use super::{BusChoice, names};
 use crate::command::Mode;
 use crate::view::{
     AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
-    DomainView, EffectiveView, ExplainView, FragmentView, HoldView, HostView, HypervisorView,
+    DomainView, EffectiveView, ExplainView, FragmentView, Held, HoldView, HostView, HypervisorView,
     ManagerView, MappedView, MappingView, PersonaView, PlanView, ProblemView, ProposalView,
-    Resource, RetiredView, StatusView, StoredView, VersionView,
+    RetiredView, StatusView, StoredView, VersionView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -507,13 +507,14 @@ impl Client {
         &self,
         domain: &str,
         length: Duration,
-        resource: Option<Resource>,
+        resource: Option<Held>,
     ) -> Answer<Vec<HoldView>> {
         let path = self.domain_path(domain).await?;
         let word = resource.map(|resource| {
             Variant::from(match resource {
-                Resource::Vcpus => "vcpus",
-                Resource::Memory => "memory",
+                Held::Vcpus => "vcpus",
+                Held::Memory => "memory",
+                Held::Limits => "limits",
             })
         });
         let arguments = (length.as_secs(), options([("resource", word)]));

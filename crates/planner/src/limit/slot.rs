@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use persona::Persona;
+use persona::Digest;
 use persona::rule::KnobValue;
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
+use super::LimitStep;
 use super::verdict::LimitReason;
-use super::{LimitStep, trusted};
 use crate::policy::Policy;
-use crate::report::Reason;
+use crate::report::{Reason, Wish};
 use crate::snapshot::KnobReading;
 use crate::state::{Ending, State, failed, longest_wait};
 
@@ -39,6 +39,42 @@ pub struct LimitState {
     /// The rule whose `until` held last, as long as what follows from that is not reached.
     #[serde(default)]
     pub undone: Option<String>,
+    /// What people have approved, for as long as those who wanted it have a say.
+    #[serde(default)]
+    pub granted: Vec<LimitGrant>,
+}
+
+/// A turn that a person has approved: it may be done again where devices come, or a turn fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitGrant {
+    /// The persona whose wish it is, by what it means.
+    pub digest: Digest,
+    /// Who wants it.
+    pub by: Wish,
+    /// To.
+    pub to: KnobValue,
+}
+
+/// A person's word that all knobs of a domain be left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitsHeld {
+    /// Until then.
+    pub until: Moment,
+    /// Whose word it is.
+    pub by: String,
+}
+
+impl LimitsHeld {
+    /// Whether it stands against every turn.
+    pub(crate) fn stands(held: Option<&Self>, now: Moment) -> Result<(), LimitReason> {
+        match held {
+            Some(held) if held.until > now => Err(LimitReason::Guard(Reason::HeldFor {
+                by: held.by.clone(),
+                left: held.until.since(now),
+            })),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A turn that is being carried out.
@@ -77,14 +113,15 @@ impl LimitState {
         let until = now.after(policy.hold);
         self.held_until = Some(until);
         self.original = None;
+        // What was approved was approved of another state.
+        self.granted.clear();
         Some((before, until))
     }
 
-    /// Whether the knob may be turned at this moment.
+    /// Whether the knob may be turned at this moment, apart from trust.
     pub(crate) fn may_turn(
         &self,
         present: KnobReading,
-        persona: Option<&Persona>,
         cooldown: Duration,
         now: Moment,
     ) -> Result<(), LimitReason> {
@@ -117,7 +154,7 @@ impl LimitState {
         } else if let Some(left) = left(self.changed_at.map(|at| at.after(cooldown))) {
             Reason::Cooldown(left)
         } else {
-            return persona.map_or(Ok(()), trusted).map_err(LimitReason::Guard);
+            return Ok(());
         };
         Err(LimitReason::Guard(reason))
     }
@@ -139,12 +176,16 @@ impl LimitState {
         }
     }
 
-    /// A person's word: forget holds and quarantine.
-    pub(crate) fn release(&mut self) {
+    /// A person's word: forget holds and quarantine. Whether there was anything to forget.
+    pub(crate) fn release(&mut self) -> bool {
+        let found = self.held_until.is_some()
+            || self.quarantined_until.is_some()
+            || self.retry_at.is_some();
         self.held_until = None;
         self.quarantined_until = None;
         self.failures = 0;
         self.retry_at = None;
+        found
     }
 }
 

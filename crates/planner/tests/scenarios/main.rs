@@ -4,6 +4,7 @@
 #![allow(clippy::panic)]
 
 mod adapting;
+mod asked_limits;
 mod consent;
 mod mechanisms;
 mod need;
