@@ -88,6 +88,8 @@ impl Daemon {
         }
         self.state
             .finish_limit(&outcome.step, outcome.ending, shown, &self.policy, now);
+        self.recording
+            .turn_ended(now, &outcome.step, outcome.ending, shown);
         let text = outcome.sentence();
         let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
         self.keep_states(&[id], vec![entry]);

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use persona::units::{Bytes, Moment};
+use planner::limit::LimitVerdict;
 use planner::report::{DomainReport, Verdict};
+use planner::snapshot::KnobReading;
 use planner::stage::HostState;
 use planner::state::DomainState;
-use planner::{Ending, Other, Plan, Policy, Snapshot, State, Step};
+use planner::{Ending, LimitStep, Other, Plan, Policy, Snapshot, State, Step};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Daemon, explain, tick};
@@ -22,7 +24,7 @@ use crate::config::Config;
 use crate::hypervisor::DomainId;
 use crate::record::{
     Batch, DomainFrame, Ended, Entry, HostFrame, Needed, ReadError, Reader, Recorder, StateNote,
-    Why, decision_at, export,
+    TurnEnded, Why, decision_at, export,
 };
 use crate::view::ExplainView;
 
@@ -49,6 +51,7 @@ pub(super) struct Recording {
     wanted: BTreeSet<DomainId>,
     touched: BTreeSet<DomainId>,
     ended: BTreeMap<DomainId, Vec<Ended>>,
+    turned: BTreeMap<DomainId, Vec<TurnEnded>>,
     needs: BTreeMap<DomainId, Vec<Needed>>,
     /// What was seen of the tick that is being carried out.
     batch: Option<Batch>,
@@ -122,6 +125,7 @@ impl Recording {
     pub(super) fn forget(&mut self, id: DomainId) {
         self.domains.remove(&id);
         self.ended.remove(&id);
+        self.turned.remove(&id);
         self.needs.remove(&id);
     }
 
@@ -155,6 +159,34 @@ impl Recording {
             asked,
         };
         self.ended.entry(step.domain).or_default().push(ended);
+    }
+
+    /// A turn of a knob has ended.
+    pub(super) fn turn_ended(
+        &mut self,
+        at: Moment,
+        step: &LimitStep,
+        ending: Ending,
+        shown: Option<KnobReading>,
+    ) {
+        if self.recorder.is_none() {
+            return;
+        }
+        let Some(known) = self.domains.get_mut(&step.domain) else {
+            return;
+        };
+        known.outcome = true;
+        let step = step.clone();
+        let turned = TurnEnded {
+            at,
+            step,
+            ending,
+            shown,
+        };
+        self.turned
+            .entry(turned.step.domain)
+            .or_default()
+            .push(turned);
     }
 
     /// What the plan that is about to be made begins with, as far as it is to be told.
@@ -229,7 +261,14 @@ impl Recording {
             frame: DomainFrame::of(domain),
             state: before.states.remove(&domain.id),
             ended: self.ended.remove(&domain.id).unwrap_or_default(),
+            turned: self.turned.remove(&domain.id).unwrap_or_default(),
             needs: self.needs.remove(&domain.id).unwrap_or_default(),
+            turns: plan
+                .limits
+                .iter()
+                .filter(|turn| turn.domain == domain.id)
+                .cloned()
+                .collect(),
             steps: plan
                 .steps
                 .iter()
@@ -296,6 +335,14 @@ fn mark(report: &DomainReport) -> u64 {
             Verdict::Content => {}
         }
         discriminant(&line.verdict).hash(&mut hasher);
+    }
+    for line in &report.limits {
+        (line.knob, line.present, line.wanted).hash(&mut hasher);
+        line.by.as_ref().map(ToString::to_string).hash(&mut hasher);
+        discriminant(&line.verdict).hash(&mut hasher);
+        if let LimitVerdict::No(reason) = &line.verdict {
+            discriminant(reason).hash(&mut hasher);
+        }
     }
     hasher.finish()
 }

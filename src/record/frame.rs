@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use persona::domain::DomainId;
 use persona::signal::{Event, EventKind, Metric, Named, Reading, Signal, Signals};
 use persona::units::{Bytes, Moment};
-use planner::snapshot::{Domain, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Domain, Host, KnobReading, Knobs, Memory, Run, Strain, Vcpus};
 use planner::stage::HostState;
 use planner::state::DomainState;
-use planner::{Ending, Other, Policy, Step};
+use planner::{Ending, LimitStep, Other, Policy, Step};
 use serde::{Deserialize, Serialize};
 
 /// The host at one tick.
@@ -40,6 +40,8 @@ pub struct DomainFrame {
     pub vcpus: Vcpus,
     /// Its memory.
     pub memory: Memory,
+    /// What limits it otherwise; unknown in a recording that does not tell it.
+    pub knobs: Knobs,
     /// The persona in force.
     pub persona: Option<PersonaMark>,
     /// Readings and events.
@@ -100,6 +102,19 @@ pub struct Ended {
     pub asked: Option<u64>,
 }
 
+/// A turn of a knob that ended between two ticks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TurnEnded {
+    /// When.
+    pub at: Moment,
+    /// Which.
+    pub step: LimitStep,
+    /// How.
+    pub ending: Ending,
+    /// What the knob showed then, where it was known.
+    pub shown: Option<KnobReading>,
+}
+
 /// What a guest said that it needs, between two ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needed {
@@ -151,6 +166,7 @@ impl DomainFrame {
             instance: domain.instance,
             vcpus: domain.vcpus,
             memory: domain.memory,
+            knobs: domain.knobs,
             persona: domain.persona.map(|persona| PersonaMark {
                 name: persona.name.to_string(),
                 digest: persona.digest.clone(),

@@ -10,11 +10,14 @@ use persona::signal::{Event, EventKind, Metric, Named, Reading, Source};
 use persona::units::Moment;
 use planner::snapshot::{Host, Memory, Run, Strain, Vcpus};
 use planner::stage::HostState;
-use planner::{Other, Policy, Step};
+use planner::{LimitStep, Other, Policy, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::frame::{DomainFrame, Ended, HostFrame, Needed, PersonaMark, Signalled, StateNote};
+use super::frame::{
+    DomainFrame, Ended, HostFrame, Needed, PersonaMark, Signalled, StateNote, TurnEnded,
+};
+use super::knob::{Changed, after, changed};
 
 /// A line of the host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +70,15 @@ pub(super) struct DomainLine {
     /// Steps that ended before this tick.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) ended: Vec<Ended>,
+    /// What knobs show that have changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    knobs: Changed,
+    /// Turns of knobs that ended before this tick.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) turned: Vec<TurnEnded>,
+    /// Turns of knobs that this tick began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) turns: Vec<LimitStep>,
     /// What the guest said that it needs, before this tick.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) needs: Vec<Needed>,
@@ -282,6 +294,7 @@ impl DomainCodec {
                 persona: frame.persona.clone(),
             });
         }
+        line.knobs = changed(before.map(|before| before.knobs), frame.knobs);
         let nothing = Signalled::default();
         let old = before.map_or(&nothing, |before| &before.signals);
         let mut tell = |name: &str, before: Option<Reading>, now: Option<Reading>| {
@@ -327,7 +340,9 @@ impl DomainCodec {
             self.frame = None;
         }
         if let Some(machine) = &line.machine {
-            let signals = self.frame.take().map_or_else(
+            let before = self.frame.take();
+            let knobs = before.as_ref().map(|frame| frame.knobs);
+            let signals = before.map_or_else(
                 || Signalled {
                     metrics: vec![None; Metric::ALL.len()],
                     ..Signalled::default()
@@ -341,11 +356,14 @@ impl DomainCodec {
                 instance: machine.instance,
                 vcpus: machine.vcpus,
                 memory: machine.memory,
+                knobs: knobs.unwrap_or_default(),
                 persona: machine.persona,
                 signals,
             });
         }
-        let signals = &mut self.frame.as_mut().ok_or(LineError::Change)?.signals;
+        let frame = self.frame.as_mut().ok_or(LineError::Change)?;
+        frame.knobs = after(frame.knobs, &line.knobs);
+        let signals = &mut frame.signals;
         for (name, reading) in &line.readings {
             if Named::is_meant_by(name) {
                 let named: Named = name.parse().map_err(|_| LineError::Name(name.clone()))?;
@@ -448,8 +466,9 @@ fn event_named(name: &str) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use persona::rule::{Knob, KnobValue};
     use persona::signal::Signals;
-    use planner::snapshot::Ability;
+    use planner::snapshot::{Ability, KnobReading, Knobs};
     use proptest::prelude::*;
 
     use super::*;
@@ -508,6 +527,13 @@ mod tests {
                 dimm: None,
                 ability: Ability::Both,
             },
+            knobs: Knobs::new(|knob| match readings[1] {
+                Some((_, _, devices, _)) if knob == Knob::DiskIops => KnobReading::Set {
+                    devices: u32::try_from(devices).unwrap(),
+                    value: KnobValue::Unlimited,
+                },
+                _ => KnobReading::Unknown,
+            }),
             persona: None,
             signals: Signalled {
                 metrics,

@@ -13,6 +13,7 @@
 //! ```
 
 mod frame;
+mod knob;
 mod line;
 mod patch;
 mod read;
@@ -20,7 +21,9 @@ mod ring;
 mod trace;
 mod writer;
 
-pub use frame::{DomainFrame, Ended, HostFrame, Needed, PersonaMark, Signalled, StateNote, Why};
+pub use frame::{
+    DomainFrame, Ended, HostFrame, Needed, PersonaMark, Signalled, StateNote, TurnEnded, Why,
+};
 pub use read::{ReadError, decision_at, export};
 pub use ring::Bound;
 pub use trace::{Tick, Trace, TraceError, is_recording};

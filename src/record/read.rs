@@ -185,6 +185,8 @@ impl Both {
                 ended: now.ended,
                 needs: now.needs,
                 steps: now.steps,
+                turned: now.turned,
+                turns: now.turns,
             })?;
             host.domains.insert(self.id, own);
             if enough == Enough::Yes {

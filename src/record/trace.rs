@@ -5,11 +5,11 @@ use std::io::{self, BufRead, Read, Write};
 
 use persona::domain::DomainId;
 use persona::units::Moment;
-use planner::Step;
+use planner::{LimitStep, Step};
 use serde::{Deserialize, Serialize};
 
 use super::FORM;
-use super::frame::{DomainFrame, Ended, HostFrame, Needed, StateNote};
+use super::frame::{DomainFrame, Ended, HostFrame, Needed, StateNote, TurnEnded};
 use super::line::{DomainCodec, DomainLine, HostCodec, HostLine, LineError};
 
 /// Longest line, in bytes: a first one holds the claims of every domain of the host.
@@ -70,10 +70,14 @@ pub struct Tick<'a> {
     pub state: Option<StateNote>,
     /// Steps that ended before the plan.
     pub ended: Vec<Ended>,
+    /// Turns of knobs that ended before the plan.
+    pub turned: Vec<TurnEnded>,
     /// What the guest said that it needs before the plan.
     pub needs: Vec<Needed>,
     /// Steps that the plan began.
     pub steps: Vec<Step>,
+    /// Turns of knobs that the plan began.
+    pub turns: Vec<LimitStep>,
 }
 
 /// Whether a file begins like a recording.
@@ -162,6 +166,8 @@ impl<R: BufRead> Trace<R> {
             ended: domain.ended,
             needs: domain.needs,
             steps: domain.steps,
+            turned: domain.turned,
+            turns: domain.turns,
         }))
     }
 
@@ -214,6 +220,8 @@ impl<W: Write> TraceWriter<W> {
         domain.ended = tick.ended;
         domain.needs = tick.needs;
         domain.steps = tick.steps;
+        domain.turned = tick.turned;
+        domain.turns = tick.turns;
         let domain = (!domain.is_empty()).then_some(domain);
         serde_json::to_writer(&mut self.out, &Line { host, domain })?;
         self.out.write_all(b"\n")

@@ -12,12 +12,12 @@ use std::{fs, io, mem};
 
 use persona::domain::DomainId;
 use persona::units::Moment;
-use planner::Step;
+use planner::{LimitStep, Step};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::FORM;
-use super::frame::{DomainFrame, Ended, HostFrame, Needed, StateNote};
+use super::frame::{DomainFrame, Ended, HostFrame, Needed, StateNote, TurnEnded};
 use super::line::{DomainCodec, HostCodec};
 use super::patch;
 use super::ring::{self, Bound, Ring};
@@ -60,10 +60,14 @@ pub struct Entry {
     pub state: Option<StateNote>,
     /// Steps that ended before the plan.
     pub ended: Vec<Ended>,
+    /// Turns of knobs that ended before the plan.
+    pub turned: Vec<TurnEnded>,
     /// What the guest said that it needs before the plan.
     pub needs: Vec<Needed>,
     /// Steps that the plan begins.
     pub steps: Vec<Step>,
+    /// Turns of knobs that the plan begins.
+    pub turns: Vec<LimitStep>,
     /// The explanation of the decision, where it differs from the one before.
     pub decision: Option<Value>,
 }
@@ -480,6 +484,8 @@ impl Recorded {
         line.ended = entry.ended;
         line.needs = entry.needs;
         line.steps = entry.steps;
+        line.turned = entry.turned;
+        line.turns = entry.turns;
         let nothing = Value::Null;
         if let Some(decision) = entry.decision {
             let before = self.decision.as_ref().filter(|_| !begins);

@@ -342,6 +342,7 @@ impl Machine {
         if self.follows == Follows::Recording {
             self.vcpus = frame.vcpus.online.unwrap_or(frame.vcpus.plugged);
             self.memory = frame.memory.requested;
+            self.knobs = frame.knobs;
         }
         self.recorded = Some(frame.clone());
     }
@@ -441,8 +442,7 @@ impl Machine {
             instance: frame.instance,
             vcpus,
             memory,
-            // Neither are limits: a recording has vCPUs and memory.
-            knobs: Knobs::default(),
+            knobs: self.knobs,
             signals: self,
             // A shift of personas is not played: the persona is the one that is given.
             shifted_by: None,

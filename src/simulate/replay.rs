@@ -4,14 +4,16 @@
 
 use std::io::{BufRead, Read};
 
-use persona::rule::{Condition, Resource, Truth};
+use persona::rule::{Condition, Knob, Resource, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
 use planner::consent::Consent;
 use planner::proposal::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
-use planner::snapshot::{Domain, Host, Strain};
-use planner::{Detail, Ending, Means, Other, Plan, Policy, Snapshot, State, Step};
+use planner::snapshot::{Domain, Host, KnobReading, Strain};
+use planner::{
+    Detail, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step,
+};
 use serde::Serialize;
 
 use super::happening::{Bound, Cause, Happening, Sample, What};
@@ -92,6 +94,7 @@ pub(super) fn moments<E: std::error::Error>(
             strain: replay.strain(now),
             others: Vec::new(),
             steps: None,
+            turns: &[],
         };
         replay.tick(now, &scene, tell).map_err(ReplayError::Told)?;
         now = now.after(survey.tick);
@@ -138,6 +141,7 @@ pub fn replay_recording<E: std::error::Error>(
             strain: tick.host.strain,
             others: tick.host.domains.values().cloned().collect(),
             steps: Some(&tick.steps),
+            turns: &tick.turns,
         };
         replay
             .tick(tick.at, &scene, tell)
@@ -161,6 +165,8 @@ struct Scene<'a> {
     others: Vec<Other>,
     /// The steps that were begun, where that is recorded.
     steps: Option<&'a [Step]>,
+    /// The turns of knobs that were begun, likewise.
+    turns: &'a [LimitStep],
 }
 
 struct Replay<'a> {
@@ -224,6 +230,11 @@ impl<'a> Replay<'a> {
                 ended.at,
             );
         }
+        for turned in &tick.turned {
+            let (step, ending, shown) = (&turned.step, turned.ending, turned.shown);
+            self.state
+                .finish_limit(step, ending, shown, &self.policy, turned.at);
+        }
         for need in &tick.needs {
             // Whether it was heard shows in the plan.
             let _ = self.state.need(self.id, need.more, &self.policy, need.at);
@@ -239,11 +250,14 @@ impl<'a> Replay<'a> {
                 // What the rules of another persona did is not what these do.
                 told.persona = before.persona;
                 told.effects = before.effects;
+                told.standing = before.standing;
+                told.quota = before.quota;
                 told.started = before.started;
             }
             // Windows are not told; they go on.
             told.rules = before.rules;
             told.shift = before.shift;
+            told.agentless = before.agentless;
             told.needs = before.needs;
             told.vcpus.peak = before.vcpus.peak;
             told.memory.peak = before.memory.peak;
@@ -279,6 +293,24 @@ impl<'a> Replay<'a> {
                 self.state
                     .finish(&step, Ending::Applied, to, &self.policy, now);
             }
+        }
+        for knob in Knob::ALL {
+            let state = self.state.domain(self.id);
+            let slot = state.and_then(|state| state.limits.get(&knob));
+            let Some(flight) = slot.and_then(|slot| slot.in_flight) else {
+                continue;
+            };
+            let turn = LimitStep {
+                domain: self.id,
+                instance: flight.instance,
+                knob,
+                from: KnobReading::Unknown,
+                to: flight.to,
+                by: Wish::Base,
+            };
+            let shown = Some(self.machine.turn(knob, turn.to));
+            self.state
+                .finish_limit(&turn, Ending::Applied, shown, &self.policy, now);
         }
     }
 
@@ -319,7 +351,12 @@ impl<'a> Replay<'a> {
             for step in scene.steps.unwrap_or_default() {
                 self.state.begin(step, now);
             }
-        } else if follows && scene.steps != Some(plan.steps.as_slice()) {
+            for turn in scene.turns {
+                self.state.begin_limit(turn, now);
+            }
+        } else if follows
+            && (scene.steps != Some(plan.steps.as_slice()) || scene.turns != plan.limits)
+        {
             self.leave(now);
         }
         let Some(report) = plan.reports.first() else {
@@ -400,6 +437,10 @@ impl<'a> Replay<'a> {
                 .finish(step, Ending::Applied, Some(step.to), &self.policy, now);
         }
         for turn in &plan.limits {
+            if follows && !in_force && !scene.turns.contains(turn) {
+                // Another persona had the say.
+                continue;
+            }
             let what = What::Limit {
                 knob: turn.knob,
                 from: turn.from.value(),
@@ -413,6 +454,9 @@ impl<'a> Replay<'a> {
             };
             self.tally.step(index, "set-limit", now);
             self.state.begin_limit(turn, now);
+            if self.machine.follows == Follows::Recording {
+                continue;
+            }
             let shown = self.machine.turn(turn.knob, turn.to);
             self.state
                 .finish_limit(turn, Ending::Applied, Some(shown), &self.policy, now);

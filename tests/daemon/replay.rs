@@ -226,3 +226,141 @@ fn a_recording_over_a_restart_is_replayed_to_its_end() {
     assert_eq!(replay.left, None);
     assert_eq!(played(&replay), decided(&daemon, "web"));
 }
+
+/// Its knobs are moved by the base configuration, by a rule and its `until`, and by a cap in the place of a removal.
+const LIMITED: &str = "
+name: limited
+base_configuration:
+  cpu: {min: 1, max: 2, share: 2000}
+  disk: {iops: 1000}
+adaptation_rules:
+  - IF memory.utilization > 80% THEN set disk iops to 200, set vcpus to 1 UNTIL memory.utilization < 70% COOLDOWN 1s
+";
+
+const RIGID: &str = "
+deadline_ms = 2000
+[[domain]]
+name = 'web'
+memory_mib = 512
+vcpus = 2
+vcpus_maximum = 2
+vcpus_fixed = 2
+virtio_mem = [{ alias = 'virtiomem0', size_mib = 1024 }]
+disks = [{ target = 'vda' }, { target = 'vdb' }]
+guest = { memory_used_mib = 300 }
+";
+
+/// Each turn of a knob: when it was decided, and what.
+fn turns(daemon: &Running) -> Vec<(String, String)> {
+    let records = daemon.audit().into_iter();
+    let turns = records.filter(|record| {
+        let knobs = ["CPU weight: ", "CPU cap: ", "disk iops: "];
+        record.kind == "decision" && knobs.iter().any(|knob| record.text.starts_with(knob))
+    });
+    turns
+        .map(|record| {
+            let at = i64::try_from(record.detail["at"].as_u64().unwrap()).unwrap();
+            let at = jiff::Timestamp::from_millisecond(at).unwrap().to_string();
+            (at, record.text)
+        })
+        .collect()
+}
+
+fn played_turns(played: &Played) -> Vec<(String, String)> {
+    let turns = played.happenings.iter().filter_map(|happening| {
+        let What::Limit { knob, from, to } = &happening.what else {
+            return None;
+        };
+        let from = knob.text(from.unwrap());
+        let text = format!(
+            "{knob}: {from} -> {} because of {}",
+            knob.text(*to),
+            happening.by
+        );
+        Some((happening.at.clone(), text))
+    });
+    turns.collect()
+}
+
+#[test]
+fn the_replay_decides_every_turn_of_a_knob_and_an_older_recording_has_none() {
+    let stage = Stage::new(RIGID);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create(LIMITED);
+    daemon.apply("web", "limited");
+    let wait = |what: &str, iops: u32, caps: usize| {
+        daemon.wait_record(what, |record| {
+            record.kind == "action"
+                && record.text.starts_with("disk iops ")
+                && record.text.contains(&format!("applied (shown {iops}/s)"))
+        });
+        while turns(&daemon)
+            .iter()
+            .filter(|(_, text)| text.starts_with("CPU cap"))
+            .count()
+            < caps
+        {}
+    };
+    wait("the base configuration is in force", 1000, 0);
+    stage.simulated.set_memory_used(web, mib(450));
+    wait("the rule has its say", 200, 1);
+    stage.simulated.set_memory_used(web, mib(100));
+    daemon.wait_domain(web, "all is as the base configuration says", |domain| {
+        let settled = |limit: &virt_persona::view::LimitView| {
+            limit.wanted.is_none() || Some(&limit.present) == limit.wanted.as_ref()
+        };
+        let problems = domain.problems.iter().any(|text| text.contains("capped"));
+        domain.limits.len() == 2 && domain.limits.iter().all(settled) && !problems
+    });
+    let decided = turns(&daemon);
+    assert_eq!(decided.len(), 6, "{decided:#?}");
+    let trace = loop {
+        // The last turn's end is in the recording with the tick after it.
+        let trace = recording(&daemon, "web");
+        if trace.matches("\"turned\":").count() >= 4
+            && played_turns(&play(LIMITED, &trace, &Setting::default())).len() == 6
+        {
+            break trace;
+        }
+    };
+    let replay = play(LIMITED, &trace, &Setting::default());
+    assert_eq!(replay.left, None);
+    assert_eq!(played_turns(&replay), decided);
+
+    // Another persona turns other knobs, and from then on goes its own way.
+    let other = play(
+        &LIMITED.replace("200,", "300,"),
+        &trace,
+        &Setting::default(),
+    );
+    assert!(other.left.is_some());
+    assert!(
+        played_turns(&other)
+            .iter()
+            .any(|(_, text)| text.contains("300/s"))
+    );
+
+    // As a version wrote it that told nothing of knobs.
+    let older: Vec<String> = trace
+        .lines()
+        .map(|line| {
+            if line.contains("virt_persona_recording") {
+                return format!("{line}\n");
+            }
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            if let Some(domain) = line
+                .get_mut("domain")
+                .and_then(|domain| domain.as_object_mut())
+            {
+                for key in ["knobs", "turned", "turns"] {
+                    domain.remove(key);
+                }
+            }
+            format!("{line}\n")
+        })
+        .collect();
+    let older = play(LIMITED, &older.concat(), &Setting::default());
+    assert_eq!(played_turns(&older), []);
+    assert_eq!(older.left, None);
+}

@@ -2,7 +2,7 @@
 
 use persona::Bytes;
 use planner::arbitrate::Claim;
-use planner::snapshot::{Ability, Host, Memory, Run, Strain, Vcpus};
+use planner::snapshot::{Ability, Host, Knobs, Memory, Run, Strain, Vcpus};
 use planner::stage::{HostState, Stage};
 use planner::{Other, Policy, Stake};
 
@@ -68,6 +68,7 @@ fn batch(second: u64, state: Option<Why>) -> Batch {
             dimm: None,
             ability: Ability::Both,
         },
+        knobs: Knobs::default(),
         persona: None,
         signals: Signalled::default(),
     };
@@ -88,6 +89,8 @@ fn batch(second: u64, state: Option<Why>) -> Batch {
             ended: Vec::new(),
             needs: Vec::new(),
             steps: Vec::new(),
+            turned: Vec::new(),
+            turns: Vec::new(),
             decision: None,
         }],
     }
