@@ -100,7 +100,7 @@ fn proposals(domain: &DomainView) -> Vec<Dict> {
     domain.proposals.iter().map(bare).collect()
 }
 
-fn held(word: &str) -> Result<Held, Failure> {
+fn part(word: &str) -> Result<Held, Failure> {
     match word {
         "vcpus" => Ok(Held::Vcpus),
         "memory" => Ok(Held::Memory),
@@ -315,7 +315,7 @@ impl Domain {
         let held = word.as_deref().map(|word| ("resource", word));
         let command = Command::Hold {
             domain: self.name_for_daemon(),
-            resource: word.as_deref().map(held).transpose()?,
+            resource: word.as_deref().map(part).transpose()?,
             length: Duration::from_secs(seconds),
         };
         match self.change(&call, Action::Approve, held, command).await? {
