@@ -11,9 +11,7 @@ use planner::consent::Consent;
 use planner::proposal::{Subject, Turn};
 use planner::report::{Reason, ResourceReport, Verdict, Wish};
 use planner::snapshot::{Domain, Host, KnobReading, Strain};
-use planner::{
-    Detail, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step,
-};
+use planner::{Detail, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step};
 use serde::Serialize;
 
 use super::happening::{Bound, Cause, Happening, Sample, What};
