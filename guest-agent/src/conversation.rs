@@ -2,18 +2,17 @@
 //! reads no clock; the channel brings bytes and the time, and carries out the [`Order`]s that come of them.
 //!
 //! Before a hello nothing is obeyed. A hello of another session ends the one before, whatever was under way in it; one of the
-//! same session is only answered again. Answers go before telemetry, which is sent against credit and overwritten when the
-//! host does not read.
+//! same session is only answered again. What waits to be sent is in the [`Outbox`], and reports behind all of it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use agent_protocol::{
-    Assembler, DecodeError, Decoder, EncodeError, GuestMessage, HostMessage, Need, Operation,
-    PROTOCOL, Reply, ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    Assembler, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, PROTOCOL, Reply,
+    ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
     envelope::decode_request_body,
@@ -34,6 +33,7 @@ use crate::{
     durable::Gauge,
     hooks::{Errand, Occasion},
     log::{chain, log},
+    outbox::{Lane, Outbox},
     policy::{Leave, Policy},
     reporting::Reporting,
 };
@@ -103,6 +103,8 @@ struct Waiting {
     session: SessionId,
     /// Whether it carries a body that may be large.
     size: Size,
+    /// Where its answer waits.
+    lane: Lane,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,7 +151,7 @@ pub(crate) struct Conversation {
     live: Option<Live>,
     /// Requests that are under way, and the session that waits for the answer.
     in_flight: HashMap<RequestId, Waiting>,
-    control: VecDeque<Vec<u8>>,
+    outbox: Outbox,
     dropped: Dropped,
     /// When a need was last sent, in whatever session.
     needed: Option<Instant>,
@@ -170,7 +172,7 @@ impl Conversation {
             decoder: Decoder::new(MAX_FRAME_BEFORE_HELLO),
             live: None,
             in_flight: HashMap::new(),
-            control: VecDeque::new(),
+            outbox: Outbox::default(),
             dropped: Dropped::default(),
             needed: None,
         }
@@ -196,7 +198,7 @@ impl Conversation {
             return Err(Unsent::TooSoon);
         }
         self.needed = Some(now);
-        self.send(&GuestMessage::Need(need));
+        self.send(GuestMessage::Need(need));
         Ok(())
     }
 
@@ -211,7 +213,7 @@ impl Conversation {
             &GuestMessage::Announce(announce),
             MAX_FRAME,
         ) {
-            Ok(frame) => self.control.push_back(frame),
+            Ok(frame) => self.outbox.put_frame(frame),
             Err(error) => log!("cannot announce: {}", chain(&error)),
         }
     }
@@ -228,7 +230,7 @@ impl Conversation {
         }
         self.decoder.reset();
         self.decoder.set_max_frame(MAX_FRAME_BEFORE_HELLO);
-        self.control.clear();
+        self.outbox.clear();
     }
 
     /// Takes bytes of the host.
@@ -243,12 +245,14 @@ impl Conversation {
 
     /// Whether more of the host's bytes may be taken: not while it does not read the answers to those before.
     pub(crate) fn has_room(&self) -> bool {
-        self.control.len() < IN_FLIGHT_MAX
+        self.outbox.len() < IN_FLIGHT_MAX
     }
 
-    /// The next frame to write: answers first, then reports.
+    /// The next frame to write: what the outbox has, then reports.
     pub(crate) fn next_frame(&mut self) -> Option<Vec<u8>> {
-        if let Some(frame) = self.control.pop_front() {
+        let live = self.live.as_mut();
+        let session = live.map(|live| (&mut live.session, live.max_frame));
+        if let Some(frame) = self.outbox.next_frame(session) {
             return Some(frame);
         }
         let live = self.live.as_mut()?;
@@ -297,7 +301,7 @@ impl Conversation {
             .as_ref()
             .is_some_and(|live| *live.session.id() == waiting.session)
         {
-            self.reply(id, body);
+            self.answer(waiting.lane, id, body);
         }
     }
 
@@ -332,7 +336,7 @@ impl Conversation {
             // A hello was taken above.
             Ok(HostMessage::Hello(_)) => None,
             Ok(HostMessage::Ping(ping)) => {
-                self.send(&GuestMessage::Pong(ping));
+                self.send(GuestMessage::Pong(ping));
                 None
             }
             Ok(HostMessage::Credit(credit)) => {
@@ -387,7 +391,7 @@ impl Conversation {
                     have: SUPPORTED,
                 });
                 match encode_guest(&Session::new(sid).stamp(), &refused, MAX_FRAME) {
-                    Ok(frame) => self.control.push_back(frame),
+                    Ok(frame) => self.outbox.put_frame(frame),
                     Err(error) => log!("cannot refuse a session: {}", chain(&error)),
                 }
                 return None;
@@ -408,7 +412,7 @@ impl Conversation {
                 // A session in which nothing was seen admits its first frame.
                 let _ = session.admit(stamp);
                 // Answers to the session before would only be dropped by the host.
-                self.control.clear();
+                self.outbox.clear();
                 log!("session begins ({:?})", hello.reason);
                 self.decoder.set_max_frame(MAX_FRAME);
                 self.live = Some(Live {
@@ -435,7 +439,7 @@ impl Conversation {
         } else {
             self.state.journal
         };
-        self.send(&GuestMessage::HelloAck(Box::new(HelloAck {
+        self.send(GuestMessage::HelloAck(Box::new(HelloAck {
             v: version,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             inst: self.identity.inst.clone(),
@@ -468,6 +472,7 @@ impl Conversation {
             );
         }
         let large = matches!(op, Operation::Activate { .. });
+        let lane = Lane::of(&op);
         let size = if large { Size::Large } else { Size::Small };
         let large_ones = self
             .in_flight
@@ -550,7 +555,14 @@ impl Conversation {
                 return self.refuse(id, ErrorCode::Unsupported, message, Retry::Useless);
             }
         };
-        self.in_flight.insert(id, Waiting { session, size });
+        self.in_flight.insert(
+            id,
+            Waiting {
+                session,
+                size,
+                lane,
+            },
+        );
         Some(order)
     }
 
@@ -566,35 +578,20 @@ impl Conversation {
     }
 
     fn reply(&mut self, re: RequestId, body: ReplyBody) {
-        self.send(&GuestMessage::Reply(Reply { re, body }));
+        self.answer(Lane::Control, re, body);
     }
 
-    fn send(&mut self, message: &GuestMessage) {
-        let Some(live) = self.live.as_mut() else {
-            return;
-        };
-        match encode_guest(&live.session.stamp(), message, live.max_frame) {
-            Ok(frame) => self.control.push_back(frame),
-            Err(EncodeError::TooLong(error)) => {
-                let GuestMessage::Reply(Reply { re, .. }) = message else {
-                    log!("cannot send: {error}");
-                    return;
-                };
-                let message = format!("the answer does not fit: {error}");
-                let body = ReplyBody::Err(ReplyError::new(
-                    ErrorCode::Malformed,
-                    message,
-                    Retry::Useless,
-                ));
-                let short = GuestMessage::Reply(Reply {
-                    re: re.clone(),
-                    body,
-                });
-                if let Ok(frame) = encode_guest(&live.session.stamp(), &short, MAX_FRAME) {
-                    self.control.push_back(frame);
-                }
-            }
-            Err(error) => log!("cannot send: {}", chain(&error)),
+    fn answer(&mut self, lane: Lane, re: RequestId, body: ReplyBody) {
+        self.post(lane, GuestMessage::Reply(Reply { re, body }));
+    }
+
+    fn send(&mut self, message: GuestMessage) {
+        self.post(Lane::Control, message);
+    }
+
+    fn post(&mut self, lane: Lane, message: GuestMessage) {
+        if self.live.is_some() {
+            self.outbox.put(lane, message);
         }
     }
 }

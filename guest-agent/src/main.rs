@@ -24,6 +24,7 @@ mod uevent;
 
 mod local;
 mod need;
+mod outbox;
 mod reporting;
 mod telemetry;
 

@@ -368,11 +368,13 @@ impl Link {
             ControlFlow::Continue,
         )?;
         if talk.writing.is_empty() {
-            for frame in session.next_frames(&mut self.requests, now) {
-                talk.writing.extend_from_slice(&frame);
-            }
+            talk.writing.extend(
+                session
+                    .next_frame(&mut self.requests, now)
+                    .unwrap_or_default(),
+            );
         }
-        let interest = if talk.writing.is_empty() && !session.has_frames(&self.requests, now) {
+        let interest = if talk.writing.is_empty() && !session.has_frame(&self.requests, now) {
             Interest::READABLE
         } else {
             Interest::READABLE | Interest::WRITABLE

@@ -35,6 +35,15 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// host keep.
 const BYTES_MAX: usize = 2 * BODY_MAX;
 
+/// Which requests may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lanes {
+    /// The short ones first, then changes of the persona in their order.
+    All,
+    /// The short ones alone.
+    Short,
+}
+
 #[derive(Debug)]
 enum Phase {
     ToSend,
@@ -135,12 +144,14 @@ impl Requests {
     }
 
     /// The next request to send in the session with the guest's boot `boot`. Each is given out once.
-    pub(super) fn next(&mut self, boot: &GuestWords, now: Instant) -> Option<Request> {
-        let entry = self.entries.iter_mut().find(|entry| match entry.phase {
-            Phase::ToSend | Phase::ToAsk => true,
-            Phase::Running { ask_again } => ask_again <= now,
-            Phase::Sent | Phase::Asking { .. } => false,
-        })?;
+    pub(super) fn next(
+        &mut self,
+        boot: &GuestWords,
+        lanes: Lanes,
+        now: Instant,
+    ) -> Option<Request> {
+        let index = self.next_index(lanes, now)?;
+        let entry = &mut self.entries[index];
         let ttl_ms = u64::try_from(entry.until.saturating_duration_since(now).as_millis())
             .unwrap_or(u64::MAX);
         if matches!(entry.phase, Phase::ToSend) {
@@ -166,12 +177,19 @@ impl Requests {
     }
 
     /// Whether [`Requests::next`] would give something.
-    pub(super) fn has_next(&self, now: Instant) -> bool {
-        self.entries.iter().any(|entry| match entry.phase {
-            Phase::ToSend | Phase::ToAsk => true,
-            Phase::Running { ask_again } => ask_again <= now,
-            Phase::Sent | Phase::Asking { .. } => false,
-        })
+    pub(super) fn has_next(&self, lanes: Lanes, now: Instant) -> bool {
+        self.next_index(lanes, now).is_some()
+    }
+
+    fn next_index(&self, lanes: Lanes, now: Instant) -> Option<usize> {
+        let short = self
+            .entries
+            .iter()
+            .position(|entry| entry.is_due(now) && entry.is_short());
+        match lanes {
+            Lanes::Short => short,
+            Lanes::All => short.or_else(|| self.entries.iter().position(|entry| entry.is_due(now))),
+        }
     }
 
     /// Takes a reply of the guest.
@@ -277,6 +295,25 @@ impl Requests {
 }
 
 impl Entry {
+    /// Whether something of it is to be sent.
+    fn is_due(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::ToSend | Phase::ToAsk => true,
+            Phase::Running { ask_again } => ask_again <= now,
+            Phase::Sent | Phase::Asking { .. } => false,
+        }
+    }
+
+    /// Whether what would be sent of it is short. Changes of the persona count as long, all of them, so that they keep
+    /// their order; a question about one does not.
+    fn is_short(&self) -> bool {
+        !matches!(self.phase, Phase::ToSend)
+            || !matches!(
+                self.operation,
+                Operation::Activate { .. } | Operation::Deactivate { .. }
+            )
+    }
+
     fn keeps(&self, reason: LostReason) -> bool {
         match reason {
             LostReason::Detached | LostReason::Internal => false,
@@ -324,7 +361,7 @@ mod tests {
 
         fn sent(&mut self) -> Vec<Request> {
             let mut sent = Vec::new();
-            while let Some(request) = self.requests.next(&self.boot, self.now) {
+            while let Some(request) = self.requests.next(&self.boot, Lanes::All, self.now) {
                 sent.push(request);
             }
             sent

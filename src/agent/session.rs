@@ -1,5 +1,5 @@
 //! One connection's conversation, as far as it can be said without a socket: greeting, order of frames, heartbeat, credit.
-//! The link feeds it texts of frames and times, and writes what [`Session::next_frames`] gives. It reads no clock of its own.
+//! The link feeds it texts of frames and times, and writes what [`Session::next_frame`] gives. It reads no clock of its own.
 //!
 //! ```text
 //!            hello_ack                          silence, announce of another agent, wrong version
@@ -9,6 +9,7 @@
 //! Every hello has a session id of its own, so whatever an earlier boot, an earlier client or a saved state of the guest
 //! still has to say is recognised and dropped.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, He
 use agent_protocol::version::{NoCommonVersion, negotiate};
 use agent_protocol::{
     CheckedReport, GuestMessage, HostMessage, Need, Stamp, decode_guest, encode_host,
-    encode_request,
+    request_messages,
 };
 use persona::domain::DomainId;
 use persona::units::Bytes;
@@ -29,7 +30,7 @@ use tokio::time::Instant;
 use super::error::AgentError;
 use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running};
 use super::identity::{fresh_session_id, unix_time};
-use super::requests::{Fit, Requests};
+use super::requests::{Fit, Lanes, Requests};
 use super::words::{GuestWords, Lines};
 use super::{LinkConfig, Needs};
 
@@ -110,7 +111,10 @@ pub(super) struct Session {
     order: agent_protocol::Session,
     stage: Stage,
     running: Running,
+    /// What goes before any request.
     queue: Vec<HostMessage>,
+    /// What is left of a request in pieces: short messages go between them.
+    pieces: VecDeque<HostMessage>,
     heartbeat: Heartbeat,
     pings: Vec<(u64, Instant, PingAnswer)>,
     pinged: u64,
@@ -142,6 +146,7 @@ impl Session {
             },
             running,
             queue: Vec::new(),
+            pieces: VecDeque::new(),
             heartbeat: Heartbeat {
                 next: None,
                 unanswered: 0,
@@ -476,36 +481,54 @@ impl Session {
         .min()
     }
 
-    /// Whether [`Session::next_frames`] would give something.
-    pub(super) fn has_frames(&self, requests: &Requests, now: Instant) -> bool {
-        !self.queue.is_empty() || (self.facts().is_some() && requests.has_next(now))
+    /// Which requests may go now: one in pieces keeps the next changes of the persona waiting, and nothing else.
+    fn lanes(&self) -> Lanes {
+        if self.pieces.is_empty() {
+            Lanes::All
+        } else {
+            Lanes::Short
+        }
     }
 
-    /// What to write next: a short message, or all pieces of one request. It is numbered here, so it must be written in
-    /// this order, and no more is encoded than is being written.
-    pub(super) fn next_frames(&mut self, requests: &mut Requests, now: Instant) -> Vec<Vec<u8>> {
+    /// Whether [`Session::next_frame`] would give something.
+    pub(super) fn has_frame(&self, requests: &Requests, now: Instant) -> bool {
+        let open = self.facts().is_some();
+        !self.queue.is_empty()
+            || (open && (!self.pieces.is_empty() || requests.has_next(self.lanes(), now)))
+    }
+
+    /// What to write next: greetings, pings and credit, then short requests, then a change of the persona, piece by piece.
+    /// It is numbered here, so it must be written in this order, and no more is encoded than is being written.
+    pub(super) fn next_frame(&mut self, requests: &mut Requests, now: Instant) -> Option<Vec<u8>> {
         if !self.queue.is_empty() {
             let message = self.queue.remove(0);
-            let stamp: Stamp = self.order.stamp();
-            return match encode_host(&stamp, &message, MIN_FRAME) {
-                Ok(frame) => vec![frame],
-                Err(error) => {
-                    tracing::error!(domain = %self.domain, %error, "a short message does not fit the smallest frame");
-                    Vec::new()
-                }
-            };
+            return self.encoded(&message, MIN_FRAME);
         }
         let Stage::Open { facts, .. } = &self.stage else {
-            return Vec::new();
+            return None;
         };
-        let Some(request) = requests.next(&facts.boot_id, now) else {
-            return Vec::new();
-        };
-        match encode_request(&mut self.order, &request, self.peer_max_frame) {
-            Ok(frames) => frames,
+        if let Some(request) = requests.next(&facts.boot_id, self.lanes(), now) {
+            let id = request.id.clone();
+            match request_messages(request, self.peer_max_frame) {
+                Ok(messages) => match <[HostMessage; 1]>::try_from(messages) {
+                    Ok([whole]) => return self.encoded(&whole, self.peer_max_frame),
+                    // Only a change of the persona is that long, and it is given out when no other is in pieces.
+                    Err(messages) => self.pieces.extend(messages),
+                },
+                Err(error) => requests.unsendable(&id, error.to_string()),
+            }
+        }
+        let piece = self.pieces.pop_front()?;
+        self.encoded(&piece, self.peer_max_frame)
+    }
+
+    fn encoded(&mut self, message: &HostMessage, max_frame: usize) -> Option<Vec<u8>> {
+        let stamp: Stamp = self.order.stamp();
+        match encode_host(&stamp, message, max_frame) {
+            Ok(frame) => Some(frame),
             Err(error) => {
-                requests.unsendable(&request.id, error.to_string());
-                Vec::new()
+                tracing::error!(domain = %self.domain, %error, "a message does not fit the frame that it was made for");
+                None
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The host end against the real agent: the program that runs in guests, on a unix socket, behind a proxy that can cut
-//! the line at a chosen moment. Real time passes here; nothing depends on how much.
+//! The host end against the real agent: the program that runs in guests, on a unix socket. Real time passes here; nothing
+//! depends on how much. What goes wrong on the way between the two is in `situations`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +10,10 @@ use std::process::{Child, Command, Stdio};
 use agent_protocol::activation::Change;
 use agent_protocol::coordination::Resource;
 use agent_protocol::{Activation, OnFailure, Operation, RequestId, Resize, Script};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use virt_persona::agent::{AgentEvent, AgentReply, Consent, LostReason, Running};
 
+use super::line::{Line, Mode, accept};
 use super::peer::{DOMAIN, Host, seconds};
 use program::AGENT;
 
@@ -22,13 +21,13 @@ use program::AGENT;
 mod program;
 
 /// A running agent with a guest's tree of its own. It is killed at the end of the test.
-struct Agent {
+pub(crate) struct Agent {
     root: PathBuf,
     child: Child,
 }
 
 impl Agent {
-    fn start(root: &Path) -> Self {
+    pub(crate) fn start(root: &Path) -> Self {
         for (path, text) in [
             ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
             ("etc/group", "root:x:0:\n"),
@@ -66,13 +65,13 @@ impl Agent {
     }
 
     /// As a power cut would.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Connects as soon as it listens.
-    async fn connect(&self) -> UnixStream {
+    pub(crate) async fn connect(&self) -> UnixStream {
         loop {
             match UnixStream::connect(self.root.join("agent.sock")).await {
                 Ok(stream) => return stream,
@@ -90,50 +89,8 @@ impl Drop for Agent {
     }
 }
 
-/// Both directions of a line between the host and the agent.
-struct Line {
-    host: (OwnedReadHalf, OwnedWriteHalf),
-    guest: (OwnedReadHalf, OwnedWriteHalf),
-}
-
-impl Line {
-    async fn accept(listener: &UnixListener, agent: &Agent) -> Self {
-        let (host, _) = listener.accept().await.unwrap();
-        Self {
-            host: host.into_split(),
-            guest: agent.connect().await.into_split(),
-        }
-    }
-
-    /// Carries both directions until one end goes.
-    async fn carry(&mut self) {
-        tokio::select! {
-            () = copy(&mut self.host.0, &mut self.guest.1) => {}
-            () = copy(&mut self.guest.0, &mut self.host.1) => {}
-        }
-    }
-
-    /// Carries what the host says and loses what the guest says.
-    async fn deafen(&mut self) {
-        let mut lost = tokio::io::sink();
-        tokio::select! {
-            () = copy(&mut self.host.0, &mut self.guest.1) => {}
-            _ = tokio::io::copy(&mut self.guest.0, &mut lost) => {}
-        }
-    }
-}
-
-async fn copy(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) {
-    let mut buffer = [0; 4096];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if to.write_all(&buffer[..length]).await.is_err() {
-            break;
-        }
-    }
-}
-
 /// An activation whose script leaves a line in `witness` each time it runs.
-fn activation(witness: &Path) -> Operation {
+pub(crate) fn activation(witness: &Path) -> Operation {
     let script = Script {
         interpreter: "/bin/sh".to_owned(),
         text: format!("echo ran >> '{}'\n", witness.display()),
@@ -154,7 +111,7 @@ fn activation(witness: &Path) -> Operation {
     }
 }
 
-async fn connected(host: &mut Host) -> virt_persona::agent::AgentFacts {
+pub(crate) async fn connected(host: &mut Host) -> virt_persona::agent::AgentFacts {
     loop {
         if let AgentEvent::Connected { facts } = host.event().await {
             return facts;
@@ -170,12 +127,10 @@ async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and
     let listener = UnixListener::bind(host.socket("line")).unwrap();
     host.registry
         .attach(DOMAIN, host.socket("line"), Running::Yes);
-    let mut line = Line::accept(&listener, &agent).await;
-    tokio::select! {
-        () = line.carry() => panic!("the line broke"),
-        facts = connected(&mut host) => assert_eq!(facts.active, None),
-    }
+    let line = Line::join(accept(&listener).await, agent.connect().await);
+    assert_eq!(connected(&mut host).await.active, None);
     let witness = root.path().join("witness");
+    line.from_guest.set(Mode::Lose);
     let (registry, operation) = (host.registry.clone(), activation(&witness));
     let answer = tokio::spawn(async move {
         registry
@@ -187,22 +142,13 @@ async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and
             )
             .await
     });
-    let ran = async {
-        while fs::read_to_string(&witness).is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::select! {
-        () = line.deafen() => panic!("the line broke"),
-        () = ran => {}
+    while fs::read_to_string(&witness).is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    drop(line);
+    line.cut().await;
 
-    let mut line = Line::accept(&listener, &agent).await;
-    let reply = tokio::select! {
-        () = line.carry() => panic!("the line broke"),
-        reply = answer => reply.unwrap(),
-    };
+    let _line = Line::join(accept(&listener).await, agent.connect().await);
+    let reply = answer.await.unwrap();
     let Ok(AgentReply::Activated(activated)) = reply else {
         panic!("{reply:?}")
     };
@@ -220,10 +166,7 @@ async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and
         activation(&witness),
         seconds(120),
     );
-    let reply = tokio::select! {
-        () = line.carry() => panic!("the line broke"),
-        reply = request => reply,
-    };
+    let reply = request.await;
     assert!(matches!(reply, Ok(AgentReply::Activated(_))), "{reply:?}");
     assert_eq!(fs::read_to_string(&witness).unwrap(), "ran\n");
 }

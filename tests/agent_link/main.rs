@@ -4,8 +4,11 @@
 #![allow(clippy::panic, clippy::print_stderr, clippy::unwrap_used)]
 
 mod agent_binary;
+mod line;
 mod peer;
+mod recorded;
 mod simulated;
+mod situations;
 
 use agent_protocol::message::{HelloReason, HelloRefused, Ping};
 use agent_protocol::version::VersionRange;
@@ -146,6 +149,48 @@ async fn a_body_longer_than_a_frame_arrives_in_pieces() {
         answer.await.unwrap(),
         Ok(AgentReply::Activated(_))
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_and_short_requests_go_between_the_pieces_of_a_long_one() {
+    let host = Host::new();
+    let guest = host.guest(DOMAIN, "a");
+    let mut peer = guest.connect().await;
+    host.registry.connected(DOMAIN).await;
+    let activation = agent_protocol::Activation {
+        generation: 4,
+        persona: "p".into(),
+        version: 1,
+        digest: "d".into(),
+        // Far more than the socket takes while nobody reads: in JSON each quotation mark takes two bytes.
+        environment: (0..25)
+            .map(|i| (format!("V{i}"), "\"".repeat(10_000)))
+            .collect(),
+        pre: None,
+        post: None,
+    };
+    let operation = Operation::Activate {
+        activation: Box::new(activation),
+    };
+    let _long = ask(&host, "long", operation);
+    advance(seconds(0)).await;
+    let _next = ask(&host, "next", deactivate());
+    let _cpus = ask(&host, "cpus", Operation::OnlineCpus { target: 2 });
+    let registry = host.registry.clone();
+    tokio::spawn(async move { registry.ping(DOMAIN).await });
+    advance(seconds(0)).await;
+    let mut order = Vec::new();
+    while order.last() != Some(&"next".to_owned()) {
+        match peer.next().await.unwrap().1 {
+            agent_protocol::HostMessage::Chunk(chunk) if chunk.last => {
+                order.push("long".to_owned())
+            }
+            agent_protocol::HostMessage::Request(request) => order.push(request.id.to_string()),
+            agent_protocol::HostMessage::Ping(_) => order.push("ping".to_owned()),
+            _ => {}
+        }
+    }
+    assert_eq!(order, ["ping", "cpus", "long", "next"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,16 +139,18 @@ pub(crate) struct Peer {
 impl Peer {
     /// The next message of the host; `None` when it has closed the connection.
     pub(crate) async fn next(&mut self) -> Option<(Stamp, HostMessage)> {
+        self.text().await.map(|text| decode_host(&text).unwrap())
+    }
+
+    /// The text of its next frame.
+    pub(crate) async fn text(&mut self) -> Option<String> {
         loop {
             let mut bytes = &self.pending[..];
-            let message = self
-                .decoder
-                .next_frame(&mut bytes)
-                .map(|text| decode_host(text).unwrap());
+            let text = self.decoder.next_frame(&mut bytes).map(str::to_owned);
             let used = self.pending.len() - bytes.len();
             self.pending.drain(..used);
-            if message.is_some() {
-                return message;
+            if text.is_some() {
+                return text;
             }
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer).await {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     identity::RequestId,
-    limits::{BODY_MAX, CHUNK_RAW_MAX, TRANSFERS_MAX},
+    limits::{BODY_MAX, CHUNK_RAW_MAX, MIN_FRAME, TRANSFERS_MAX},
 };
 
 /// One piece of a request's body.
@@ -47,13 +47,22 @@ pub enum ChunkRefusal {
     Busy,
 }
 
-/// Cuts a body into pieces that fit a frame.
-pub fn cut<'a>(xid: &'a RequestId, body: &'a [u8]) -> impl Iterator<Item = Chunk> + 'a {
-    let pieces = body.chunks(CHUNK_RAW_MAX);
+/// Bytes of a frame that its envelope and the fields of a piece may take beside the base64: names, numbers, and a transfer
+/// id of [`crate::limits::NAME_MAX`] bytes.
+const AROUND: usize = 512;
+
+/// Cuts a body into pieces for a peer that takes frames of `max_frame` bytes, at least [`MIN_FRAME`].
+pub fn cut<'a>(
+    xid: &'a RequestId,
+    body: &'a [u8],
+    max_frame: usize,
+) -> impl Iterator<Item = Chunk> + 'a {
+    let raw = ((max_frame.max(MIN_FRAME) - AROUND) / 4 * 3).min(CHUNK_RAW_MAX);
+    let pieces = body.chunks(raw);
     let count = pieces.len();
     pieces.enumerate().map(move |(index, piece)| Chunk {
         xid: xid.clone(),
-        off: (index * CHUNK_RAW_MAX) as u64,
+        off: (index * raw) as u64,
         n: piece.len() as u64,
         last: index + 1 == count,
         b64: STANDARD.encode(piece),
@@ -118,6 +127,7 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_FRAME;
     use proptest::prelude::*;
 
     fn xid(text: &str) -> RequestId {
@@ -140,7 +150,7 @@ mod tests {
     fn a_missing_a_repeated_and_a_damaged_piece_end_the_transfer() {
         let body = vec![7; CHUNK_RAW_MAX * 3];
         let id = xid("a");
-        let chunks: Vec<Chunk> = cut(&id, &body).collect();
+        let chunks: Vec<Chunk> = cut(&id, &body, MAX_FRAME).collect();
         let size = CHUNK_RAW_MAX as u64;
         let missing = [chunks[0].clone(), chunks[2].clone()];
         assert_eq!(
@@ -173,7 +183,7 @@ mod tests {
     #[test]
     fn a_body_beyond_the_limit_is_refused() {
         assert_eq!(
-            assemble(cut(&xid("a"), &vec![0; BODY_MAX + 1])),
+            assemble(cut(&xid("a"), &vec![0; BODY_MAX + 1], MAX_FRAME)),
             Err(ChunkRefusal::TooLong)
         );
     }
@@ -184,7 +194,7 @@ mod tests {
         let body = vec![0; CHUNK_RAW_MAX + 1];
         for index in 0..=TRANSFERS_MAX {
             let id = xid(&format!("x{index}"));
-            let first = cut(&id, &body).next().unwrap();
+            let first = cut(&id, &body, MAX_FRAME).next().unwrap();
             let expected = if index < TRANSFERS_MAX {
                 Ok(None)
             } else {
@@ -196,9 +206,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cut_body_is_put_together_again(length in 1..BODY_MAX, seed: u8) {
+        fn a_cut_body_is_put_together_again(length in 1..BODY_MAX, seed: u8, max_frame in MIN_FRAME..=MAX_FRAME) {
             let body: Vec<u8> = (0..length).map(|index| index.to_le_bytes()[0].wrapping_mul(31) ^ seed).collect();
-            prop_assert_eq!(assemble(cut(&xid("a"), &body)), Ok(Some(body)));
+            prop_assert_eq!(assemble(cut(&xid("a"), &body, max_frame)), Ok(Some(body)));
         }
     }
 }

@@ -133,6 +133,27 @@ pub fn encode_guest(
     }
 }
 
+/// The messages of a request for a peer that takes frames of `max_frame` bytes: itself, or the pieces of its body. They are
+/// sent in this order; messages of other kinds may go between them.
+///
+/// # Errors
+/// [`EncodeError::BodyTooLong`] above the limit of a body.
+pub fn request_messages(
+    request: Request,
+    max_frame: usize,
+) -> Result<Vec<HostMessage>, EncodeError> {
+    let body = serde_json::to_vec(&request).map_err(EncodeError::Json)?;
+    // The rest of the envelope is far below 256 bytes.
+    if body.len() + 256 <= max_frame {
+        return Ok(vec![HostMessage::Request(request)]);
+    }
+    if body.len() > BODY_MAX {
+        return Err(EncodeError::BodyTooLong { length: body.len() });
+    }
+    let pieces = chunk::cut(&request.id, &body, max_frame).map(HostMessage::Chunk);
+    Ok(pieces.collect())
+}
+
 /// The frames of a request: one, or as many pieces as it needs.
 ///
 /// # Errors
@@ -142,21 +163,9 @@ pub fn encode_request(
     request: &Request,
     max_frame: usize,
 ) -> Result<Vec<Vec<u8>>, EncodeError> {
-    let body = serde_json::to_vec(request).map_err(EncodeError::Json)?;
-    // The rest of the envelope is far below 256 bytes.
-    if body.len() + 256 <= max_frame {
-        return Ok(vec![encode(
-            "request",
-            &session.stamp(),
-            request,
-            max_frame,
-        )?]);
-    }
-    if body.len() > BODY_MAX {
-        return Err(EncodeError::BodyTooLong { length: body.len() });
-    }
-    chunk::cut(&request.id, &body)
-        .map(|piece| encode("chunk", &session.stamp(), &piece, max_frame))
+    request_messages(request.clone(), max_frame)?
+        .iter()
+        .map(|message| encode_host(&session.stamp(), message, max_frame))
         .collect()
 }
 

@@ -31,7 +31,7 @@ pub use coordination::{Consent, GrownReply, Need, Resize};
 pub use cpu_list::CpuList;
 pub use envelope::{
     DecodeError, EncodeError, Stamp, decode_guest, decode_host, encode_guest, encode_host,
-    encode_request,
+    encode_request, request_messages,
 };
 pub use frame::{Decoder, FrameCounters};
 pub use identity::{RequestId, SessionId};

@@ -317,6 +317,8 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
         fuzz::stream(&bytes);
+        fuzz::from_host(&bytes);
+        fuzz::from_guest(&bytes);
     }
 
     #[test]
@@ -327,7 +329,8 @@ proptest! {
         let mut frame = frames[which.index(frames.len())].clone();
         let position = at.index(frame.len());
         frame[position] = byte;
-        fuzz::stream(&frame);
+        fuzz::from_host(&frame);
+        fuzz::from_guest(&frame);
     }
 
     #[test]
