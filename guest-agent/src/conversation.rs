@@ -428,7 +428,6 @@ impl Conversation {
                 });
             }
         }
-        debug_assert_eq!(version, PROTOCOL);
         let reverted = hello.reason == HelloReason::Revert;
         if reverted {
             // What this memory says of the persona may be of another time; the disk thread will say what holds.
