@@ -11,8 +11,8 @@ use std::{
 };
 
 use agent_protocol::{
-    Assembler, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, PROTOCOL, Reply,
-    ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    Assembler, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply, ReplyError,
+    Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
     envelope::decode_request_body,
