@@ -45,6 +45,8 @@ impl Direction {
             let mut buffer = [0; 4096];
             loop {
                 tokio::select! {
+                    // What was on the line before an end was joined to it comes before what that end says.
+                    biased;
                     wish = wishes.recv() => match wish {
                         None => return (from, to),
                         Some(Order::Mode(wanted)) => mode = wanted,
