@@ -26,7 +26,7 @@ test-guest: setup ## the cases that need systemd, cgroup v2 and network devices,
 
 test-all: lint test test-guest ## everything that a change must pass
 
-soak: ## a simulated day of a thousand domains with faults, long; `make test` has an hour of a hundred
+soak: ## a simulated day of a thousand domains with faults, long; `make test` has two hours of a hundred
 	@ulimit -n 8192 2>/dev/null; SOAK=day $(CARGO) test --profile soak --test soak -- --nocapture
 
 lint: ## format, clippy, documentation, shell scripts, XML and the house's rules; changes nothing
