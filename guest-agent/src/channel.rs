@@ -338,6 +338,7 @@ impl Channel {
         while let Some(event) = self.workers.results.next() {
             match event {
                 Event::Done { id, body } => self.conversation.finished(id, body),
+                Event::Output { id, piece } => self.conversation.output(id, piece),
                 Event::State(state) => self.conversation.set_state(state),
             }
         }
@@ -545,6 +546,15 @@ impl Channel {
                 errand,
                 deadline,
             } => self.workers.hooks.begin(id, errand, deadline),
+            Order::Exec {
+                id,
+                command,
+                deadline,
+            } => drop(self.workers.disk.send(DiskJob::Exec {
+                id,
+                command,
+                deadline,
+            })),
             Order::Reread => drop(self.workers.disk.send(DiskJob::Reread)),
             Order::Report { id } => {
                 let body = match self.telemetry.report(self.conversation.overwritten()) {

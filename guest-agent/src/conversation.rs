@@ -11,8 +11,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Assembler, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply, ReplyError,
+    Assembler, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply, ReplyError,
     Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
     envelope::decode_request_body,
@@ -31,15 +32,17 @@ use crate::{
     activate::Wish,
     disk::expired,
     durable::Gauge,
+    exec::Piece,
     hooks::{Errand, Occasion},
     log::{chain, log},
     outbox::{Lane, Outbox},
     policy::{Leave, Policy},
     reporting::Reporting,
+    streams::Streams,
 };
 
 /// Optional abilities of this agent.
-const FEATURES: [&str; 3] = ["cpus", "activation", "hooks"];
+const FEATURES: [&str; 4] = ["cpus", "activation", "hooks", COMMANDS_FEATURE];
 
 /// Who this agent is, for as long as it runs.
 #[derive(Clone, Debug)]
@@ -80,6 +83,11 @@ pub(crate) enum Order {
     Hooks {
         id: RequestId,
         errand: Errand,
+        deadline: Instant,
+    },
+    Exec {
+        id: RequestId,
+        command: Box<Command>,
         deadline: Instant,
     },
     /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
@@ -152,6 +160,7 @@ pub(crate) struct Conversation {
     /// Requests that are under way, and the session that waits for the answer.
     in_flight: HashMap<RequestId, Waiting>,
     outbox: Outbox,
+    streams: Streams,
     dropped: Dropped,
     /// When a need was last sent, in whatever session.
     needed: Option<Instant>,
@@ -173,6 +182,7 @@ impl Conversation {
             live: None,
             in_flight: HashMap::new(),
             outbox: Outbox::default(),
+            streams: Streams::default(),
             dropped: Dropped::default(),
             needed: None,
         }
@@ -231,6 +241,7 @@ impl Conversation {
         self.decoder.reset();
         self.decoder.set_max_frame(MAX_FRAME_BEFORE_HELLO);
         self.outbox.clear();
+        self.streams.clear();
     }
 
     /// Takes bytes of the host.
@@ -248,7 +259,7 @@ impl Conversation {
         self.outbox.len() < IN_FLIGHT_MAX
     }
 
-    /// The next frame to write: what the outbox has, then reports.
+    /// The next frame to write: what the outbox has, then output of commands, then reports.
     pub(crate) fn next_frame(&mut self) -> Option<Vec<u8>> {
         let live = self.live.as_mut();
         let session = live.map(|live| (&mut live.session, live.max_frame));
@@ -256,6 +267,9 @@ impl Conversation {
             return Some(frame);
         }
         let live = self.live.as_mut()?;
+        if let Some(frame) = self.streams.next_frame(&mut live.session, live.max_frame) {
+            return Some(frame);
+        }
         let report = live.reporting.take()?;
         let stamp = live.session.stamp();
         match encode_guest(
@@ -301,7 +315,21 @@ impl Conversation {
             .as_ref()
             .is_some_and(|live| *live.session.id() == waiting.session)
         {
-            self.answer(waiting.lane, id, body);
+            // The end of a command stays behind its output.
+            match self.streams.end(id, body) {
+                None => {}
+                Some(Reply { re, body }) => self.answer(waiting.lane, re, body),
+            }
+        }
+    }
+
+    /// A running command has written something. It goes to the session that asked for the command, and to no other.
+    pub(crate) fn output(&mut self, id: RequestId, piece: Piece) {
+        let waiting = self.in_flight.get(&id).map(|waiting| &waiting.session);
+        if let Some(live) = &self.live
+            && waiting == Some(live.session.id())
+        {
+            self.streams.put(id, piece, live.max_frame);
         }
     }
 
@@ -413,6 +441,7 @@ impl Conversation {
                 let _ = session.admit(stamp);
                 // Answers to the session before would only be dropped by the host.
                 self.outbox.clear();
+                self.streams.clear();
                 log!("session begins ({:?})", hello.reason);
                 self.decoder.set_max_frame(MAX_FRAME);
                 self.live = Some(Live {
@@ -549,6 +578,17 @@ impl Conversation {
                 },
                 deadline,
             },
+            Operation::Exec { command } => {
+                if let Err(refusal) = command.check() {
+                    let message = refusal.to_string();
+                    return self.refuse(id, ErrorCode::Malformed, message, Retry::Useless);
+                }
+                Order::Exec {
+                    id: id.clone(),
+                    command,
+                    deadline,
+                }
+            }
             Operation::Unknown(name) => {
                 let message = format!("the agent does not know the operation `{name}`");
                 return self.refuse(id, ErrorCode::Unsupported, message, Retry::Useless);

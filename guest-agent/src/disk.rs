@@ -4,12 +4,15 @@
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::mpsc::{Receiver, Sender},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
     time::Instant,
 };
 
 use agent_protocol::{
-    CpuList, RequestId, ScriptResult,
+    Command, CpuList, RequestId, ScriptResult,
     message::{ErrorCode, JournalState, OpStatus, ReplyBody, ReplyError, Retry},
 };
 
@@ -18,6 +21,7 @@ use crate::{
     commands::{CommandJob, Commission},
     conversation::GuestState,
     events::{Event, Events},
+    exec::{self, Runner},
     log::{chain, log},
     script::{ScriptError, ScriptJob},
     store::{Answered, Record, Store, StoreError},
@@ -30,6 +34,12 @@ pub(crate) enum DiskJob {
     Wish {
         id: RequestId,
         wish: Wish,
+        deadline: Instant,
+    },
+    /// Write down that a command begins and have it run, unless it was answered before.
+    Exec {
+        id: RequestId,
+        command: Box<Command>,
         deadline: Instant,
     },
     /// Answer what became of a request.
@@ -48,6 +58,7 @@ pub(crate) enum DiskJob {
 pub(crate) struct Disk {
     activator: Activator,
     desk: Desk,
+    runner: Runner,
 }
 
 /// The thread's connections; they serve while a script runs.
@@ -78,6 +89,7 @@ impl Disk {
         commands: Commission,
         events: Events,
         store: Store,
+        runner: Runner,
         root: &Path,
         boot_id: String,
     ) -> Self {
@@ -90,11 +102,13 @@ impl Disk {
                 commands,
                 events,
             },
+            runner,
         }
     }
 
     /// Works until the channel is gone.
     pub(crate) fn run(mut self) {
+        self.runner.clear_leftovers();
         self.recover();
         while let Some(job) = self.desk.next() {
             match job {
@@ -103,6 +117,11 @@ impl Disk {
                     self.tell_state();
                     self.desk.events.send(Event::Done { id, body });
                 }
+                DiskJob::Exec {
+                    id,
+                    command,
+                    deadline,
+                } => self.exec(id, command, deadline),
                 DiskJob::Status { id, about } => {
                     let known = self.activator.store().result(&about);
                     let done = |result: &ReplyBody| OpStatus::Done {
@@ -156,6 +175,40 @@ impl Disk {
         self.activator.fulfil(id, wish, &mut scripts)
     }
 
+    /// Once only: what was answered before gets the same answer, and what is begun is on the disk before.
+    fn exec(&mut self, id: RequestId, command: Box<Command>, deadline: Instant) {
+        let store = self.activator.store_mut();
+        let answer = match store.result(&id) {
+            Some(known) => known.clone(),
+            None if Instant::now() >= deadline => expired(),
+            None => match self.runner.turn() {
+                None => exec::busy(),
+                Some(turn) => match store.remember(&id, &exec::begun()) {
+                    Ok(()) => {
+                        let current = store.current();
+                        let active = current.and_then(|current| current.activation.as_ref());
+                        let job = exec::CommandJob {
+                            id,
+                            command,
+                            deadline,
+                            persona: active.map(|a| a.persona.clone()).unwrap_or_default(),
+                            generation: current.map_or(0, |current| current.generation),
+                            table: active.map(|a| a.commands.clone()).unwrap_or_default(),
+                            environment: current.map(Record::environment).unwrap_or_default(),
+                        };
+                        return self.runner.begin(turn, job);
+                    }
+                    Err(error) => ReplyBody::Err(ReplyError::new(
+                        ErrorCode::Storage,
+                        chain(&error),
+                        Retry::Useful,
+                    )),
+                },
+            },
+        };
+        self.desk.events.send(Event::Done { id, body: answer });
+    }
+
     fn tell_state(&mut self) {
         self.desk
             .events
@@ -194,6 +247,12 @@ impl Scripts for Commissioned<'_> {
                     };
                     let body = status_body(status);
                     self.desk.events.send(Event::Done { id, body });
+                }
+                Ok(DiskJob::Remember { id, body }) => {
+                    // Written when the disk thread is free again; who asks about it meanwhile hears it.
+                    self.results.retain(|(known, _)| *known != id);
+                    self.results.push((id.clone(), Arc::new(body.clone())));
+                    self.desk.waiting.push_back(DiskJob::Remember { id, body });
                 }
                 Ok(job) => self.desk.waiting.push_back(job),
                 Err(_) => return Err(ScriptError::NobodyRuns),

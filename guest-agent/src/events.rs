@@ -1,4 +1,4 @@
-//! The queue from the disk and commands threads to the channel, with a descriptor that the channel's epoll waits on.
+//! The queue from the other threads to the channel, with a descriptor that the channel's epoll waits on.
 
 use std::{
     io,
@@ -12,13 +12,15 @@ use std::{
 use agent_protocol::{RequestId, message::ReplyBody};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::{conversation::GuestState, log::log};
+use crate::{conversation::GuestState, exec::Piece, log::log};
 
 /// What the other threads tell the channel.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A request has its answer.
     Done { id: RequestId, body: ReplyBody },
+    /// A running command has written something. It comes before the command's answer.
+    Output { id: RequestId, piece: Piece },
     /// The guest's state has changed.
     State(GuestState),
 }

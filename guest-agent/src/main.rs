@@ -11,7 +11,7 @@
 //!                      +------ results ---+-------------------------+
 //! ```
 //! `channel` never touches a disk, `disk` alone writes state and environment, `commands` alone starts programs and switches
-//! CPUs. Hooks run in a thread of their own that ends with them. This file starts the three and knows the command line; it holds no rule of its own.
+//! CPUs. Hooks, and commands that the host asks for, run in threads of their own that end with them. This file starts the three and knows the command line; it holds no rule of its own.
 
 mod args;
 mod log;
@@ -26,6 +26,7 @@ mod local;
 mod need;
 mod outbox;
 mod reporting;
+mod streams;
 mod telemetry;
 
 mod disk;
@@ -36,6 +37,7 @@ mod activate;
 
 mod commands;
 mod cpu;
+mod exec;
 mod hooks;
 mod program;
 mod script;
@@ -105,11 +107,18 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         &args.root,
     );
     let hooks = hooks::Hooks::new(&args.root, events.clone());
+    let runner = exec::Runner::new(
+        &args.root,
+        policy.commands.clone(),
+        events.clone(),
+        to_disk.clone(),
+    );
     let disk = disk::Disk::new(
         disk_jobs,
         to_commands.clone(),
         events,
         store,
+        runner,
         &args.root,
         identity.boot_id.clone(),
     );

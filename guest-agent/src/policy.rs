@@ -24,6 +24,26 @@ impl From<bool> for Leave {
     }
 }
 
+/// Which commands the host may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "true, false or a list of commands")]
+pub(crate) enum CommandLeave {
+    /// Any, or none.
+    All(Leave),
+    /// Those that these names or absolute paths lead to.
+    These(Vec<String>),
+}
+
+impl CommandLeave {
+    /// Whether any command can be allowed.
+    fn any(&self) -> Leave {
+        match self {
+            Self::All(leave) => *leave,
+            Self::These(commands) => Leave::from(!commands.is_empty()),
+        }
+    }
+}
+
 /// The table `[allow]` of `agent.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,8 +56,8 @@ pub(crate) struct Policy {
     pub(crate) telemetry: Leave,
     /// Switching CPUs on and off.
     pub(crate) cpus: Leave,
-    /// Commands outside any persona. No operation of this protocol version asks for one; the owner's word is kept for it.
-    pub(crate) commands: Leave,
+    /// Commands that the host asks for beside a persona's scripts.
+    pub(crate) commands: CommandLeave,
     /// Asking the guest's hooks before it shrinks, and telling them after it has grown.
     pub(crate) hooks: Leave,
     /// Telling the host that memory is needed.
@@ -51,7 +71,7 @@ impl Default for Policy {
             scripts: Leave::Granted,
             telemetry: Leave::Granted,
             cpus: Leave::Granted,
-            commands: Leave::Denied,
+            commands: CommandLeave::All(Leave::Denied),
             hooks: Leave::Granted,
             need: Leave::Granted,
         }
@@ -81,6 +101,7 @@ impl Policy {
             Operation::PrepareShrink { .. } | Operation::Grown { .. } => {
                 Some((self.hooks, "hooks"))
             }
+            Operation::Exec { .. } => Some((self.commands.any(), "commands")),
             Operation::OpStatus { .. } | Operation::Unknown(_) => None,
         }
     }
@@ -154,6 +175,30 @@ mod tests {
                 ..Policy::default()
             }),
         );
+    }
+
+    #[test]
+    fn commands_are_none_all_or_those_of_a_list() {
+        assert_eq!(Policy::default().commands.any(), Leave::Denied);
+        let commands = CommandLeave::All(Leave::Granted);
+        check(
+            "[allow]\ncommands = true\n",
+            Some(Policy {
+                commands,
+                ..Policy::default()
+            }),
+        );
+        let commands = CommandLeave::These(vec!["uptime".to_owned(), "/opt/x".to_owned()]);
+        assert_eq!(commands.any(), Leave::Granted);
+        check(
+            "[allow]\ncommands = [\"uptime\", \"/opt/x\"]\n",
+            Some(Policy {
+                commands,
+                ..Policy::default()
+            }),
+        );
+        check("[allow]\ncommands = \"uptime\"\n", None);
+        assert_eq!(CommandLeave::These(Vec::new()).any(), Leave::Denied);
     }
 
     #[test]

@@ -29,8 +29,8 @@ use crate::{
 
 /// Where scripts lie while they run, under the root. It is memory, so nothing is left after a reboot.
 const DIRECTORY: &str = "run/virt-persona-agent/scripts";
-/// Marks every process of a script, so that what an interrupted one left can be found.
-const MARK: &str = "VIRT_PERSONA_REQUEST";
+/// Marks every process of a script or command, so that what an interrupted one left can be found.
+pub(crate) const MARK: &str = "VIRT_PERSONA_REQUEST";
 /// Where programs are found, as login(1) has it for root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -133,6 +133,12 @@ pub(crate) fn run_script(
 
 /// Stops what a script left running when the agent was killed, and removes its file.
 pub(crate) fn stop_leftovers(root: &Path, request: &RequestId) {
+    kill_marked(request);
+    let _ = fs::remove_dir_all(root.join(DIRECTORY));
+}
+
+/// Kills every process that bears the mark of a request.
+pub(crate) fn kill_marked(request: &RequestId) {
     let wanted = format!("{MARK}={request}");
     // The real /proc: processes are not part of a test tree.
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -149,12 +155,11 @@ pub(crate) fn stop_leftovers(root: &Path, request: &RequestId) {
             .split(|byte| *byte == 0)
             .any(|variable| variable == wanted.as_bytes())
         {
-            log!("process {pid} is left from an interrupted script; it is killed");
+            log!("process {pid} is left from an interrupted request; it is killed");
             // It may have ended by itself since it was read.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
-    let _ = fs::remove_dir_all(root.join(DIRECTORY));
 }
 
 /// The script's own directory and file, removed with this value.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::{CommandTable, TableRefusal};
 use crate::limits::{
     ACTIVATION_TEXT_MAX, ENVIRONMENT_VALUE_MAX, ENVIRONMENT_VARIABLES_MAX, NAME_MAX,
     SCRIPT_TIMEOUT_MAX_MS,
@@ -30,6 +31,9 @@ pub struct Activation {
     /// Runs after the environment is written; [`Script::on_failure`] says what its failure means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post: Option<Script>,
+    /// What becomes of commands that the host asks for while it is active.
+    #[serde(default, skip_serializing_if = "CommandTable::is_empty")]
+    pub commands: CommandTable,
 }
 
 /// A program text, run once an activation.
@@ -117,8 +121,11 @@ pub enum ActivationRefusal {
         /// The refused value.
         timeout_ms: u64,
     },
-    /// Environment and scripts are too large.
-    #[error("environment and scripts are {bytes} bytes, more than {ACTIVATION_TEXT_MAX}")]
+    /// The table of commands cannot be.
+    #[error("the table of commands cannot be held: {0}")]
+    Commands(TableRefusal),
+    /// Environment, scripts and table are too large.
+    #[error("environment, scripts and commands are {bytes} bytes, more than {ACTIVATION_TEXT_MAX}")]
     TooLarge {
         /// Their size.
         bytes: usize,
@@ -142,9 +149,7 @@ impl Activation {
             if !is_variable_name(name) {
                 return Err(ActivationRefusal::VariableName { index: index + 1 });
             }
-            if value.len() > ENVIRONMENT_VALUE_MAX
-                || value.chars().any(|c| c.is_control() && c != '\t')
-            {
+            if !is_variable_value(value) {
                 return Err(ActivationRefusal::VariableValue { name: name.clone() });
             }
         }
@@ -153,6 +158,7 @@ impl Activation {
                 script.check(stage)?;
             }
         }
+        self.commands.check().map_err(ActivationRefusal::Commands)?;
         let bytes = self.text_bytes();
         if bytes > ACTIVATION_TEXT_MAX {
             Err(ActivationRefusal::TooLarge { bytes })
@@ -172,7 +178,7 @@ impl Activation {
             .flatten()
             .map(|script| script.text.len())
             .sum();
-        environment + scripts
+        environment + scripts + self.commands.text_bytes()
     }
 }
 
@@ -205,7 +211,11 @@ fn check_name(field: &'static str, name: &str) -> Result<(), ActivationRefusal> 
     }
 }
 
-fn is_variable_name(name: &str) -> bool {
+pub(crate) fn is_variable_value(value: &str) -> bool {
+    value.len() <= ENVIRONMENT_VALUE_MAX && !value.chars().any(|c| c.is_control() && c != '\t')
+}
+
+pub(crate) fn is_variable_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     name.len() <= NAME_MAX
         && bytes
@@ -289,6 +299,7 @@ mod tests {
             environment: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
             pre: None,
             post: None,
+            commands: CommandTable::default(),
         }
     }
 
@@ -354,6 +365,15 @@ mod tests {
                 stage: "pre",
                 timeout_ms: 0,
             }),
+        );
+        let restricted = vec!["/bin/nc".to_owned()];
+        let index = 1;
+        check(
+            |a| a.commands.restricted = restricted,
+            Err(ActivationRefusal::Commands(TableRefusal::Name {
+                list: "restricted",
+                index,
+            })),
         );
         let text = "x".repeat(ACTIVATION_TEXT_MAX);
         let bytes = ACTIVATION_TEXT_MAX + 2;

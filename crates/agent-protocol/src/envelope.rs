@@ -130,6 +130,7 @@ pub fn encode_guest(
         GuestMessage::Reply(body) => encode("reply", stamp, body, max_frame),
         GuestMessage::Telemetry(body) => encode("telemetry", stamp, body, max_frame),
         GuestMessage::Need(body) => encode("need", stamp, body, max_frame),
+        GuestMessage::Output(body) => encode("output", stamp, body, max_frame),
     }
 }
 
@@ -209,6 +210,7 @@ pub fn decode_guest(text: &str) -> Result<(Stamp, GuestMessage), DecodeError> {
         "reply" => GuestMessage::Reply(body(value)?),
         "telemetry" => GuestMessage::Telemetry(body(value)?),
         "need" => GuestMessage::Need(body(value)?),
+        "output" => GuestMessage::Output(body(value)?),
         _ => return Err(unknown(&name)),
     };
     Ok((stamp, message))

@@ -9,7 +9,7 @@ use crate::{
     },
     frame::Decoder,
     limits::{
-        BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME, NEED_REASON_MAX,
+        BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME, NEED_REASON_MAX, OUTPUT_RAW_MAX,
     },
     message::{GuestMessage, HostMessage, Operation, Request},
     session::Session,
@@ -33,6 +33,11 @@ pub fn stream(mut bytes: &[u8]) {
             Ok((_, GuestMessage::Need(need))) => {
                 if let Ok(need) = need.check() {
                     assert!(need.memory_bytes > 0 && need.reason.len() <= NEED_REASON_MAX);
+                }
+            }
+            Ok((_, GuestMessage::Output(output))) => {
+                if let Some(bytes) = output.bytes() {
+                    assert!((1..=OUTPUT_RAW_MAX).contains(&bytes.len()));
                 }
             }
             Ok((_, GuestMessage::Reply(reply))) => {

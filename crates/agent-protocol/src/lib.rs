@@ -16,6 +16,7 @@ pub mod message;
 pub mod reply;
 
 pub mod activation;
+pub mod command;
 pub mod coordination;
 pub mod cpu_list;
 pub mod report;
@@ -27,6 +28,7 @@ pub mod fuzz;
 
 pub use activation::{Activation, ActivationReply, OnFailure, Script, ScriptResult};
 pub use chunk::{Assembler, ChunkRefusal};
+pub use command::{Command, CommandReply, CommandTable, Output, Stream};
 pub use coordination::{Consent, GrownReply, Need, Resize};
 pub use cpu_list::CpuList;
 pub use envelope::{

@@ -42,6 +42,44 @@ pub const REPLY_OUTPUT_MAX: usize = 6 * 1_024;
 /// Time between SIGTERM and SIGKILL for a script that overran, in milliseconds.
 pub const SCRIPT_KILL_GRACE_MS: u64 = 5_000;
 
+/// Commands in each list of a persona's table.
+pub const TABLE_COMMANDS_MAX: usize = 1_024;
+
+/// Bytes of a command's name: the longest name of a file.
+pub const COMMAND_NAME_MAX: usize = 255;
+
+/// Bytes of the path of a program or a directory: the kernel's own bound without the zero byte at the end.
+pub const COMMAND_PATH_MAX: usize = 4_095;
+
+/// Words of a command, with the program.
+pub const COMMAND_WORDS_MAX: usize = 1_024;
+
+/// Bytes of a command's words and variables together: room for a program text as one word, and little for 64 of them.
+pub const COMMAND_TEXT_MAX: usize = 32 * 1_024;
+
+/// Commands that the agent runs at the same time.
+pub const COMMAND_RUNS_MAX: usize = 4;
+
+/// Bytes of a command's output, both streams together, that are sent; the rest is read and thrown away.
+pub const COMMAND_OUTPUT_MAX: u64 = 4 * 1_024 * 1_024;
+
+/// Raw bytes in one piece of output, as in a chunk.
+pub const OUTPUT_RAW_MAX: usize = CHUNK_RAW_MAX;
+
+/// Bytes of output that wait in the agent for a host that does not read; commands wait then. With what the port itself holds
+/// (700 KiB) it stays below what a host that was held up takes at once.
+pub const OUTPUT_WINDOW: usize = 128 * 1_024;
+
+/// Bytes of output that all commands together send in a second: in base64 two thirds of what a host takes of a guest.
+pub const OUTPUT_RATE: i64 = 512 * 1_024;
+
+/// What a piece of output counts at least in [`OUTPUT_RATE`], in bytes, so that short pieces stay far below the frames that
+/// a host takes in a second.
+pub const OUTPUT_PIECE_COST: i64 = 8 * 1_024;
+
+/// Time between SIGTERM and SIGKILL for a command that overran, in milliseconds.
+pub const COMMAND_KILL_GRACE_MS: u64 = 5_000;
+
 /// Hooks of one occasion that the agent runs; the others are left out, with a line in its log.
 pub const HOOKS_MAX: usize = 64;
 

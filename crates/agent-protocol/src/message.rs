@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     activation::Activation,
     chunk::Chunk,
+    command::{Command, Output},
     coordination::{Need, Resize},
     identity::RequestId,
     report::Report,
@@ -50,6 +51,8 @@ pub enum GuestMessage {
     Telemetry(Telemetry),
     /// Memory is needed at once.
     Need(Need),
+    /// A piece of a running command's output.
+    Output(Output),
 }
 
 /// Why the host greets.
@@ -157,6 +160,11 @@ pub enum Operation {
         /// What was done.
         resize: Resize,
     },
+    /// Run a command. Its output comes in [`GuestMessage::Output`]s; replied with [`crate::command::CommandReply`].
+    Exec {
+        /// What to run.
+        command: Box<Command>,
+    },
     /// An operation of a newer protocol, by name.
     Unknown(String),
 }
@@ -200,6 +208,7 @@ impl Operation {
             Self::Report => "report",
             Self::PrepareShrink { .. } => "prepare_shrink",
             Self::Grown { .. } => "grown",
+            Self::Exec { .. } => "exec",
             Self::Unknown(name) => name,
         }
     }
@@ -229,6 +238,9 @@ impl TryFrom<OperationWire> for Operation {
             "grown" => Self::Grown {
                 resize: serde_json::from_value(args)?,
             },
+            "exec" => Self::Exec {
+                command: serde_json::from_value(args)?,
+            },
             _ => Self::Unknown(op),
         })
     }
@@ -247,6 +259,7 @@ impl From<Operation> for OperationWire {
             Operation::PrepareShrink { resize } | Operation::Grown { resize } => {
                 serde_json::to_value(resize)
             }
+            Operation::Exec { command } => serde_json::to_value(command),
             Operation::Report | Operation::Unknown(_) => Ok(Value::Null),
         };
         // These structs have string keys and no foreign serializers, the only causes of an error.

@@ -60,10 +60,18 @@ pub enum ErrorCode {
     PreFailed,
     /// The `post` script failed; what was before is back.
     PostFailed,
-    /// A script was running when the agent ended; what was before is back.
+    /// A script was running when the agent ended; what was before is back. Of a command: it is not run again.
     Interrupted,
-    /// The user that a script shall run as does not exist.
+    /// The user that a script or command shall run as does not exist.
     UnknownUser,
+    /// The persona that is active refuses the command.
+    Restricted,
+    /// There is no such command in the guest.
+    NotFound,
+    /// Others than root could change the program, and it would run as root.
+    Untrusted,
+    /// The program cannot be started.
+    CannotRun,
     /// CPUs could not be brought online or taken offline.
     Cpu,
     /// A CPU that was plugged cannot be brought online before the guest reboots.
@@ -76,7 +84,7 @@ pub enum ErrorCode {
     Other(String),
 }
 
-const CODES: [(ErrorCode, &str); 15] = [
+const CODES: [(ErrorCode, &str); 19] = [
     (ErrorCode::Unsupported, "unsupported"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::Forbidden, "forbidden"),
@@ -88,6 +96,10 @@ const CODES: [(ErrorCode, &str); 15] = [
     (ErrorCode::PostFailed, "post_failed"),
     (ErrorCode::Interrupted, "interrupted"),
     (ErrorCode::UnknownUser, "unknown_user"),
+    (ErrorCode::Restricted, "restricted"),
+    (ErrorCode::NotFound, "not_found"),
+    (ErrorCode::Untrusted, "untrusted"),
+    (ErrorCode::CannotRun, "cannot_run"),
     (ErrorCode::Cpu, "cpu"),
     (ErrorCode::CpuStuck, "cpu_stuck"),
     (ErrorCode::Storage, "storage"),

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use agent_protocol::{
-    Activation, Consent, CpuList, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation,
-    Reply, Report, Request, RequestId, Resize, Script, Session, SessionId, Stamp,
+    Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, GuestMessage,
+    HostMessage, Need, Operation, Output, Reply, Report, Request, RequestId, Resize, Script,
+    Session, SessionId, Stamp, Stream,
     activation::{Change, OnFailure},
     chunk::Assembler,
     coordination::Resource,
@@ -53,6 +54,10 @@ fn activation(script_text: &str) -> Activation {
             user: "nobody".to_owned(),
             on_failure: OnFailure::Keep,
         }),
+        commands: CommandTable {
+            overrides: [("deploy".to_owned(), "/opt/deploy".to_owned())].into(),
+            restricted: vec!["nc".to_owned()],
+        },
     }
 }
 
@@ -97,6 +102,15 @@ fn host_messages() -> Vec<HostMessage> {
                 from: 1,
                 to: 2,
             },
+        }),
+        request(Operation::Exec {
+            command: Box::new(Command {
+                argv: vec!["uptime".to_owned(), "-p".to_owned()],
+                user: "nobody".to_owned(),
+                cwd: "/".to_owned(),
+                timeout_ms: 5,
+                env: [("A".to_owned(), "b".to_owned())].into(),
+            }),
         }),
         request(Operation::Unknown("dance".to_owned())),
     ]
@@ -164,6 +178,7 @@ fn guest_messages() -> Vec<GuestMessage> {
             memory_bytes: 1 << 28,
             reason: "pressure".to_owned(),
         }),
+        GuestMessage::Output(Output::new(id("01JD"), Stream::Stderr, 7, b"\xff\n")),
         GuestMessage::Telemetry(Telemetry {
             report: Report {
                 load1: Some(0.25),

@@ -13,8 +13,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Activation, Decoder, GuestMessage, HostMessage, OnFailure, Operation, Request, RequestId,
-    SUPPORTED, Script, Session, SessionId, Stamp, decode_guest, encode_host, encode_request,
+    Activation, CommandTable, Decoder, GuestMessage, HostMessage, OnFailure, Operation, Request,
+    RequestId, SUPPORTED, Script, Session, SessionId, Stamp, decode_guest, encode_host,
+    encode_request,
     limits::MAX_FRAME,
     message::{Hello, HelloAck, HelloReason, Ping, ReplyBody},
 };
@@ -329,6 +330,7 @@ pub fn activation(generation: u64, environment: &[(&str, &str)]) -> Activation {
             .collect(),
         pre: None,
         post: None,
+        commands: CommandTable::default(),
     }
 }
 
