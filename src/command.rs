@@ -4,8 +4,10 @@
 //! What can be read from the published [`crate::view::View`] (domains, personas, mappings) is not asked for here. The
 //! daemon publishes the view that shows a change before it answers the command that made it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, PipeWriter};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -100,6 +102,33 @@ pub enum Force {
     Yes,
 }
 
+/// A command to run in a guest. No shell is between: the words are the program's own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// The program, by name or absolute path, and its arguments.
+    pub argv: Vec<String>,
+    /// The user of the guest that it runs as.
+    pub user: String,
+    /// The directory of the guest that it runs in.
+    pub directory: String,
+    /// Time until all its processes are stopped.
+    pub timeout: Duration,
+    /// Variables over those of the persona.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Variables can be private.
+impl std::fmt::Debug for Execution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Execution")
+            .field("argv", &self.argv)
+            .field("user", &self.user)
+            .field("directory", &self.directory)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
 /// All that the daemon can be asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -168,6 +197,13 @@ pub enum Command {
         add: Vec<String>,
         /// Tags to remove; one that is not there is no error.
         remove: Vec<String>,
+    },
+    /// Runs a command in the guest of a domain. Answers [`Reply::Execution`] when it is under way.
+    Execute {
+        /// The domain.
+        domain: DomainName,
+        /// What to run.
+        execution: Box<Execution>,
     },
     /// Adds what a domain's definition lacks for live scaling. Answers [`Reply::Adoption`].
     Adopt {
@@ -314,6 +350,8 @@ pub enum Reply {
     Explain(Box<ExplainView>),
     /// A file with a recording.
     Recording(Handed),
+    /// A pipe with the lines of a command that is under way, each a [`crate::view::ExecutionLine`].
+    Execution(Handed),
     /// Audit records.
     Audit(AuditView),
     /// Checks.
@@ -326,7 +364,7 @@ pub enum Reply {
     Retired(RetiredView),
 }
 
-/// A file that is handed to whoever asked, open for reading and without a name.
+/// A file or pipe that is handed to whoever asked, open for reading and without a name.
 #[derive(Clone, Debug)]
 pub struct Handed(Arc<File>);
 
@@ -355,6 +393,15 @@ impl Handed {
         let read = File::open(&path);
         std::fs::remove_file(&path)?;
         Ok((file, Self(Arc::new(read?))))
+    }
+
+    /// A pipe: the end to write to, and the one to hand over.
+    ///
+    /// # Errors
+    /// Where the system has no descriptor left.
+    pub fn pipe() -> io::Result<(PipeWriter, Self)> {
+        let (read, write) = io::pipe()?;
+        Ok((write, Self(Arc::new(File::from(OwnedFd::from(read))))))
     }
 
     /// The file, at its beginning.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_protocol::activation::ActivationRefusal;
+use agent_protocol::command::CommandRefusal;
 use agent_protocol::version::NoCommonVersion;
 use persona::domain::DomainId;
 
@@ -84,6 +85,15 @@ pub enum AgentError {
         /// What is wrong with it.
         #[source]
         source: ActivationRefusal,
+    },
+    /// The command breaks a bound that the agent holds it to.
+    #[error("the command for domain {domain} was not sent because it is not valid")]
+    InvalidCommand {
+        /// Which domain.
+        domain: DomainId,
+        /// What is wrong with it.
+        #[source]
+        source: CommandRefusal,
     },
     /// The request cannot be put into frames.
     #[error("`{operation}` for domain {domain} is too large to send: {detail}")]
@@ -174,6 +184,7 @@ impl AgentError {
             | Self::AlreadyUnderWay { .. }
             | Self::TooLarge { .. }
             | Self::InvalidActivation { .. }
+            | Self::InvalidCommand { .. }
             | Self::Refused { .. } => Effect::None,
             Self::TimedOut { .. } | Self::Interrupted { .. } | Self::BadAnswer { .. } => {
                 Effect::Unknown

@@ -32,6 +32,7 @@ use super::budget::{Backoff, Budget};
 use super::connection::{Notice, Talk};
 use super::error::AgentError;
 use super::event::{AgentEvent, LinkState, LostReason, Misconduct, ReportSlot, Running};
+use super::exec::Outputs;
 use super::ownership::{Ownership, OwnershipError, try_own};
 use super::requests::{Answer, Requests};
 use super::session::{Ending, Happening, PingAnswer, Session};
@@ -67,6 +68,8 @@ pub(super) enum Command {
         until: Instant,
         deadline: Duration,
         answer: Answer,
+        /// Where the output of a command goes.
+        outputs: Option<Outputs>,
     },
     Ping {
         answer: PingAnswer,
@@ -248,10 +251,15 @@ impl Link {
                     until,
                     deadline,
                     answer,
+                    outputs,
                 },
                 Some(session),
             ) if session.facts().is_some() => {
+                let listener = outputs.map(|outputs| (id.clone(), outputs));
                 self.requests.admit(id, operation, until, deadline, answer);
+                if let Some((id, outputs)) = listener {
+                    self.requests.listen(&id, outputs);
+                }
             }
             (Command::Ping { answer }, Some(session)) if session.facts().is_some() => {
                 session.ping(answer, Instant::now())

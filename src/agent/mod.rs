@@ -8,6 +8,7 @@
 
 mod error;
 mod event;
+mod exec;
 mod registry;
 mod reply;
 mod words;
@@ -32,6 +33,7 @@ pub use error::{AgentError, Effect, Retry};
 pub use event::{
     ActivePersona, AgentEvent, AgentFacts, LatestReport, LinkState, LostReason, Misconduct, Running,
 };
+pub use exec::{CommandEnd, OutputPiece, Outputs};
 pub use registry::Registry;
 pub use reply::{Activated, AgentReply, Consent, RequestStatus, ScriptEnd};
 pub use words::{GuestWords, Lines};

@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_protocol::message::HelloReason;
-use agent_protocol::{Operation, RequestId};
+use agent_protocol::{Command, Operation, RequestId};
 use persona::domain::DomainId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::event::{AgentEvent, LinkState, LostReason, Running};
+use super::exec::{CommandEnd, Outputs};
 use super::identity::fresh_request_id;
-use super::link::{self, Command, Control, Ends};
+use super::link::{self, Control, Ends};
 use super::reply::{AgentReply, Asked};
 use super::{AgentError, LinkConfig};
 
@@ -39,7 +40,7 @@ struct Inner {
 #[derive(Debug)]
 struct Handle {
     control: watch::Sender<Control>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<link::Command>,
     state: watch::Receiver<LinkState>,
 }
 
@@ -164,17 +165,62 @@ impl Registry {
         self.send(
             domain,
             name,
-            Command::Request {
+            link::Command::Request {
                 id,
                 operation,
                 until: Instant::now() + deadline,
                 deadline,
                 answer,
+                outputs: None,
             },
         )?;
         answered
             .await
             .unwrap_or_else(|_| Err(interrupted(domain, name)))
+    }
+
+    /// Has a command run in the guest and waits for its end, at most `deadline`. What it writes goes to `outputs` as it
+    /// comes; with a connection that is lost meanwhile some of that is lost, too, but the command runs once.
+    ///
+    /// # Errors
+    /// [`AgentError`], also where the guest refuses; its `effect()` says whether the command may have run.
+    pub async fn execute(
+        &self,
+        domain: DomainId,
+        command: Command,
+        outputs: Outputs,
+        deadline: Duration,
+    ) -> Result<CommandEnd, AgentError> {
+        command
+            .check()
+            .map_err(|source| AgentError::InvalidCommand { domain, source })?;
+        let (answer, answered) = oneshot::channel();
+        let operation = Operation::Exec {
+            command: Box::new(command),
+        };
+        self.send(
+            domain,
+            "exec",
+            link::Command::Request {
+                id: fresh_request_id(),
+                operation,
+                until: Instant::now() + deadline,
+                deadline,
+                answer,
+                outputs: Some(outputs),
+            },
+        )?;
+        let answer = answered
+            .await
+            .unwrap_or_else(|_| Err(interrupted(domain, "exec")))?;
+        match answer {
+            AgentReply::Ran(end) => Ok(end),
+            _ => Err(AgentError::BadAnswer {
+                domain,
+                operation: "exec",
+                detail: "it is the answer to another question".to_owned(),
+            }),
+        }
     }
 
     /// The time that a ping takes to the agent and back, past everything that waits in the queue.
@@ -183,7 +229,7 @@ impl Registry {
     /// [`AgentError`] when there is no session, or no answer within the heartbeat's patience.
     pub async fn ping(&self, domain: DomainId) -> Result<Duration, AgentError> {
         let (answer, answered) = oneshot::channel();
-        self.send(domain, "ping", Command::Ping { answer })?;
+        self.send(domain, "ping", link::Command::Ping { answer })?;
         answered
             .await
             .unwrap_or_else(|_| Err(interrupted(domain, "ping")))
@@ -193,7 +239,7 @@ impl Registry {
         &self,
         domain: DomainId,
         operation: &'static str,
-        command: Command,
+        command: link::Command,
     ) -> Result<(), AgentError> {
         let links = self.links();
         let handle = links
@@ -250,7 +296,9 @@ mod tests {
         registry.attach(SOUND, sound, Running::Yes);
         let (first, _) = faulty_listener.accept().await.unwrap();
         let (other, _) = sound_listener.accept().await.unwrap();
-        registry.send(FAULTY, "panic", Command::Panic).unwrap();
+        registry
+            .send(FAULTY, "panic", link::Command::Panic)
+            .unwrap();
         while first.try_read(&mut [0; 4096]).ok() != Some(0) {
             first.readable().await.unwrap();
         }

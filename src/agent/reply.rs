@@ -13,6 +13,7 @@ use agent_protocol::{CheckedReport, CpuList, GrownReply, Operation, Report, Requ
 use persona::domain::DomainId;
 
 use super::error::{AgentError, Retry};
+use super::exec::CommandEnd;
 use super::words::{GuestWords, Lines};
 
 /// Most environment files that an answer may name; the agent writes two.
@@ -47,6 +48,8 @@ pub enum AgentReply {
     Report(CheckedReport),
     /// To `PrepareShrink`.
     Consent(Consent),
+    /// To `Exec`: it ran.
+    Ran(CommandEnd),
     /// To `Grown`.
     Grown {
         /// The first of the guest's hooks that failed, in its words.
@@ -123,6 +126,7 @@ pub(super) enum Asked {
     Report,
     PrepareShrink,
     Grown,
+    Exec,
     Other,
 }
 
@@ -138,6 +142,7 @@ impl Asked {
             Operation::Report => Self::Report,
             Operation::PrepareShrink { .. } => Self::PrepareShrink,
             Operation::Grown { .. } => Self::Grown,
+            Operation::Exec { .. } => Self::Exec,
             Operation::Unknown(_) => Self::Other,
         }
     }
@@ -152,6 +157,7 @@ impl Asked {
             Self::Report => "report",
             Self::PrepareShrink => "prepare_shrink",
             Self::Grown => "grown",
+            Self::Exec => "exec",
             Self::Other => "unknown operation",
         }
     }
@@ -160,7 +166,7 @@ impl Asked {
     pub(super) fn is_change(self) -> bool {
         matches!(
             self,
-            Self::OnlineCpus | Self::Activate { .. } | Self::Deactivate
+            Self::OnlineCpus | Self::Activate { .. } | Self::Deactivate | Self::Exec
         )
     }
 
@@ -253,6 +259,10 @@ impl Asked {
                 Ok(AgentReply::Grown {
                     failed: failed.map(words),
                 })
+            }
+            Self::Exec => {
+                let answer = reply.into_answer().map_err(fault)?;
+                Ok(AgentReply::Ran(CommandEnd::of(answer)))
             }
             Self::Other => match reply.into_answer::<serde::de::IgnoredAny>() {
                 Ok(_) => Err(self.bad(domain, "the daemon does not know the operation either")),

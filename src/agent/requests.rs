@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use agent_protocol::limits::{BODY_MAX, IN_FLIGHT_MAX};
 use agent_protocol::message::{OpStatus, Reply, ReplyBody};
-use agent_protocol::{Operation, Request, RequestId};
+use agent_protocol::{Operation, Output, Request, RequestId};
 use persona::domain::DomainId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::error::AgentError;
 use super::event::LostReason;
+use super::exec::{Heard, Outputs};
 use super::identity::fresh_request_id;
 use super::reply::{AgentReply, Asked};
 use super::words::GuestWords;
@@ -62,6 +63,8 @@ struct Entry {
     until: Instant,
     deadline: Duration,
     answer: Answer,
+    /// Output of a command, and where it goes.
+    heard: Option<Heard>,
     /// The boot in which it was sent first.
     boot: Option<GuestWords>,
     phase: Phase,
@@ -72,6 +75,8 @@ struct Entry {
 pub(super) enum Fit {
     Expected,
     Unasked,
+    /// It cannot be what was asked for.
+    Impossible,
 }
 
 /// The waiting requests of one link, oldest first.
@@ -138,9 +143,26 @@ impl Requests {
             until,
             deadline,
             answer,
+            heard: None,
             boot: None,
             phase: Phase::ToSend,
         });
+    }
+
+    /// Has the output of a command that was admitted go somewhere.
+    pub(super) fn listen(&mut self, id: &RequestId, outputs: Outputs) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == *id) {
+            entry.heard = Some(Heard::new(outputs));
+        }
+    }
+
+    /// Takes a piece of a command's output.
+    pub(super) fn wrote(&mut self, output: Output) -> Fit {
+        let entry = self.entries.iter_mut().find(|entry| entry.id == output.re);
+        match entry.and_then(|entry| entry.heard.as_mut()) {
+            Some(heard) => heard.take(output),
+            None => Fit::Unasked,
+        }
     }
 
     /// The next request to send in the session with the guest's boot `boot`. Each is given out once.

@@ -250,6 +250,14 @@ impl Session {
                 }
                 Happening::Nothing
             }
+            GuestMessage::Output(output) => {
+                match requests.wrote(output) {
+                    Fit::Expected => {}
+                    Fit::Unasked => self.misconduct.unasked += 1,
+                    Fit::Impossible => self.misconduct.undecodable += 1,
+                }
+                Happening::Nothing
+            }
             GuestMessage::Telemetry(telemetry) => {
                 if self.credit == 0 {
                     self.misconduct.uncredited += 1;

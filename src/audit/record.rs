@@ -38,6 +38,8 @@ pub enum AuditKind {
     Proposal,
     /// A person wants something left alone, or no longer.
     Hold,
+    /// A command was run in a guest because somebody asked for it, or was refused there.
+    Command,
     /// Something was asked for and refused.
     Refusal,
     /// The hypervisor, an agent or a domain came or went, or a domain became another than it was.
@@ -58,6 +60,7 @@ impl fmt::Display for AuditKind {
             Self::Drift => "drift",
             Self::Proposal => "proposal",
             Self::Hold => "hold",
+            Self::Command => "command",
             Self::Refusal => "refusal",
             Self::Connection => "connection",
             Self::Daemon => "daemon",

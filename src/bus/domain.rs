@@ -13,7 +13,7 @@ use super::dict::{Dict, to_dict, to_dicts};
 use super::error::Failure;
 use super::names::Action;
 use super::options::Options;
-use crate::command::{Command, DomainName, Mode, PersonaRef, Refusal, Reply};
+use crate::command::{Command, DomainName, Execution, Mode, PersonaRef, Refusal, Reply};
 use crate::view::{AgentView, Change, DomainView, Held, ProposalView};
 
 /// The object of a domain.
@@ -294,6 +294,62 @@ impl Domain {
         };
         match reply {
             Reply::Adoption(adoption) => Ok(to_dict(&*adoption)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Runs a command in the guest, through the table of the persona that is active there and as its owner allows. `argv`
+    /// is the program, by name or absolute path, and its arguments; no shell is between. `environment` has variables over
+    /// those of the persona. Needs `org.virtpersona1.execute`.
+    ///
+    /// Options: `user` (s) of the guest, `nobody` when absent; `directory` (s), `/` when absent; `timeout_ms` (t), a minute
+    /// when absent, an hour at most. `lines` is a pipe with a JSON object on each line: `output` (`stream`, `off`, `b64`)
+    /// while the command runs, and at last either `end` (`exit`, `signal`, `timed_out`, `duration_ms`, `program`,
+    /// `overridden`, `truncated`, `lost_bytes`, `held_by`, `notes`) or `failed` (`by`, `code`, `message`), `by` being
+    /// `persona`, `guest_owner`, `guest` or `channel`. Who closes it does not end the command.
+    #[zbus(out_args("lines"))]
+    async fn execute(
+        &self,
+        argv: Vec<String>,
+        environment: HashMap<String, String>,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+    ) -> Result<OwnedFd, Failure> {
+        let mut options = Options::new(options);
+        let user = options.text("user")?.unwrap_or_else(|| "nobody".to_owned());
+        let directory = options.text("directory")?.unwrap_or_else(|| "/".to_owned());
+        let timeout = options.number("timeout_ms")?.unwrap_or(60_000);
+        options.finish()?;
+        let name = self.details_name();
+        let program = argv.first().cloned().unwrap_or_default();
+        let details = HashMap::from([
+            ("domain", name.as_str()),
+            ("user", user.as_str()),
+            ("program", program.as_str()),
+        ]);
+        let execution = Box::new(Execution {
+            argv,
+            user: user.clone(),
+            directory,
+            timeout: Duration::from_millis(timeout),
+            environment: environment.into_iter().collect(),
+        });
+        let command = Command::Execute {
+            domain: self.name_for_daemon(),
+            execution,
+        };
+        match self
+            .calls
+            .ask_if_allowed(&call, Action::Execute, details, command)
+            .await?
+        {
+            Reply::Execution(lines) => match lines.open() {
+                Ok(file) => Ok(std::os::fd::OwnedFd::from(file).into()),
+                Err(error) => Err(Failure::from(Refusal::Failed {
+                    operation: "handing over the output".to_owned(),
+                    reason: error.to_string(),
+                })),
+            },
             other => Err(unexpected(&other)),
         }
     }

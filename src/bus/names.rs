@@ -29,18 +29,21 @@ pub enum Action {
     Approve,
     /// A copy of what is recorded of a domain.
     Record,
+    /// Commands in a guest.
+    Execute,
     /// The daemon itself.
     ManageDaemon,
 }
 
 impl Action {
     /// All of them, as the policy file has them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ManagePersonas,
         Self::Activate,
         Self::Adopt,
         Self::Approve,
         Self::Record,
+        Self::Execute,
         Self::ManageDaemon,
     ];
 
@@ -52,6 +55,7 @@ impl Action {
             Self::Adopt => "org.virtpersona1.adopt",
             Self::Approve => "org.virtpersona1.approve",
             Self::Record => "org.virtpersona1.record",
+            Self::Execute => "org.virtpersona1.execute",
             Self::ManageDaemon => "org.virtpersona1.manage-daemon",
         }
     }

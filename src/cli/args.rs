@@ -197,6 +197,9 @@ pub enum Verb {
         #[arg(value_name = "DOMAIN")]
         domain: String,
     },
+    /// Run a command in the guest of a domain, as its persona and its owner allow; exit status that of the command, 124 where
+    /// its time was over, 125 where it did not run, 126 where it cannot be run, 127 where there is none
+    Exec(Exec),
     /// Add to a domain's definition what it lacks for live scaling
     Adopt(Adopt),
     /// Add and remove tags of a domain, or show them
@@ -335,6 +338,36 @@ pub enum Verb {
     /// Print the man page
     #[command(hide = true)]
     Man,
+}
+
+/// What `exec` is told.
+#[derive(Clone, Debug, Args)]
+pub struct Exec {
+    /// The domain
+    #[arg(value_name = "DOMAIN")]
+    pub domain: String,
+    /// The user of the guest that it runs as
+    #[arg(long, value_name = "USER", default_value = "nobody")]
+    pub user: String,
+    /// How long it may run, such as 30s or 10m, an hour at most
+    #[arg(long, value_name = "FOR", default_value = "60s", value_parser = super::time::parse_length)]
+    pub timeout: std::time::Duration,
+    /// The directory of the guest that it runs in
+    #[arg(long, value_name = "DIRECTORY", default_value = "/")]
+    pub directory: String,
+    /// A variable over those of the persona; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// The program, by name or absolute path, and its arguments; no shell is between
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub argv: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
 }
 
 /// What `adopt` is told.

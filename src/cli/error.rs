@@ -60,6 +60,13 @@ pub(super) enum CliError {
     /// An argument is not right.
     #[error("{0}")]
     Argument(Refusal),
+    /// A command did not run in the guest.
+    #[error("{by}: {message}")]
+    NotRun {
+        by: &'static str,
+        message: String,
+        status: u8,
+    },
     /// A tag change is neither.
     #[error("`{0}` is neither +TAG nor -TAG; options stand before the tags")]
     TagChange(String),
@@ -95,6 +102,7 @@ impl CliError {
     pub(super) fn exit(&self) -> u8 {
         match self {
             Self::Client(ClientError::Unreachable { .. }) => 3,
+            Self::NotRun { status, .. } => *status,
             Self::NobodyToAsk
             | Self::TagChange(_)
             | Self::Argument(_)
@@ -124,6 +132,7 @@ impl CliError {
             | Self::InPlace { .. }
             | Self::Setting(_) => "Usage",
             Self::NotActive(_) => "NotActive",
+            Self::NotRun { .. } => "NotRun",
             Self::Declined => "Declined",
             Self::NotGivenBack { .. } => "NotGivenBack",
             Self::Output(_) | Self::Runtime(_) => "System",

@@ -25,6 +25,7 @@ pub mod args;
 mod check;
 mod diff;
 mod error;
+mod exec;
 mod fmt;
 mod layers;
 mod man;
@@ -44,6 +45,8 @@ enum Ended {
     Well,
     /// It was carried out, and what it found is bad.
     Badly,
+    /// It was carried out, and this is the exit status of what it ran.
+    With(u8),
 }
 
 /// The whole program.
@@ -51,14 +54,16 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse().as_meant();
     let common = cli.common.clone();
     // As diff(1) has it: 1 says that there is a difference.
-    let trouble = if matches!(cli.verb, Verb::Diff { .. }) {
-        2
-    } else {
-        1
+    let trouble = match cli.verb {
+        Verb::Diff { .. } => 2,
+        // As timeout(1) has it: what is below belongs to the command.
+        Verb::Exec(_) => 125,
+        _ => 1,
     };
     match verb(cli) {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Badly) => ExitCode::from(1),
+        Ok(Ended::With(status)) => ExitCode::from(status),
         // Who reads our output has seen enough; that is no failure of ours.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -333,6 +338,7 @@ async fn plain(
             client.map(&tag, &persona, priority).await?;
             done(screen, json, &format!("{tag} means {persona}"))?;
         }
+        Verb::Exec(what) => return exec::exec(client, json, what, screen).await,
         Verb::Adopt(what) => adopt::adopt(client, json, &what, screen).await?,
         Verb::Maps => show::print(screen, json, &client.mappings().await?, show::mappings)?,
         Verb::Unmap { tag } => {

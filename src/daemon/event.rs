@@ -11,6 +11,7 @@ use crate::hypervisor::{
 };
 
 use super::adopt::Adopting;
+use super::exec::Executed;
 use super::personas::ActivationResult;
 use super::tags::TagsWritten;
 
@@ -58,6 +59,8 @@ pub enum Event {
     TagsWritten(Box<TagsWritten>),
     /// A domain's definition was read, or changed, because somebody asked for it.
     Adoption(Box<Adopting>),
+    /// A command in a guest has ended.
+    Executed(Box<Executed>),
     /// Somebody asks for something.
     Request(Box<Request>),
     /// Read the configuration again.

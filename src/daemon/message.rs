@@ -1,6 +1,7 @@
 //! A persona as the message that activates it in a guest, and the guest's answer as text and detail of a record. Wire
 //! types are not the daemon's own: this is the one place where the two meet.
 
+use agent_protocol::CommandTable;
 use agent_protocol::activation::{
     Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
 };
@@ -22,6 +23,10 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
             .collect(),
         pre: persona.pre_activation.as_ref().map(script),
         post: persona.post_activation.as_ref().map(script),
+        commands: CommandTable {
+            overrides: persona.command_overrides.clone(),
+            restricted: persona.restricted_commands.clone(),
+        },
     }
 }
 

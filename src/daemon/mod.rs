@@ -9,6 +9,7 @@
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back; unsettled: how cut-off ones ended
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
+//! exec       commands in guests -> the agent, the audit
 //! need       a guest that is short of memory -> a plan at once
 //! approvals  proposals and what people say to them;  holds: what people want left alone
 //! show       what is known -> view;  explain and doctor: the long answers
@@ -25,6 +26,7 @@ mod clock;
 mod disk;
 mod doctor;
 mod event;
+mod exec;
 mod explain;
 mod follow;
 mod happened;
@@ -147,6 +149,7 @@ pub struct Daemon {
     catalog: Catalogue,
     hands: Hands,
     recording: recording::Recording,
+    executions: exec::Executions,
     host: Option<HostFacts>,
     host_readings: Option<HostReadings>,
     domains: BTreeMap<DomainId, Tracked>,
@@ -258,6 +261,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         catalog,
         hands,
         recording: recording::Recording::start(&parts.config),
+        executions: exec::Executions::default(),
         host: None,
         host_readings: None,
         domains: BTreeMap::new(),
@@ -389,6 +393,7 @@ impl Daemon {
             Event::StatusWritten(domain, result) => self.status_is_written(domain, result),
             Event::TagsWritten(written) => self.tags_are_written(*written),
             Event::Adoption(adopting) => self.adoption_goes_on(*adopting),
+            Event::Executed(executed) => self.execution_ended(&executed),
             Event::Request(request) => self.answer(*request),
             Event::Reload => {
                 systemd::reloading();

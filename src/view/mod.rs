@@ -23,6 +23,7 @@ pub use self::domain::{
     Resource, VcpuView,
 };
 pub use self::effect::{EffectView, StatusView};
+pub use self::execution::{ExecutionEndView, ExecutionLine, HeldBy, Refuser};
 pub use self::explain::{
     ActionView, AppliedView, ClampView, ExplainView, LimitActionView, LimitLineView, LookedView,
     PlanLine, PlanView, ResourceView, RuleState, RuleView, TruthWord,
@@ -38,6 +39,7 @@ mod adopt;
 mod catalog;
 mod domain;
 mod effect;
+mod execution;
 mod explain;
 mod host;
 mod proposal;

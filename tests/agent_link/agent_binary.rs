@@ -107,6 +107,7 @@ pub(crate) fn activation(witness: &Path) -> Operation {
             environment: BTreeMap::from([("ROLE".to_owned(), "builder".to_owned())]),
             pre: Some(script),
             post: None,
+            commands: agent_protocol::CommandTable::default(),
         }),
     }
 }

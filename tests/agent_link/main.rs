@@ -127,6 +127,7 @@ async fn a_body_longer_than_a_frame_arrives_in_pieces() {
             .collect(),
         pre: None,
         post: None,
+        commands: agent_protocol::CommandTable::default(),
     };
     let operation = Operation::Activate {
         activation: Box::new(activation),

@@ -16,7 +16,7 @@ use crate::private_bus::{NOBODY, PrivateBus};
 use crate::repository;
 
 /// Every change, and the reading that takes room on the disk, with what it needs.
-const CHANGES: [(&[&str], Action); 17] = [
+const CHANGES: [(&[&str], Action); 18] = [
     (
         &["create", "PERSONA", "--name", "x"],
         Action::ManagePersonas,
@@ -41,6 +41,7 @@ const CHANGES: [(&[&str], Action); 17] = [
     // It may tell lines of the definition, so it is not for everybody to look at either.
     (&["adopt", "web", "--undo", "--dry-run"], Action::Adopt),
     (&["record", "web", "--output", "-"], Action::Record),
+    (&["exec", "web", "--", "uptime"], Action::Execute),
 ];
 
 const READS: [&[&str]; 16] = [

@@ -242,6 +242,65 @@ async fn a_recording_is_written_whole_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_a_guest_writes_as_it_wrote_and_ends_as_it_ended() {
+    let bus = PrivateBus::start();
+    let fake = Fake::start(&bus).await;
+    let ran = run_as(&bus, None, &["exec", "web", "--", "uptime", "--json"]).await;
+    assert_eq!(
+        ran.stdout,
+        "uptime --json as nobody in / for 60 s with {}\n"
+    );
+    assert_eq!(
+        (ran.status, ran.stderr.as_str()),
+        (7, "to standard error\n")
+    );
+    let given = [
+        "exec",
+        "web",
+        "--user",
+        "app",
+        "--timeout",
+        "2m",
+        "--directory",
+        "/srv",
+        "--env",
+        "A=b=c",
+        "--",
+        "/bin/ls",
+    ];
+    let ran = run_as(&bus, None, &given).await;
+    assert_eq!(
+        ran.stdout,
+        "/bin/ls as app in /srv for 120 s with {\"A\": \"b=c\"}\n"
+    );
+    let ran = run_as(&bus, None, &["exec", "web", "--", "slow"]).await;
+    assert_eq!(ran.status, 124);
+    assert!(ran.stderr.contains("its time was over"), "{}", ran.stderr);
+    for (program, status, who) in [
+        ("nc", 125, "the persona refuses it"),
+        ("closed", 125, "the guest's owner refuses it"),
+        ("nosuch", 127, "the guest does not run it"),
+    ] {
+        let ran = run_as(&bus, None, &["exec", "web", "--", program]).await;
+        assert_eq!((ran.status, ran.stdout.as_str()), (status, ""), "{program}");
+        assert!(ran.stderr.contains(who), "{}", ran.stderr);
+    }
+    let ran = run_as(&bus, None, &["exec", "web", "--json", "--", "uptime"]).await;
+    let lines: Vec<serde_json::Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!((ran.status, lines.len()), (7, 3), "{}", ran.stdout);
+    assert_eq!(lines[2]["end"]["exit"], 7);
+    let ran = run_as(&bus, None, &["exec", "wbe", "--", "uptime"]).await;
+    assert_eq!(ran.status, 125);
+    assert!(ran.stderr.contains("did you mean `web`"), "{}", ran.stderr);
+    assert_eq!(run_as(&bus, None, &["exec", "web"]).await.status, 2);
+    fake.stop().await.expect("an orderly end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_says_why() {
     let bus = PrivateBus::start();
     let fake = Fake::start(&bus).await;

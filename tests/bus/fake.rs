@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use agent_protocol::command::{Output, Stream};
 use persona::domain::DomainId;
 use persona::rule::Knob;
 use persona::signal::{Source, Unit};
@@ -10,18 +11,21 @@ use persona::units::{Bytes, Moment};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use virt_persona::bus::{self, BusError};
-use virt_persona::command::{Caller, Command, Handed, Mode, Noun, Refusal, Reply, Request};
+use virt_persona::command::{
+    Caller, Command, Execution, Handed, Mode, Noun, Refusal, Reply, Request,
+};
 use virt_persona::hypervisor::RunState;
 use virt_persona::view::{
     ActivationState, ActivationView, AdoptionLine, AdoptionState, AdoptionView, AdoptionWhen,
     AgentState, AgentView, AppliedView, AuditRecordView, AuditView, BoundPersona, Change,
     CheckState, CheckView, ClampView, DecisionView, DoctorView, DocumentFormat, DocumentView,
-    DomainView, EffectView, EffectiveValueView, EffectiveView, ExplainView, FragmentView, Held,
-    HoldView, HostState, HostView, HypervisorState, HypervisorView, LimitActionView, LimitLineView,
-    LimitView, Listing, LookedView, ManagerView, MappedView, MappingView, MemoryMechanism,
-    MemoryView, Origin, OriginView, OutcomeWord, PersonaView, PlanLine, PlanView, ProblemView,
-    ProposalState, ProposalView, ReadingView, Resource, ResourceView, RetiredView, RuleState,
-    RuleView, SampleView, Severity, StoredView, TruthWord, VcpuView, VersionView, View,
+    DomainView, EffectView, EffectiveValueView, EffectiveView, ExecutionEndView, ExecutionLine,
+    ExplainView, FragmentView, Held, HeldBy, HoldView, HostState, HostView, HypervisorState,
+    HypervisorView, LimitActionView, LimitLineView, LimitView, Listing, LookedView, ManagerView,
+    MappedView, MappingView, MemoryMechanism, MemoryView, Origin, OriginView, OutcomeWord,
+    PersonaView, PlanLine, PlanView, ProblemView, ProposalState, ProposalView, ReadingView,
+    Refuser, Resource, ResourceView, RetiredView, RuleState, RuleView, SampleView, Severity,
+    StoredView, TruthWord, VcpuView, VersionView, View,
 };
 
 use crate::private_bus::PrivateBus;
@@ -395,6 +399,16 @@ fn carry_out(
             publish(views, |view| view.mappings.retain(|m| m.tag != tag));
             Ok(Reply::Done(Change::Changed))
         }
+        Command::Execute { domain, execution } => {
+            now.domain_named(&domain)?;
+            let (mut write, read) = Handed::pipe().expect("a pipe");
+            for line in execution_lines(&execution) {
+                let mut text = serde_json::to_vec(&line).expect("JSON");
+                text.push(b'\n');
+                std::io::Write::write_all(&mut write, &text).expect("room");
+            }
+            Ok(Reply::Execution(read))
+        }
         Command::Recording { domain, .. } => {
             now.domain_named(&domain)?;
             let folder = std::env::temp_dir();
@@ -618,6 +632,60 @@ fn explain(domain: &DomainView) -> ExplainView {
             }),
         }],
     }
+}
+
+/// `nc` is restricted, `nosuch` is not there, `slow` overruns, anything else says what it was asked for and exits with 7.
+fn execution_lines(execution: &Execution) -> Vec<ExecutionLine> {
+    let failed = |by, code: &str, message: &str| {
+        vec![ExecutionLine::Failed {
+            by,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        }]
+    };
+    let program = execution.argv[0].clone();
+    match program.as_str() {
+        "nc" => return failed(Refuser::Persona, "restricted", "`nc` is restricted"),
+        "nosuch" => return failed(Refuser::Guest, "not_found", "there is no command `nosuch`"),
+        "closed" => {
+            return failed(
+                Refuser::GuestOwner,
+                "forbidden",
+                "`commands` is not allowed",
+            );
+        }
+        _ => {}
+    }
+    let output = |stream, text: &str| ExecutionLine::Output {
+        stream,
+        off: 0,
+        b64: Output::encode(text.as_bytes()),
+    };
+    let said = format!(
+        "{} as {} in {} for {} s with {:?}\n",
+        execution.argv.join(" "),
+        execution.user,
+        execution.directory,
+        execution.timeout.as_secs(),
+        execution.environment
+    );
+    let timed_out = program == "slow";
+    vec![
+        output(Stream::Stdout, &said),
+        output(Stream::Stderr, "to standard error\n"),
+        ExecutionLine::End(Box::new(ExecutionEndView {
+            exit: (!timed_out).then_some(7),
+            signal: timed_out.then_some(15),
+            timed_out,
+            duration_ms: 12,
+            program: format!("/usr/bin/{program}"),
+            overridden: false,
+            truncated: false,
+            lost_bytes: 0,
+            held_by: HeldBy::ControlGroup,
+            notes: Vec::new(),
+        })),
+    ]
 }
 
 /// An audit record.

@@ -19,6 +19,7 @@ mod crash;
 mod doctor;
 mod effects;
 mod events;
+mod exec;
 mod layers;
 mod life;
 mod lifecycle;

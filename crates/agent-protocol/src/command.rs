@@ -271,7 +271,7 @@ impl Output {
     /// A piece of at most [`OUTPUT_RAW_MAX`] bytes.
     #[must_use]
     pub fn new(re: RequestId, stream: Stream, off: u64, bytes: &[u8]) -> Self {
-        let b64 = STANDARD.encode(bytes);
+        let b64 = Self::encode(bytes);
         Self {
             re,
             stream,
@@ -280,16 +280,28 @@ impl Output {
         }
     }
 
+    /// Bytes in base64, as a piece has them.
+    #[must_use]
+    pub fn encode(bytes: &[u8]) -> String {
+        STANDARD.encode(bytes)
+    }
+
     /// The bytes; `None` where they are none, too many, or no base64.
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
-        // Four characters are three bytes.
-        if self.b64.len() > OUTPUT_RAW_MAX.div_ceil(3) * 4 {
-            return None;
-        }
-        let bytes = STANDARD.decode(&self.b64).ok()?;
-        (1..=OUTPUT_RAW_MAX).contains(&bytes.len()).then_some(bytes)
+        output_bytes(&self.b64)
     }
+}
+
+/// The bytes of a piece; `None` where they are none, too many, or no base64.
+#[must_use]
+pub fn output_bytes(b64: &str) -> Option<Vec<u8>> {
+    // Four characters are three bytes.
+    if b64.len() > OUTPUT_RAW_MAX.div_ceil(3) * 4 {
+        return None;
+    }
+    let bytes = STANDARD.decode(b64).ok()?;
+    (1..=OUTPUT_RAW_MAX).contains(&bytes.len()).then_some(bytes)
 }
 
 /// What held a command's processes together, so that all of them could be stopped.

@@ -18,7 +18,7 @@ use super::dict::{Dict, from_dict};
 use super::error::word_of;
 use super::record::record_from_dict;
 use super::{BusChoice, names};
-use crate::command::Mode;
+use crate::command::{Execution, Mode};
 use crate::view::{
     AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
     DomainView, EffectiveView, ExplainView, FragmentView, Held, HoldView, HostView, HypervisorView,
@@ -413,6 +413,26 @@ impl Client {
         let options = options([("at", at.map(|at| Variant::from(at.0)))]);
         self.view(&path, names::DOMAIN, "Explain", &(options,))
             .await
+    }
+
+    /// Runs a command in the guest of a domain; the lines of the file are [`crate::view::ExecutionLine`]s.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn execute(&self, domain: &str, execution: &Execution) -> Answer<File> {
+        let path = self.domain_path(domain).await?;
+        let millis = u64::try_from(execution.timeout.as_millis()).unwrap_or(u64::MAX);
+        let options = options([
+            ("user", Some(Variant::from(execution.user.clone()))),
+            (
+                "directory",
+                Some(Variant::from(execution.directory.clone())),
+            ),
+            ("timeout_ms", Some(Variant::from(millis))),
+        ]);
+        let given = (&execution.argv, &execution.environment, options);
+        let lines: zbus::OwnedFd = self.call(&path, names::DOMAIN, "Execute", &given).await?;
+        Ok(File::from(std::os::fd::OwnedFd::from(lines)))
     }
 
     /// The recording of a domain, to be read from its beginning.

@@ -68,6 +68,9 @@ impl Daemon {
                 self.adopt(&domain, Aim::PutBack, mode, caller, reply);
                 return;
             }
+            Command::Execute { domain, execution } => {
+                return self.execute(&domain, *execution, &caller, reply);
+            }
             Command::Explain {
                 domain,
                 at: Some(at),
@@ -209,6 +212,7 @@ impl Daemon {
             Command::Tag { .. }
             | Command::Adopt { .. }
             | Command::UndoAdoption { .. }
+            | Command::Execute { .. }
             | Command::Recording { .. } => Err(Refusal::Stopping),
         }
     }

@@ -416,6 +416,10 @@ fn obey(
             ran: u32::from(partly),
             failed: partly.then(|| "hook pool: no room".into()),
         }),
+        Operation::Exec { .. } => refused(
+            ErrorCode::Forbidden,
+            "the guest's owner does not allow `commands` in agent.toml",
+        ),
         Operation::Unknown(name) => refused(ErrorCode::Unsupported, name),
     }
 }

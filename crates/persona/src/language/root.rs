@@ -143,15 +143,13 @@ pub(crate) static ROOT: Table = Table::new(
         Key::new(
             "command_overrides",
             Shape::Dictionary(Names::Exact, &Shape::Path, limits::MOST_COMMANDS),
-            "commands of the guest that run something else: name to absolute path",
-        )
-        .inactive("commands of the guest run what they always run"),
+            "commands asked for through the host (`exec`) that run something else in the guest: name to absolute path",
+        ),
         Key::new(
             "restricted_commands",
             Shape::Many(&Shape::Command, limits::MOST_COMMANDS),
-            "commands that are refused in the guest, by name",
-        )
-        .inactive("no command of the guest is refused"),
+            "commands, by name, that are refused in the guest when they are asked for through the host (`exec`)",
+        ),
         Key::new(
             "os_settings",
             Shape::Map(&OS),
