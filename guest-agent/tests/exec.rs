@@ -14,7 +14,7 @@ use agent_protocol::{
     limits::COMMAND_OUTPUT_MAX,
     message::{OpStatus, ReplyBody},
 };
-use harness::{Agent, Guest, Peer, activate, activation, fresh_id, ok, wait_for};
+use harness::{Agent, Guest, Peer, activate, activation, fresh_id, ok};
 
 /// All that came of one command.
 struct Ran {
@@ -559,7 +559,10 @@ fn a_command_whose_agent_is_killed_is_killed_too_and_never_run_again() {
     let (agent, mut peer) = greet(&guest);
     let id = fresh_id();
     post(&mut peer, &id, command(&["long"]));
-    wait_for(&begun);
+    // The shell makes the file before it writes to it.
+    while guest.read("begun").as_deref() != Some("run\n") {
+        std::thread::yield_now();
+    }
     agent.kill();
     let (_agent, mut peer) = greet(&guest);
     let OpStatus::Done { result } = ok(peer.ask(Operation::OpStatus { id: id.clone() })) else {

@@ -634,7 +634,7 @@ fn explain(domain: &DomainView) -> ExplainView {
     }
 }
 
-/// `nc` is restricted, `nosuch` is not there, `slow` overruns, anything else says what it was asked for and exits with 7.
+/// `nc` is restricted, `nosuch` is not there, `slow` overruns, anything else says what it was asked for and exits with 7, `true` with 0.
 fn execution_lines(execution: &Execution) -> Vec<ExecutionLine> {
     let failed = |by, code: &str, message: &str| {
         vec![ExecutionLine::Failed {
@@ -674,7 +674,7 @@ fn execution_lines(execution: &Execution) -> Vec<ExecutionLine> {
         output(Stream::Stdout, &said),
         output(Stream::Stderr, "to standard error\n"),
         ExecutionLine::End(Box::new(ExecutionEndView {
-            exit: (!timed_out).then_some(7),
+            exit: (!timed_out).then_some(if program == "true" { 0 } else { 7 }),
             signal: timed_out.then_some(15),
             timed_out,
             duration_ms: 12,
