@@ -43,11 +43,16 @@ async fn run(arguments: &[&str]) -> Ran {
 }
 
 async fn ran(mut command: Command) -> Ran {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .expect("the program");
+    command.stdin(Stdio::null());
+    let output = loop {
+        match command.output().await {
+            // A child that another test has just forked still holds the copy open for writing, until its own exec.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                tokio::task::yield_now().await;
+            }
+            output => break output.expect("the program"),
+        }
+    };
     Ran {
         status: output.status.code().expect("an exit status"),
         stdout: text(output.stdout),
