@@ -11,8 +11,8 @@ use std::{
 };
 
 use agent_protocol::{
-    Assembler, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply, ReplyError,
-    Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    Assembler, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply,
+    ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,

@@ -39,7 +39,7 @@ const BYTES_MAX: usize = 2 * BODY_MAX;
 /// Which requests may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lanes {
-    /// The short ones first, then changes of the persona in their order.
+    /// The short ones first, then changes of the persona and commands in their order.
     All,
     /// The short ones alone.
     Short,
@@ -326,13 +326,13 @@ impl Entry {
         }
     }
 
-    /// Whether what would be sent of it is short. Changes of the persona count as long, all of them, so that they keep
-    /// their order; a question about one does not.
+    /// Whether what would be sent of it is short. Changes of the persona and commands count as long, all of them, so
+    /// that they keep their order; a question about one does not.
     fn is_short(&self) -> bool {
         !matches!(self.phase, Phase::ToSend)
             || !matches!(
                 self.operation,
-                Operation::Activate { .. } | Operation::Deactivate { .. }
+                Operation::Activate { .. } | Operation::Deactivate { .. } | Operation::Exec { .. }
             )
     }
 

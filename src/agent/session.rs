@@ -489,7 +489,7 @@ impl Session {
         .min()
     }
 
-    /// Which requests may go now: one in pieces keeps the next changes of the persona waiting, and nothing else.
+    /// Which requests may go now: one in pieces keeps the next changes of the persona and commands waiting, and nothing else.
     fn lanes(&self) -> Lanes {
         if self.pieces.is_empty() {
             Lanes::All
@@ -505,7 +505,7 @@ impl Session {
             || (open && (!self.pieces.is_empty() || requests.has_next(self.lanes(), now)))
     }
 
-    /// What to write next: greetings, pings and credit, then short requests, then a change of the persona, piece by piece.
+    /// What to write next: greetings, pings and credit, then short requests, then a change of the persona or a command, piece by piece.
     /// It is numbered here, so it must be written in this order, and no more is encoded than is being written.
     pub(super) fn next_frame(&mut self, requests: &mut Requests, now: Instant) -> Option<Vec<u8>> {
         if !self.queue.is_empty() {
@@ -520,7 +520,7 @@ impl Session {
             match request_messages(request, self.peer_max_frame) {
                 Ok(messages) => match <[HostMessage; 1]>::try_from(messages) {
                     Ok([whole]) => return self.encoded(&whole, self.peer_max_frame),
-                    // Only a change of the persona is that long, and it is given out when no other is in pieces.
+                    // Only a change of the persona or a command is that long, and it is given out when no other is in pieces.
                     Err(messages) => self.pieces.extend(messages),
                 },
                 Err(error) => requests.unsendable(&id, error.to_string()),

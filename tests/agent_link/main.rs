@@ -169,6 +169,7 @@ async fn pings_and_short_requests_go_between_the_pieces_of_a_long_one() {
             .collect(),
         pre: None,
         post: None,
+        commands: agent_protocol::CommandTable::default(),
     };
     let operation = Operation::Activate {
         activation: Box::new(activation),

@@ -9,7 +9,8 @@ use crate::{
     },
     frame::Decoder,
     limits::{
-        BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME, NEED_REASON_MAX, OUTPUT_RAW_MAX,
+        BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME, NEED_REASON_MAX,
+        OUTPUT_RAW_MAX,
     },
     message::{GuestMessage, HostMessage, Operation, Request},
     session::Session,
