@@ -7,7 +7,6 @@ use agent_protocol::command::{Stream, output_bytes};
 use super::args::Exec;
 use super::screen::{Screen, clean};
 use super::{CliError, Ended};
-use crate::agent::{GuestWords, Lines};
 use crate::bus::Client;
 use crate::command::Execution;
 use crate::view::{ExecutionEndView, ExecutionLine, HeldBy, Refuser};
@@ -70,13 +69,18 @@ pub(super) async fn exec(
 /// Bytes of a guest as they are, but not to a terminal, which they could steer.
 fn show(out: &mut (impl Write + IsTerminal), bytes: &[u8]) -> io::Result<()> {
     if out.is_terminal() {
-        let text = String::from_utf8_lossy(bytes);
-        let text = GuestWords::clean(&text, usize::MAX, Lines::Several);
-        out.write_all(text.as_str().as_bytes())?;
+        out.write_all(harmless(bytes).as_bytes())?;
     } else {
         out.write_all(bytes)?;
     }
     out.flush()
+}
+
+/// Lines without control characters. A piece can begin in the middle of a line, so that line ends stay as they are.
+fn harmless(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<String> = text.split('\n').map(clean).collect();
+    lines.join("\n")
 }
 
 /// What a person should know beside output and status.
@@ -141,6 +145,11 @@ fn not_run(by: Refuser, code: &str, message: String) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_gets_lines_and_nothing_that_steers_it() {
+        assert_eq!(harmless(b"a\x1b[2Jb\n\xff\x07c\n"), "a[2Jb\n\u{fffd}c\n");
+    }
 
     #[test]
     fn a_command_ends_as_it_does_in_a_shell() {

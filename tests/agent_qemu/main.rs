@@ -45,6 +45,7 @@ fn activation(generation: u64) -> Operation {
             environment: BTreeMap::new(),
             pre: None,
             post: None,
+            commands: agent_protocol::CommandTable::default(),
         }),
     }
 }
