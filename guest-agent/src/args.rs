@@ -12,7 +12,8 @@ virt-persona-agent: the agent of virt-persona in the guest
 
 Usage:
   virt-persona-agent [options]                  serve the host
-  virt-persona-agent status [--state DIR]       print the active persona and the history
+  virt-persona-agent status [--state DIR]       print the active persona, what it holds, and its generations
+  virt-persona-agent history [--state DIR]      print the generations that are kept, with time and fate
   virt-persona-agent need MEMORY [--reason TEXT]
                                                 ask the host for so much more memory, as 256M; root only
   virt-persona-agent --version | --help
@@ -35,9 +36,16 @@ pub(crate) const PORT_NAME: &str = "org.virtpersona.agent.0";
 pub(crate) enum Invocation {
     Run(Args),
     Status { state: PathBuf },
+    History { state: PathBuf },
     Need { root: PathBuf, need: Need },
     Version,
     Help,
+}
+
+/// What is to be printed.
+enum Word {
+    Status,
+    History,
 }
 
 /// How the host is reached.
@@ -77,7 +85,7 @@ pub(crate) enum ArgsError {
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, ArgsError> {
     let mut arguments = arguments;
-    let (mut status, mut needed, mut reason) = (false, None, String::new());
+    let (mut word, mut needed, mut reason) = (None, None, String::new());
     let mut args = Args {
         transport: Transport::NamedPort,
         state: "/var/lib/virt-persona-agent".into(),
@@ -87,7 +95,8 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
     while let Some(argument) = arguments.next() {
         let mut value = |name| arguments.next().ok_or(ArgsError::NoValue(name));
         match argument.to_str() {
-            Some("status") => status = true,
+            Some("status") => word = Some(Word::Status),
+            Some("history") => word = Some(Word::History),
             Some("need") => {
                 let text = value("need")?;
                 let bytes = text.to_str().and_then(parse_memory);
@@ -104,16 +113,18 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
             _ => return Err(ArgsError::Unknown(argument)),
         }
     }
-    Ok(match needed {
-        Some(memory_bytes) => Invocation::Need {
+    let state = args.state.clone();
+    Ok(match (needed, word) {
+        (Some(memory_bytes), _) => Invocation::Need {
             root: args.root,
             need: Need {
                 memory_bytes,
                 reason,
             },
         },
-        None if status => Invocation::Status { state: args.state },
-        None => Invocation::Run(args),
+        (None, Some(Word::Status)) => Invocation::Status { state },
+        (None, Some(Word::History)) => Invocation::History { state },
+        (None, None) => Invocation::Run(args),
     })
 }
 

@@ -25,8 +25,8 @@ use crate::{
     disk::{DiskJob, ToDisk, expired},
     events::{Event, Events},
     log::{chain, log},
-    program::Meanwhile,
-    script::{ScriptJob, run_script},
+    program::{Meanwhile, ProgramJob},
+    script::{ScriptJob, run_program, run_script},
     store::Answered,
 };
 
@@ -38,6 +38,8 @@ const ANSWERS_KEPT: usize = 128;
 pub(crate) enum CommandJob {
     /// Run a script; its end goes to the disk thread.
     Script(Box<ScriptJob>),
+    /// Run a program of the system; its end goes to the disk thread.
+    Program(Box<ProgramJob>),
     /// Make so many CPUs online, if it is begun before the deadline.
     OnlineCpus {
         id: RequestId,
@@ -94,7 +96,7 @@ impl Commission {
 /// The thread's state.
 pub(crate) struct Commands {
     root: PathBuf,
-    scripts: VecDeque<ScriptJob>,
+    runs: VecDeque<Run>,
     counter: Counter,
 }
 
@@ -105,8 +107,14 @@ struct Counter {
     events: Events,
     cpus: Cpus,
     answers: VecDeque<Answered>,
-    /// Scripts that came in meanwhile.
-    later: Vec<ScriptJob>,
+    /// What is to be run and came in meanwhile.
+    later: Vec<Run>,
+}
+
+/// What is run, one after the other.
+enum Run {
+    Script(Box<ScriptJob>),
+    Program(Box<ProgramJob>),
 }
 
 impl Commands {
@@ -128,7 +136,7 @@ impl Commands {
         };
         Self {
             root: root.to_owned(),
-            scripts: VecDeque::new(),
+            runs: VecDeque::new(),
             counter,
         }
     }
@@ -136,19 +144,24 @@ impl Commands {
     /// Works for as long as the process lives.
     pub(crate) fn run(mut self) {
         loop {
-            if let Some(job) = self.scripts.pop_front() {
-                log!(
-                    "the {:?} script of generation {} begins",
-                    job.stage,
-                    job.generation
-                );
-                let ended = run_script(&self.root, &job, &mut self.counter);
-                // The disk thread lives as long as the process.
-                let _ = self.counter.disk.send(DiskJob::ScriptEnded(ended));
-            } else {
-                self.counter.attend();
+            // The disk thread, which is told of the ends, lives as long as the process.
+            match self.runs.pop_front() {
+                Some(Run::Script(job)) => {
+                    log!(
+                        "the {:?} script of generation {} begins",
+                        job.stage,
+                        job.generation
+                    );
+                    let ended = run_script(&self.root, &job, &mut self.counter);
+                    let _ = self.counter.disk.send(DiskJob::ScriptEnded(ended));
+                }
+                Some(Run::Program(job)) => {
+                    let ended = run_program(&job, &mut self.counter);
+                    let _ = self.counter.disk.send(DiskJob::ProgramEnded(ended));
+                }
+                None => self.counter.attend(),
             }
-            self.scripts.extend(self.counter.later.drain(..));
+            self.runs.extend(self.counter.later.drain(..));
         }
     }
 }
@@ -165,7 +178,8 @@ impl Meanwhile for Counter {
         }
         loop {
             match self.queue.jobs.try_recv() {
-                Ok(CommandJob::Script(job)) => self.later.push(*job),
+                Ok(CommandJob::Script(job)) => self.later.push(Run::Script(job)),
+                Ok(CommandJob::Program(job)) => self.later.push(Run::Program(job)),
                 Ok(CommandJob::OnlineCpus {
                     id,
                     target,

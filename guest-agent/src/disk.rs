@@ -23,7 +23,9 @@ use crate::{
     events::{Event, Events},
     exec::{self, Runner},
     log::{chain, log},
+    program::{Ended, ProgramJob},
     script::{ScriptError, ScriptJob},
+    setting::Programs,
     store::{Answered, Record, Store, StoreError},
 };
 
@@ -46,6 +48,8 @@ pub(crate) enum DiskJob {
     Status { id: RequestId, about: RequestId },
     /// A script that this thread commissioned has ended.
     ScriptEnded(Result<ScriptResult, ScriptError>),
+    /// A program that this thread commissioned has ended.
+    ProgramEnded(Result<Ended, ScriptError>),
     /// The machine was put back to an earlier state: read the disk again and verify what holds.
     Reread,
     /// Remember an answer that another thread gave.
@@ -134,7 +138,9 @@ impl Disk {
                     report(self.activator.store_mut().reread());
                     self.recover();
                 }
-                DiskJob::ScriptEnded(_) => log!("a script ended that nobody waited for"),
+                DiskJob::ScriptEnded(_) | DiskJob::ProgramEnded(_) => {
+                    log!("a script ended that nobody waited for");
+                }
                 DiskJob::Remember { id, body } => {
                     report(self.activator.store_mut().remember(&id, &body))
                 }
@@ -232,9 +238,37 @@ impl Scripts for Commissioned<'_> {
     fn run(&mut self, job: ScriptJob) -> Result<ScriptResult, ScriptError> {
         let under_way = job.request.clone();
         self.desk.commands.send(CommandJob::Script(Box::new(job)));
+        match self.wait(&under_way)? {
+            RunEnd::Script(ended) => ended,
+            RunEnd::Program(_) => Err(ScriptError::NobodyRuns),
+        }
+    }
+}
+
+impl Programs for Commissioned<'_> {
+    fn run_program(&mut self, job: ProgramJob) -> Result<Ended, ScriptError> {
+        let under_way = job.request.clone();
+        self.desk.commands.send(CommandJob::Program(Box::new(job)));
+        match self.wait(&under_way)? {
+            RunEnd::Program(ended) => ended,
+            RunEnd::Script(_) => Err(ScriptError::NobodyRuns),
+        }
+    }
+}
+
+/// The end of the one run that is waited for.
+enum RunEnd {
+    Script(Result<ScriptResult, ScriptError>),
+    Program(Result<Ended, ScriptError>),
+}
+
+impl Commissioned<'_> {
+    /// Waits for the end of what runs for a request; questions are answered meanwhile, and further work waits.
+    fn wait(&mut self, under_way: &RequestId) -> Result<RunEnd, ScriptError> {
         loop {
             match self.desk.jobs.recv() {
-                Ok(DiskJob::ScriptEnded(ended)) => return ended,
+                Ok(DiskJob::ScriptEnded(ended)) => return Ok(RunEnd::Script(ended)),
+                Ok(DiskJob::ProgramEnded(ended)) => return Ok(RunEnd::Program(ended)),
                 Ok(DiskJob::Status { id, about }) => {
                     let known = self.results.iter().find(|(known, _)| *known == about);
                     let status = match known {
@@ -242,7 +276,7 @@ impl Scripts for Commissioned<'_> {
                             result: result.as_ref().clone(),
                         },
                         // The channel knows what was asked of this run; this one may be left from an earlier.
-                        None if about == under_way => OpStatus::Running,
+                        None if about == *under_way => OpStatus::Running,
                         None => OpStatus::Unknown,
                     };
                     let body = status_body(status);

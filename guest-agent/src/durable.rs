@@ -173,10 +173,10 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// In debug builds a test can have this process killed at the n-th point between two file operations, by
+/// In debug builds a test can have this process killed at the n-th point between two file operations or programs of a setting, by
 /// `VIRT_PERSONA_AGENT_CRASH_AT=n`. Release builds have no such points.
 #[cfg(debug_assertions)]
-fn crash_point() {
+pub(crate) fn crash_point() {
     use std::sync::LazyLock;
     static LEFT: LazyLock<Option<AtomicU64>> = LazyLock::new(|| {
         let number = std::env::var("VIRT_PERSONA_AGENT_CRASH_AT")
@@ -193,4 +193,4 @@ fn crash_point() {
 }
 
 #[cfg(not(debug_assertions))]
-fn crash_point() {}
+pub(crate) fn crash_point() {}

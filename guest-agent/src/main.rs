@@ -10,7 +10,7 @@
 //!                      |      +-----------|------------------------>|
 //!                      +------ results ---+-------------------------+
 //! ```
-//! `channel` never touches a disk, `disk` alone writes state and environment, `commands` alone starts programs and switches
+//! `channel` never touches a disk, `disk` alone writes state, settings and environment, `commands` alone starts programs and switches
 //! CPUs. Hooks, and commands that the host asks for, run in threads of their own that end with them. This file starts the three and knows the command line; it holds no rule of its own.
 
 mod args;
@@ -34,6 +34,7 @@ mod durable;
 mod store;
 
 mod activate;
+mod setting;
 
 mod commands;
 mod cpu;
@@ -67,6 +68,10 @@ fn main() -> ExitCode {
             "\n"
         )),
         Ok(Invocation::Status { state }) => match status::describe(&state) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&error),
+        },
+        Ok(Invocation::History { state }) => match status::history(&state) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
         },

@@ -50,6 +50,8 @@ impl CommandLeave {
 pub(crate) struct Policy {
     /// Making personas active and inactive.
     pub(crate) activation: Leave,
+    /// Settings of a persona.
+    pub(crate) settings: Leave,
     /// Scripts of a persona.
     pub(crate) scripts: Leave,
     /// Reports about CPUs, memory and load.
@@ -68,6 +70,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             activation: Leave::Granted,
+            settings: Leave::Granted,
             scripts: Leave::Granted,
             telemetry: Leave::Granted,
             cpus: Leave::Granted,
@@ -83,20 +86,23 @@ impl Policy {
     pub(crate) fn leave_for(&self, op: &Operation) -> Option<(Leave, &'static str)> {
         match op {
             Operation::OnlineCpus { .. } => Some((self.cpus, "cpus")),
-            Operation::Activate { activation }
-                if activation.pre.is_some() || activation.post.is_some() =>
-            {
-                let first_denied = if self.activation == Leave::Denied {
-                    "activation"
-                } else {
-                    "scripts"
-                };
-                let both = self.activation == Leave::Granted && self.scripts == Leave::Granted;
-                Some((Leave::from(both), first_denied))
+            Operation::Activate { activation } => {
+                let scripts = activation.pre.is_some() || activation.post.is_some();
+                let asked = [
+                    (true, self.activation, "activation"),
+                    (!activation.settings.is_empty(), self.settings, "settings"),
+                    (scripts, self.scripts, "scripts"),
+                ];
+                let denied = asked
+                    .into_iter()
+                    .find(|(asked, leave, _)| *asked && *leave == Leave::Denied);
+                Some(
+                    denied.map_or((Leave::Granted, "activation"), |(_, leave, key)| {
+                        (leave, key)
+                    }),
+                )
             }
-            Operation::Activate { .. } | Operation::Deactivate { .. } => {
-                Some((self.activation, "activation"))
-            }
+            Operation::Deactivate { .. } => Some((self.activation, "activation")),
             Operation::Report => Some((self.telemetry, "telemetry")),
             Operation::PrepareShrink { .. } | Operation::Grown { .. } => {
                 Some((self.hooks, "hooks"))

@@ -4,11 +4,12 @@
 use std::{
     io::{self, PipeReader, Read as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use agent_protocol::{limits::SCRIPT_OUTPUT_KEEP, message::clean_text};
+use agent_protocol::{RequestId, limits::SCRIPT_OUTPUT_KEEP, message::clean_text};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -66,6 +67,21 @@ pub(crate) struct Ended {
     pub(crate) output_truncated: bool,
     /// The beginning of the output, up to [`HEAD_MAX`] bytes, safe to show.
     pub(crate) head: String,
+}
+
+impl Ended {
+    /// Whether it ended by itself with status 0.
+    pub(crate) fn succeeded(&self) -> bool {
+        self.status.success() && !self.timed_out
+    }
+}
+
+/// A program of the guest's system with its arguments, run for a request as the agent itself.
+#[derive(Clone, Debug)]
+pub(crate) struct ProgramJob {
+    pub(crate) request: RequestId,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
 }
 
 /// A program that did not run, or was not seen to its end.

@@ -23,7 +23,7 @@ use nix::{
 
 use crate::{
     log::log,
-    program::{self, Bounds, Meanwhile, ProgramError},
+    program::{self, Bounds, Ended, Meanwhile, ProgramError, ProgramJob},
     users::{User, UserError, find_user},
 };
 
@@ -33,6 +33,9 @@ const DIRECTORY: &str = "run/virt-persona-agent/scripts";
 pub(crate) const MARK: &str = "VIRT_PERSONA_REQUEST";
 /// Where programs are found, as login(1) has it for root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program of the system has as long: more than systemd waits for a unit to start or stop.
+const PROGRAM_TIME: Duration = Duration::from_secs(100);
 
 /// Which of the two scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +77,7 @@ pub(crate) enum ScriptError {
         #[source]
         source: io::Error,
     },
-    #[error("cannot start the interpreter {interpreter:?}")]
+    #[error("cannot start {interpreter:?}")]
     Start {
         interpreter: String,
         #[source]
@@ -128,6 +131,31 @@ pub(crate) fn run_script(
         output_truncated: ended.output_truncated,
         timed_out: ended.timed_out,
         duration_ms,
+    })
+}
+
+/// Runs a program of the guest's system until it ends or [`PROGRAM_TIME`] is over.
+pub(crate) fn run_program(
+    job: &ProgramJob,
+    meanwhile: &mut impl Meanwhile,
+) -> Result<Ended, ScriptError> {
+    let mut command = Command::new(&job.program);
+    command
+        .args(&job.arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .env(MARK, job.request.as_str());
+    let bounds = Bounds {
+        deadline: Instant::now() + PROGRAM_TIME,
+        grace: Duration::from_millis(SCRIPT_KILL_GRACE_MS),
+    };
+    program::run(command, None, bounds, meanwhile).map_err(|error| match error {
+        ProgramError::Start(source) => ScriptError::Start {
+            interpreter: job.program.display().to_string(),
+            source,
+        },
+        ProgramError::Wait(source) => ScriptError::Wait(source),
     })
 }
 

@@ -1,4 +1,5 @@
-//! `virt-persona-agent status`: the active persona and the history, read from the state directory without the running agent.
+//! `virt-persona-agent status` and `history`: the active persona, what of the guest it holds, and the generations that are
+//! kept, read from the state directory without the running agent.
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
@@ -6,12 +7,13 @@ use agent_protocol::message::clean_text;
 
 use crate::{
     durable::{Gauge, Writer},
+    setting::{Holding, Resource, State},
     store::{Fate, Record, Store, StoreError},
 };
 
 /// A text for people; the first line is the active persona.
 pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
-    let store = Store::view(state, Writer::new(Arc::new(Gauge::default())))?;
+    let store = open(state)?;
     let mut text = match store.current().and_then(Record::active) {
         Some(active) => format!(
             "active: {} version {} (generation {})\n",
@@ -19,13 +21,50 @@ pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
         ),
         None => "active: none\n".to_owned(),
     };
-    for generation in store.generations()?.into_iter().rev() {
-        if let Some(record) = store.record(generation)? {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}", line(&record));
-        }
+    // Writing to a string cannot fail.
+    for holding in store.current().into_iter().flat_map(|record| &record.held) {
+        let _ = writeln!(text, "{}", shown(&held(holding)));
+    }
+    for record in newest_first(&store)? {
+        let _ = writeln!(text, "{}", shown(&line(&record)));
     }
     Ok(text)
+}
+
+/// A line for each generation, the newest first.
+pub(crate) fn history(state: &Path) -> Result<String, StoreError> {
+    let store = open(state)?;
+    let current = store.current().map(|record| record.generation);
+    let mut text = String::new();
+    for record in newest_first(&store)? {
+        let holds = if current == Some(record.generation) {
+            ", holds"
+        } else {
+            ""
+        };
+        let time = date(record.at_unix_s);
+        let _ = writeln!(
+            text,
+            "{}",
+            shown(&format!("{time}  {}{holds}", line(&record)))
+        );
+    }
+    Ok(text)
+}
+
+fn open(state: &Path) -> Result<Store, StoreError> {
+    Store::view(state, Writer::new(Arc::new(Gauge::default())))
+}
+
+fn newest_first(store: &Store) -> Result<Vec<Record>, StoreError> {
+    let numbers = store.generations()?.into_iter().rev();
+    let records = numbers.filter_map(|number| store.record(number).transpose());
+    records.collect()
+}
+
+/// One line without control characters.
+fn shown(text: &str) -> String {
+    clean_text(text, 400).replace('\n', " ")
 }
 
 fn line(record: &Record) -> String {
@@ -44,9 +83,68 @@ fn line(record: &Record) -> String {
         .as_ref()
         .map(|error| format!(": {}", error.message))
         .unwrap_or_default();
-    clean_text(
-        &format!("generation {}: {what}, {fate}{why}", record.generation),
-        400,
-    )
-    .replace('\n', " ")
+    format!("generation {}: {what}, {fate}{why}", record.generation)
+}
+
+fn held(holding: &Holding) -> String {
+    let before = state(&holding.before);
+    match &holding.resource {
+        Resource::File(path) => format!("held: file {path} ({})", holding.setting),
+        Resource::Kernel(_) => {
+            let (setting, now) = (&holding.setting, state(&holding.written));
+            format!("held: {setting}: {now} (before: {before})")
+        }
+        Resource::Unit(unit) => {
+            let now = state(&holding.written);
+            format!("held: unit {unit}: {now} (before: {before})")
+        }
+    }
+}
+
+fn state(state: &State) -> String {
+    match state {
+        State::Absent => "absent".to_owned(),
+        State::Text { .. } => "there".to_owned(),
+        State::Value(value) => value.clone(),
+        State::Through { counterpart, value } => format!("0, by {counterpart} = {value}"),
+        State::Unit { enabling, running } => {
+            format!("{enabling:?}, {running:?}").to_ascii_lowercase()
+        }
+    }
+}
+
+/// Seconds since 1970 as a date and time in UTC, by the civil calendar (Hinnant's `civil_from_days`).
+fn date(unix_s: u64) -> String {
+    let (days, second) = (unix_s / 86_400, unix_s % 86_400);
+    let shifted = days.saturating_add(719_468);
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_795_285_535, "2026-11-21 18:25:35 UTC"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
 }

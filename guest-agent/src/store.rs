@@ -16,7 +16,7 @@ use std::{
 };
 
 use agent_protocol::{
-    Activation, CpuList, RequestId, ScriptResult,
+    Activation, CpuList, RequestId, ScriptResult, SettingLine,
     message::{Active, ReplyBody, ReplyError},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     durable::{DurableError, Gauge, Writer},
     log::{chain, log},
+    setting::{Holding, Plan},
 };
 
 /// Generations kept beside the current one.
@@ -63,15 +64,25 @@ pub(crate) struct Record {
     pub(crate) post: Option<ScriptResult>,
     #[serde(default)]
     pub(crate) error: Option<ReplyError>,
+    /// What of the guest is held once this generation is.
+    #[serde(default)]
+    pub(crate) held: Vec<Holding>,
+    /// Variables that come of settings.
+    #[serde(default)]
+    pub(crate) defaults: BTreeMap<String, String>,
+    /// What came of the settings.
+    #[serde(default)]
+    pub(crate) settings: Vec<SettingLine>,
 }
 
 impl Record {
-    /// The variables that hold in this generation.
+    /// The variables that hold in this generation: the persona's own go before those that come of settings.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
-        self.activation
-            .as_ref()
-            .map(|activation| activation.environment.clone())
-            .unwrap_or_default()
+        let mut variables = self.defaults.clone();
+        if let Some(activation) = &self.activation {
+            variables.extend(activation.environment.clone());
+        }
+        variables
     }
 
     /// The persona that is active in this generation.
@@ -99,6 +110,7 @@ pub(crate) enum Step {
     Prepared,
     PreStarted,
     PreDone,
+    SettingsStarted,
     EnvironmentStarted,
     EnvironmentDone,
     PostStarted,
@@ -119,6 +131,9 @@ pub(crate) struct Journal {
     pub(crate) post: Option<ScriptResult>,
     #[serde(default)]
     pub(crate) failure: Option<ReplyError>,
+    /// What is done about settings, with how each resource was; there from [`Step::SettingsStarted`] on.
+    #[serde(default)]
+    pub(crate) settings: Option<Plan>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -440,6 +455,9 @@ mod tests {
             pre: None,
             post: None,
             error: None,
+            held: Vec::new(),
+            defaults: BTreeMap::new(),
+            settings: Vec::new(),
         }
     }
 

@@ -105,6 +105,7 @@ pub(crate) fn activation(witness: &Path) -> Operation {
             version: 3,
             digest: "sha256:0".to_owned(),
             environment: BTreeMap::from([("ROLE".to_owned(), "builder".to_owned())]),
+            settings: agent_protocol::Settings::default(),
             pre: Some(script),
             post: None,
             commands: agent_protocol::CommandTable::default(),

@@ -125,6 +125,7 @@ async fn a_body_longer_than_a_frame_arrives_in_pieces() {
         environment: (0..20)
             .map(|i| (format!("V{i}"), "x".repeat(10_000)))
             .collect(),
+        settings: agent_protocol::Settings::default(),
         pre: None,
         post: None,
         commands: agent_protocol::CommandTable::default(),
@@ -167,6 +168,7 @@ async fn pings_and_short_requests_go_between_the_pieces_of_a_long_one() {
         environment: (0..25)
             .map(|i| (format!("V{i}"), "\"".repeat(10_000)))
             .collect(),
+        settings: agent_protocol::Settings::default(),
         pre: None,
         post: None,
         commands: agent_protocol::CommandTable::default(),

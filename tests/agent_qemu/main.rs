@@ -43,6 +43,7 @@ fn activation(generation: u64) -> Operation {
             version: generation,
             digest: format!("digest-{generation}"),
             environment: BTreeMap::new(),
+            settings: agent_protocol::Settings::default(),
             pre: None,
             post: None,
             commands: agent_protocol::CommandTable::default(),

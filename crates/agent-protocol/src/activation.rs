@@ -10,6 +10,7 @@ use crate::limits::{
     ACTIVATION_TEXT_MAX, ENVIRONMENT_VALUE_MAX, ENVIRONMENT_VARIABLES_MAX, NAME_MAX,
     SCRIPT_TIMEOUT_MAX_MS,
 };
+use crate::settings::{Settings, SettingsRefusal, SettingsReply};
 
 /// One persona made active in one guest. Generations grow; the agent refuses an older one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +26,10 @@ pub struct Activation {
     /// Variables of every login and user service in the guest.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// Runs before the environment is written; its failure ends the activation.
+    /// Settings of the guest's operating system.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
+    /// Runs before the settings and the environment are written; its failure ends the activation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre: Option<Script>,
     /// Runs after the environment is written; [`Script::on_failure`] says what its failure means.
@@ -124,8 +128,13 @@ pub enum ActivationRefusal {
     /// The table of commands cannot be.
     #[error("the table of commands cannot be held: {0}")]
     Commands(TableRefusal),
-    /// Environment, scripts and table are too large.
-    #[error("environment, scripts and commands are {bytes} bytes, more than {ACTIVATION_TEXT_MAX}")]
+    /// The settings cannot be attempted.
+    #[error("the settings cannot be attempted: {0}")]
+    Settings(SettingsRefusal),
+    /// Environment, settings, scripts and table are too large.
+    #[error(
+        "environment, settings, scripts and commands are {bytes} bytes, more than {ACTIVATION_TEXT_MAX}"
+    )]
     TooLarge {
         /// Their size.
         bytes: usize,
@@ -153,6 +162,7 @@ impl Activation {
                 return Err(ActivationRefusal::VariableValue { name: name.clone() });
             }
         }
+        self.settings.check().map_err(ActivationRefusal::Settings)?;
         for (stage, script) in [("pre", &self.pre), ("post", &self.post)] {
             if let Some(script) = script {
                 script.check(stage)?;
@@ -178,7 +188,14 @@ impl Activation {
             .flatten()
             .map(|script| script.text.len())
             .sum();
-        environment + scripts + self.commands.text_bytes()
+        let settings: usize = self
+            .settings
+            .sysctl
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .chain(self.settings.services.keys().map(String::len))
+            .sum();
+        environment + settings + scripts + self.commands.text_bytes()
     }
 }
 
@@ -253,6 +270,9 @@ pub struct ActivationReply {
     /// Whether sessions that are open keep the old environment until their users log in again.
     #[serde(default)]
     pub needs_relogin: bool,
+    /// What came of the settings; absent where there are none, and from agents that know none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsReply>,
 }
 
 /// How a script ended.
@@ -297,6 +317,7 @@ mod tests {
             version: 1,
             digest: "sha256:00".to_owned(),
             environment: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+            settings: Settings::default(),
             pre: None,
             post: None,
             commands: CommandTable::default(),

@@ -80,6 +80,18 @@ pub const OUTPUT_PIECE_COST: i64 = 8 * 1_024;
 /// Time between SIGTERM and SIGKILL for a command that overran, in milliseconds.
 pub const COMMAND_KILL_GRACE_MS: u64 = 5_000;
 
+/// Settings in an activation.
+pub const SETTINGS_MAX: usize = 256;
+
+/// Bytes of the value of one setting.
+pub const SETTING_VALUE_MAX: usize = 1_024;
+
+/// Bytes of the reason for what came of one setting.
+pub const SETTING_REASON_MAX: usize = 256;
+
+/// Bytes of what an answer says of settings; with two scripts' outputs in JSON it still fits a frame.
+pub const SETTINGS_REPLY_MAX: usize = 12 * 1_024;
+
 /// Hooks of one occasion that the agent runs; the others are left out, with a line in its log.
 pub const HOOKS_MAX: usize = 64;
 

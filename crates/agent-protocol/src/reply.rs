@@ -4,7 +4,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{activation::Change, cpu_list::CpuList, identity::RequestId, limits::MESSAGE_MAX};
+use crate::{
+    activation::Change, cpu_list::CpuList, identity::RequestId, limits::MESSAGE_MAX,
+    settings::SettingsReply,
+};
 
 /// The answer to a request; on the wire either `ok` or `err` is there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,8 @@ pub enum ErrorCode {
     Untrusted,
     /// The program cannot be started.
     CannotRun,
+    /// A setting cannot be brought about in this guest; what was before is back.
+    SettingRefused,
     /// CPUs could not be brought online or taken offline.
     Cpu,
     /// A CPU that was plugged cannot be brought online before the guest reboots.
@@ -84,7 +89,7 @@ pub enum ErrorCode {
     Other(String),
 }
 
-const CODES: [(ErrorCode, &str); 19] = [
+const CODES: [(ErrorCode, &str); 20] = [
     (ErrorCode::Unsupported, "unsupported"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::Forbidden, "forbidden"),
@@ -100,6 +105,7 @@ const CODES: [(ErrorCode, &str); 19] = [
     (ErrorCode::NotFound, "not_found"),
     (ErrorCode::Untrusted, "untrusted"),
     (ErrorCode::CannotRun, "cannot_run"),
+    (ErrorCode::SettingRefused, "setting_refused"),
     (ErrorCode::Cpu, "cpu"),
     (ErrorCode::CpuStuck, "cpu_stuck"),
     (ErrorCode::Storage, "storage"),
@@ -251,6 +257,9 @@ pub struct DeactivationReply {
     /// Whether sessions that are open keep the old environment until their users log in again.
     #[serde(default)]
     pub needs_relogin: bool,
+    /// What came of the settings that held before; absent where there are none, and from agents that know none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsReply>,
 }
 
 /// Answer to [`crate::message::Operation::OpStatus`].

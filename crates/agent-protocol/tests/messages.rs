@@ -16,6 +16,7 @@ use agent_protocol::{
         Active, Announce, Credit, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused,
         JournalState, OnlineCpusReply, OpStatus, Ping, ReplyBody, ReplyError, Retry, Telemetry,
     },
+    settings::{Frequency, LoggingLevel},
     version::SUPPORTED,
 };
 use proptest::prelude::*;
@@ -46,6 +47,15 @@ fn activation(script_text: &str) -> Activation {
         version: 2,
         digest: "sha256:1".to_owned(),
         environment: [("A".to_owned(), "ü \"$x\" \\".to_owned())].into(),
+        settings: Settings {
+            sysctl: [("vm.swappiness".to_owned(), "1".to_owned())].into(),
+            services: [("cron".to_owned(), true)].into(),
+            logging_level: Some(LoggingLevel::Warning),
+            auto_update: Some(Frequency::Daily),
+            security_scan: Some(Frequency::Never),
+            editor: Some("vi".to_owned()),
+            terminal_shell: None,
+        },
         pre: None,
         post: Some(Script {
             interpreter: "/bin/sh".to_owned(),

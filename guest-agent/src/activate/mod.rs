@@ -2,17 +2,22 @@
 //! point is either finished or undone at the next start. Lives on the disk thread; scripts run elsewhere, through [`Scripts`].
 //!
 //! ```text
-//! Prepared -> [PreStarted -> PreDone] -> EnvironmentStarted -> EnvironmentDone -> [PostStarted -> PostDone] -> current flipped
-//!                 |                                                                   |
-//!                 +---- a script failed, or its end is not recorded ------------------+--> RollingBack -> failed
+//! Prepared -> [PreStarted -> PreDone] -> SettingsStarted -> EnvironmentStarted -> EnvironmentDone
+//!                 |                        |                 -> [PostStarted -> PostDone] -> current flipped
+//!                 |                        |                         |
+//!                 +-- a script or setting failed, or a script's end is not recorded --> RollingBack -> failed
 //! ```
+//! What is done about settings is planned after the `pre` script, which may install what they need, and is in the journal
+//! with how everything was before the first of it is done.
 //! After a crash the sequence goes on where the journal stands; a script whose start is recorded without its end is never run
 //! again: it counts as interrupted, and what was before comes back.
 
 mod environment;
+mod settings;
 mod verdict;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -30,12 +35,13 @@ pub(crate) use environment::{EnvironmentError, EnvironmentFiles};
 use crate::{
     log::{chain, log},
     script::{ScriptError, ScriptJob, Stage, stop_leftovers},
+    setting::{Plan, Programs},
     store::{Fate, Journal, Record, Step, Store, StoreError},
     users::{UserError, find_user},
 };
 
 /// Who runs scripts; the disk thread passes them on to the commands thread.
-pub(crate) trait Scripts {
+pub(crate) trait Scripts: Programs {
     /// Runs one script to its end.
     fn run(&mut self, job: ScriptJob) -> Result<ScriptResult, ScriptError>;
 }
@@ -101,6 +107,7 @@ impl Activator {
             }
             self.proceed(journal, scripts)?;
         }
+        self.renew_settings(scripts)?;
         let environment = self
             .store
             .current()
@@ -172,6 +179,9 @@ impl Activator {
             pre: None,
             post: None,
             error: None,
+            held: Vec::new(),
+            defaults: BTreeMap::new(),
+            settings: Vec::new(),
         })?;
         let journal = Journal {
             request,
@@ -181,6 +191,7 @@ impl Activator {
             pre: None,
             post: None,
             failure: None,
+            settings: None,
         };
         self.store.write_journal(&journal)?;
         self.proceed(journal, scripts)
@@ -230,10 +241,10 @@ impl Activator {
         mut journal: Journal,
         scripts: &mut impl Scripts,
     ) -> Result<ReplyBody, ActivateError> {
-        let Some(record) = self.store.record(journal.generation)? else {
+        let Some(mut record) = self.store.record(journal.generation)? else {
             // The journal is written after the record, so this is a record that a person removed: nothing to go on with.
             journal.failure = Some(interrupted("its record is gone"));
-            return self.roll_back(journal, None);
+            return self.roll_back(journal, None, scripts);
         };
         let activation = record.activation.clone();
         let pre = activation
@@ -243,9 +254,12 @@ impl Activator {
             .as_ref()
             .and_then(|activation| activation.post.clone());
         loop {
+            if let Some(plan) = &journal.settings {
+                record.defaults.clone_from(&plan.defaults);
+            }
             match journal.step {
                 Step::Prepared => match &pre {
-                    None => self.reach(&mut journal, Step::EnvironmentStarted)?,
+                    None => self.plan_settings(&mut journal, activation.as_ref(), scripts)?,
                     Some(script) => {
                         self.reach(&mut journal, Step::PreStarted)?;
                         let ended = scripts.run(job(&journal, &record, Stage::Pre, script));
@@ -260,7 +274,10 @@ impl Activator {
                         self.reach(&mut journal, next)?;
                     }
                 },
-                Step::PreDone => self.reach(&mut journal, Step::EnvironmentStarted)?,
+                Step::PreDone => {
+                    self.plan_settings(&mut journal, activation.as_ref(), scripts)?;
+                }
+                Step::SettingsStarted => self.carry_out_settings(&mut journal, scripts)?,
                 Step::EnvironmentStarted => {
                     self.files.write(&record.environment())?;
                     self.reach(&mut journal, Step::EnvironmentDone)?;
@@ -293,7 +310,7 @@ impl Activator {
                     self.reach(&mut journal, Step::RollingBack)?;
                 }
                 Step::PostDone => return self.commit(&journal, record),
-                Step::RollingBack => return self.roll_back(journal, Some(record)),
+                Step::RollingBack => return self.roll_back(journal, Some(record), scripts),
             }
         }
     }
@@ -319,6 +336,8 @@ impl Activator {
         } else {
             Fate::Deactivated
         };
+        let Plan { held, lines, .. } = journal.settings.clone().unwrap_or_default();
+        (record.held, record.settings) = (held, lines);
         record.pre = journal.pre.clone();
         record.post = journal.post.clone();
         let changed = record.activation.is_some() || was_active;
@@ -343,11 +362,13 @@ impl Activator {
 
     fn roll_back(
         &mut self,
-        journal: Journal,
+        mut journal: Journal,
         record: Option<Record>,
+        scripts: &mut impl Scripts,
     ) -> Result<ReplyBody, ActivateError> {
         let error = journal
             .failure
+            .take()
             .unwrap_or_else(|| interrupted("it was cut off"));
         if self
             .store
@@ -362,6 +383,7 @@ impl Activator {
                 .cloned()
                 .unwrap_or(ReplyBody::Err(error)));
         }
+        let error = self.undo_settings(&journal, error, scripts);
         let environment = self
             .store
             .current()
@@ -405,6 +427,7 @@ impl Activator {
 
     fn answer(&self, record: &Record, outcome: Change, needs_relogin: bool) -> ReplyBody {
         let generation = record.generation;
+        let settings = settings::reply(record, outcome);
         let value = if record.activation.is_some() {
             let environment_files = EnvironmentFiles::paths(&record.environment());
             let (pre, post) = (
@@ -418,12 +441,14 @@ impl Activator {
                 post,
                 environment_files,
                 needs_relogin,
+                settings,
             })
         } else {
             serde_json::to_value(DeactivationReply {
                 generation,
                 outcome,
                 needs_relogin,
+                settings,
             })
         };
         match value {

@@ -2,6 +2,8 @@
 //! Nothing here waits for a time: it waits for what the agent says, or for its end.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
+pub mod debian;
+
 use std::{
     fs,
     io::{self, Read, Write},
@@ -14,7 +16,7 @@ use std::{
 
 use agent_protocol::{
     Activation, CommandTable, Decoder, GuestMessage, HostMessage, OnFailure, Operation, Request,
-    RequestId, SUPPORTED, Script, Session, SessionId, Stamp, decode_guest, encode_host,
+    RequestId, SUPPORTED, Script, Session, SessionId, Settings, Stamp, decode_guest, encode_host,
     encode_request,
     limits::MAX_FRAME,
     message::{Hello, HelloAck, HelloReason, Ping, ReplyBody},
@@ -66,6 +68,21 @@ impl Guest {
         guest.write("sys/devices/system/cpu/cpu1/online", "1");
         guest.write("sys/devices/system/cpu/cpu2/online", "0");
         guest
+    }
+
+    /// The same tree once more.
+    pub fn copy(&self) -> Self {
+        let copy = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let done = Command::new("cp")
+            .arg("-a")
+            .arg(self.path("."))
+            .arg(copy.path(""))
+            .status();
+        assert!(done.unwrap().success());
+        let _ = fs::remove_file(copy.path("socket"));
+        copy
     }
 
     pub fn path(&self, path: &str) -> PathBuf {
@@ -328,6 +345,7 @@ pub fn activation(generation: u64, environment: &[(&str, &str)]) -> Activation {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
+        settings: Settings::default(),
         pre: None,
         post: None,
         commands: CommandTable::default(),

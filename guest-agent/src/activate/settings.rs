@@ -1,0 +1,162 @@
+//! Where the sequence of an activation meets settings: planning them, carrying them out, undoing them, and setting again what
+//! the kernel lost with its last boot. What a setting is and does is in `setting`.
+
+use agent_protocol::{
+    Activation, SettingOutcome, SettingsReply,
+    activation::Change,
+    message::{ErrorCode, ReplyError, Retry},
+};
+
+use super::{ActivateError, Activator, Scripts};
+use crate::{
+    log::{chain, log},
+    setting::{Machine, Plan, Programs, Renewed, SettingError, Wishes, plan, wishes},
+    store::{Journal, Record, Step},
+};
+
+impl Activator {
+    /// Plans what is to be done about settings, and goes on to doing it or, where the guest cannot be like that, back.
+    pub(super) fn plan_settings(
+        &mut self,
+        journal: &mut Journal,
+        activation: Option<&Activation>,
+        scripts: &mut impl Scripts,
+    ) -> Result<(), ActivateError> {
+        let current = self.store.current();
+        let held = current.map_or(&[][..], |record| &record.held);
+        let mut machine = self.machine(journal, scripts);
+        let planned = activation
+            .map_or(Ok(Wishes::default()), |activation| {
+                wishes(&activation.settings, &mut machine)
+            })
+            .and_then(|wishes| {
+                plan(held, wishes, &self.boot_id, |resource| {
+                    machine.probe(resource)
+                })
+            });
+        match planned {
+            Ok(mut plan) => {
+                machine.make_reversible(&mut plan);
+                let next = if plan.deeds.is_empty() {
+                    Step::EnvironmentStarted
+                } else {
+                    Step::SettingsStarted
+                };
+                journal.settings = Some(plan);
+                self.reach(journal, next)
+            }
+            Err(error) => {
+                journal.failure = Some(failure(&error));
+                self.reach(journal, Step::RollingBack)
+            }
+        }
+    }
+
+    /// Does what is planned, from wherever it stands.
+    pub(super) fn carry_out_settings(
+        &mut self,
+        journal: &mut Journal,
+        scripts: &mut impl Scripts,
+    ) -> Result<(), ActivateError> {
+        let mut plan = journal.settings.clone().unwrap_or_default();
+        let done = self.machine(journal, scripts).carry_out(&mut plan);
+        let next = match done {
+            Ok(()) => {
+                journal.settings = Some(plan);
+                Step::EnvironmentStarted
+            }
+            Err(error) => {
+                journal.failure = Some(failure(&error));
+                Step::RollingBack
+            }
+        };
+        self.reach(journal, next)
+    }
+
+    /// Undoes what was done; what cannot be undone is added to the failure that made it necessary.
+    pub(super) fn undo_settings(
+        &self,
+        journal: &Journal,
+        error: ReplyError,
+        scripts: &mut impl Scripts,
+    ) -> ReplyError {
+        let Some(plan) = journal.settings.as_ref().filter(|plan| has_deeds(plan)) else {
+            return error;
+        };
+        let left = self.machine(journal, scripts).undo(plan);
+        if left.is_empty() {
+            return error;
+        }
+        log!("not undone: {}", left.join("; "));
+        ReplyError {
+            message: agent_protocol::message::clean_text(
+                &format!("{}; and not undone: {}", error.message, left.join("; ")),
+                agent_protocol::limits::MESSAGE_MAX,
+            ),
+            ..error
+        }
+    }
+
+    /// After a boot: the kernel has forgotten what only it held.
+    pub(super) fn renew_settings(
+        &mut self,
+        scripts: &mut impl Scripts,
+    ) -> Result<(), ActivateError> {
+        let Some(mut record) = self.store.current().cloned() else {
+            return Ok(());
+        };
+        let mut machine = Machine::new(
+            &self.root,
+            self.store.writer(),
+            scripts,
+            record.request.clone(),
+        );
+        if machine.renew(&mut record.held, &self.boot_id) == Renewed::Something {
+            self.store.write_record(record.clone())?;
+            self.store.make_current(record)?;
+        }
+        Ok(())
+    }
+
+    fn machine<'a>(&'a self, journal: &Journal, programs: &'a mut dyn Programs) -> Machine<'a> {
+        Machine::new(
+            &self.root,
+            self.store.writer(),
+            programs,
+            journal.request.clone(),
+        )
+    }
+}
+
+fn has_deeds(plan: &Plan) -> bool {
+    !plan.deeds.is_empty()
+}
+
+fn failure(error: &SettingError) -> ReplyError {
+    let retry = match error {
+        SettingError::Refused { .. } => Retry::Useless,
+        _ => Retry::Useful,
+    };
+    ReplyError::new(ErrorCode::SettingRefused, chain(error), retry)
+}
+
+/// What an answer says of settings: nothing where none are asked for and none were held, as to a host that knows none; of
+/// an activation that holds already, that nothing changed.
+pub(super) fn reply(record: &Record, outcome: Change) -> Option<SettingsReply> {
+    let asked = record
+        .activation
+        .as_ref()
+        .is_some_and(|activation| !activation.settings.is_empty());
+    if !asked && record.settings.is_empty() {
+        return None;
+    }
+    let mut lines = record.settings.clone();
+    if outcome == Change::Unchanged {
+        for line in &mut lines {
+            if line.outcome < SettingOutcome::Kept {
+                line.outcome = SettingOutcome::Unchanged;
+            }
+        }
+    }
+    Some(SettingsReply::fit(&lines))
+}

@@ -1,0 +1,473 @@
+//! Looking at resources and changing them: files through the durable writer, kernel parameters below `/proc/sys`, units by
+//! `systemctl`. Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan`]).
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use agent_protocol::{RequestId, SettingLine, SettingOutcome};
+
+use super::{
+    Deed, Enabling, Holding, Once, Phase, Plan, Programs, Resource, Running, SettingError, State,
+    plan::Purpose,
+};
+use crate::{
+    durable::{Writer, crash_point},
+    log::{chain, log},
+    program::ProgramJob,
+    script::PATH,
+};
+
+/// Where a release cannot be done, since the kernel takes no way back.
+const ONE_WAY: &str = "the kernel does not take it back before the guest is restarted";
+/// Parameters of which one rules and the other is 0, below `/proc/sys`.
+const PAIRS: [(&str, &str); 3] = [
+    ("vm/dirty_bytes", "vm/dirty_ratio"),
+    ("vm/dirty_background_bytes", "vm/dirty_background_ratio"),
+    ("vm/overcommit_kbytes", "vm/overcommit_ratio"),
+];
+
+/// The guest's file tree, to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest<'a> {
+    root: &'a Path,
+}
+
+impl<'a> Guest<'a> {
+    pub(crate) fn new(root: &'a Path) -> Self {
+        Self { root }
+    }
+
+    /// A path of the guest.
+    pub(super) fn path(self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    pub(super) fn has_directory(self, path: &str) -> bool {
+        self.path(path).is_dir()
+    }
+
+    /// Whether systemd runs the guest (sd_booted(3)).
+    pub(super) fn has_systemd(self) -> bool {
+        self.has_directory("/run/systemd/system")
+    }
+
+    /// A program by its name or absolute path, as the guest names it; `None` where nothing can be executed there.
+    pub(super) fn program(self, name: &str) -> Option<String> {
+        let found = |path: String| {
+            let metadata = fs::metadata(self.path(&path)).ok()?;
+            (metadata.is_file() && metadata.permissions().mode() & 0o111 != 0).then_some(path)
+        };
+        if name.starts_with('/') {
+            return found(name.to_owned());
+        }
+        if name.contains('/') {
+            return None;
+        }
+        PATH.split(':')
+            .find_map(|directory| found(format!("{directory}/{name}")))
+    }
+}
+
+/// The guest, to be looked at and changed on behalf of one request.
+pub(crate) struct Machine<'a> {
+    pub(super) guest: Guest<'a>,
+    writer: Writer,
+    programs: &'a mut dyn Programs,
+    request: RequestId,
+}
+
+impl<'a> Machine<'a> {
+    pub(crate) fn new(
+        root: &'a Path,
+        writer: Writer,
+        programs: &'a mut dyn Programs,
+        request: RequestId,
+    ) -> Self {
+        Self {
+            guest: Guest::new(root),
+            writer,
+            programs,
+            request,
+        }
+    }
+
+    /// How a resource is.
+    pub(crate) fn probe(&mut self, resource: &Resource) -> Result<State, SettingError> {
+        match resource {
+            Resource::File(path) => self.probe_file(path),
+            Resource::Kernel(parameter) => self.probe_kernel(parameter),
+            Resource::Unit(unit) => Ok(self.unit(unit)?.state),
+        }
+    }
+
+    fn probe_file(&self, path: &str) -> Result<State, SettingError> {
+        let path = self.guest.path(path);
+        let failed = |source| SettingError::Read {
+            path: path.clone(),
+            source,
+        };
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let mode = fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o7777;
+                Ok(State::Text { text, mode })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::Absent),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    fn probe_kernel(&self, parameter: &str) -> Result<State, SettingError> {
+        let path = self.kernel_path(parameter);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(State::Value(text.trim().to_owned())),
+            Err(source) => Err(SettingError::Read { path, source }),
+        }
+    }
+
+    /// What systemd says of a unit; one that does not exist is disabled and stopped.
+    pub(super) fn unit(&mut self, unit: &str) -> Result<Unit, SettingError> {
+        const PROPERTIES: &str = "--property=LoadState,UnitFileState,ActiveState";
+        let said = self.run(&["systemctl", "show", PROPERTIES, "--", unit])?;
+        let property = |name: &str| {
+            said.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let loaded = property("LoadState");
+        let enabling = match property("UnitFileState").as_str() {
+            _ if loaded == "masked" => Enabling::Masked,
+            "enabled" | "enabled-runtime" | "linked" | "linked-runtime" => Enabling::Enabled,
+            "masked" | "masked-runtime" => Enabling::Masked,
+            "static" | "generated" | "alias" | "indirect" | "transient" => Enabling::Fixed,
+            _ => Enabling::Disabled,
+        };
+        let running = match property("ActiveState").as_str() {
+            "active" | "activating" | "reloading" => Running::Running,
+            _ => Running::Stopped,
+        };
+        let existence = if loaded == "not-found" || loaded.is_empty() {
+            Existence::Missing
+        } else {
+            Existence::There
+        };
+        Ok(Unit {
+            existence,
+            state: State::Unit { enabling, running },
+        })
+    }
+
+    /// Replaces pre-images that cannot be written back by the way in which they can.
+    pub(crate) fn make_reversible(&self, plan: &mut Plan) {
+        let before = plan
+            .held
+            .iter_mut()
+            .map(|held| (&held.resource, &mut held.before));
+        let from = plan
+            .deeds
+            .iter_mut()
+            .map(|deed| (&deed.resource, &mut deed.from));
+        for (resource, state) in before.chain(from) {
+            let Resource::Kernel(parameter) = resource else {
+                continue;
+            };
+            let counterpart = PAIRS.iter().find_map(|(one, other)| match parameter {
+                name if name == one => Some(*other),
+                name if name == other => Some(*one),
+                _ => None,
+            });
+            if let Some(counterpart) = counterpart
+                && *state == State::Value("0".to_owned())
+                && let Ok(State::Value(value)) = self.probe_kernel(counterpart)
+                && value != "0"
+            {
+                let counterpart = counterpart.to_owned();
+                *state = State::Through { counterpart, value };
+            }
+        }
+    }
+
+    /// Does what a plan says, from wherever it stands, and enters what the guest made of it.
+    pub(crate) fn carry_out(&mut self, plan: &mut Plan) -> Result<(), SettingError> {
+        for phase in [Phase::Down, Phase::Files, Phase::Kernel, Phase::Up] {
+            for deed in plan.deeds.clone() {
+                if deed.phase() == phase {
+                    self.carry_out_one(&deed, &mut plan.lines)?;
+                }
+            }
+            if phase == Phase::Files {
+                let onces: Vec<Once> = plan.onces().collect();
+                for once in onces {
+                    self.run_once(once)?;
+                }
+            }
+        }
+        for held in &mut plan.held {
+            let changed = |deed: &Deed| deed.resource == held.resource;
+            if plan.deeds.iter().any(changed) {
+                held.written = self.probe(&held.resource)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out_one(
+        &mut self,
+        deed: &Deed,
+        lines: &mut [SettingLine],
+    ) -> Result<(), SettingError> {
+        let done = match self.probe(&deed.resource) {
+            Ok(live) if deed.to.fits(&live) => return Ok(()),
+            Ok(_) => self.put(&deed.resource, &deed.to),
+            Err(error) => Err(error),
+        };
+        match done {
+            // Some parameters can only be made stricter, and some go with their module or device.
+            Err(error)
+                if deed.purpose == Purpose::Release
+                    && matches!(deed.resource, Resource::Kernel(_)) =>
+            {
+                log!("{}: {}", deed.setting, chain(&error));
+                if let Some(line) = lines.iter_mut().find(|line| line.setting == deed.setting) {
+                    *line = SettingLine::new(&deed.setting, SettingOutcome::Kept, ONE_WAY);
+                }
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Undoes what was done of a plan. What cannot be undone is said in a sentence each.
+    pub(crate) fn undo(&mut self, plan: &Plan) -> Vec<String> {
+        let mut failures = Vec::new();
+        for phase in [Phase::Up, Phase::Kernel, Phase::Files, Phase::Down] {
+            for deed in plan.deeds.iter().rev().filter(|deed| deed.phase() == phase) {
+                if let Err(error) = self.undo_one(deed) {
+                    failures.push(format!("{}: {}", deed.setting, chain(&error)));
+                }
+            }
+            if phase == Phase::Files {
+                for once in plan.onces() {
+                    if let Err(error) = self.run_once(once) {
+                        failures.push(chain(&error));
+                    }
+                }
+            }
+        }
+        failures
+    }
+
+    fn undo_one(&mut self, deed: &Deed) -> Result<(), SettingError> {
+        let live = self.probe(&deed.resource)?;
+        if deed.from.fits(&live) {
+            return Ok(());
+        }
+        // A unit can be half way; of the others each is as before, as wanted, or changed by somebody else meanwhile.
+        let ours = matches!(deed.resource, Resource::Unit(_)) || deed.to.fits(&live);
+        if ours {
+            self.put(&deed.resource, &deed.from)
+        } else {
+            log!(
+                "{} was changed in the guest meanwhile, and stays so",
+                deed.setting
+            );
+            Ok(())
+        }
+    }
+
+    /// Values that a kernel lost with its last boot are set again, with what this boot had before as the way back.
+    pub(crate) fn renew(&mut self, held: &mut [Holding], boot_id: &str) -> Renewed {
+        let mut renewed = Renewed::Nothing;
+        for holding in held {
+            let Resource::Kernel(parameter) = &holding.resource else {
+                continue;
+            };
+            if holding.boot_id == boot_id {
+                continue;
+            }
+            renewed = Renewed::Something;
+            boot_id.clone_into(&mut holding.boot_id);
+            let done = self.probe(&holding.resource).and_then(|live| {
+                if holding.wanted.fits(&live) {
+                    return Ok(());
+                }
+                self.put(&holding.resource, &holding.wanted)?;
+                holding.before = live;
+                holding.written = self.probe(&holding.resource)?;
+                Ok(())
+            });
+            if let Err(error) = done {
+                log!("{parameter} does not hold in this boot: {}", chain(&error));
+            }
+        }
+        renewed
+    }
+
+    fn put(&mut self, resource: &Resource, state: &State) -> Result<(), SettingError> {
+        match (resource, state) {
+            (Resource::File(path), State::Text { text, mode }) => {
+                let path = self.guest.path(path);
+                if let Some(directory) = path.parent() {
+                    self.writer.directory(directory, 0o755)?;
+                }
+                Ok(self.writer.replace(&path, text.as_bytes(), *mode)?)
+            }
+            (Resource::File(path), _) => Ok(self.writer.remove(&self.guest.path(path))?),
+            (Resource::Kernel(parameter), State::Value(value)) => {
+                self.set_kernel(parameter, value)?;
+                match self.probe_kernel(parameter)? {
+                    found if state.fits(&found) => Ok(()),
+                    State::Value(found) => Err(SettingError::NotTaken {
+                        parameter: parameter.clone(),
+                        value: value.clone(),
+                        found,
+                    }),
+                    _ => Ok(()),
+                }
+            }
+            (Resource::Kernel(_), State::Through { counterpart, value }) => {
+                self.set_kernel(counterpart, value)
+            }
+            (Resource::Unit(unit), State::Unit { enabling, running }) => {
+                self.put_unit(unit, *enabling, *running)
+            }
+            // Kernel parameters and units have no other states.
+            _ => Ok(()),
+        }
+    }
+
+    fn set_kernel(&self, parameter: &str, value: &str) -> Result<(), SettingError> {
+        let write = || {
+            // A parameter that does not exist is never created.
+            let mut file = OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(self.kernel_path(parameter))?;
+            // One write: the kernel takes each for a whole value.
+            file.write_all(format!("{value}\n").as_bytes())
+        };
+        crash_point();
+        let written = write();
+        crash_point();
+        written.map_err(|source| SettingError::Kernel {
+            parameter: parameter.replace('/', "."),
+            value: value.to_owned(),
+            source,
+        })
+    }
+
+    fn put_unit(
+        &mut self,
+        unit: &str,
+        enabling: Enabling,
+        running: Running,
+    ) -> Result<(), SettingError> {
+        let State::Unit {
+            enabling: enabled,
+            running: runs,
+        } = self.unit(unit)?.state
+        else {
+            return Ok(());
+        };
+        if !enabling.fits(enabled) {
+            let verb = match enabling {
+                Enabling::Enabled => "enable",
+                _ => "disable",
+            };
+            self.run(&["systemctl", verb, "--", unit])?;
+        }
+        if running != runs {
+            let verb = match running {
+                Running::Running => "start",
+                Running::Stopped => "stop",
+            };
+            self.run(&["systemctl", verb, "--", unit])?;
+        }
+        // Whether it runs is said by the exit status: a job that has ended does not run any more, and is as asked.
+        match self.unit(unit)?.state {
+            State::Unit { enabling: now, .. } if !enabling.fits(now) => {
+                let unit = unit.to_owned();
+                Err(SettingError::UnitNotTaken { unit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn run_once(&mut self, once: Once) -> Result<(), SettingError> {
+        let systemd = self.guest.has_systemd();
+        match once {
+            Once::ReloadUnits => self.run(&["systemctl", "daemon-reload"]),
+            Once::RestartJournald => {
+                self.run(&["systemctl", "try-restart", "systemd-journald.service"])
+            }
+            Once::RestartRsyslog if systemd => {
+                self.run(&["systemctl", "try-restart", "rsyslog.service"])
+            }
+            Once::RestartRsyslog if self.guest.program("rc-service").is_some() => {
+                self.run(&["rc-service", "--ifstarted", "rsyslog", "restart"])
+            }
+            Once::RestartRsyslog => self.run(&["service", "rsyslog", "restart"]),
+        }
+        .map(drop)
+    }
+
+    /// Runs a program of the guest; what it says when it succeeds.
+    fn run(&mut self, words: &[&str]) -> Result<String, SettingError> {
+        let command = words.join(" ");
+        let name = words.first().copied().unwrap_or_default();
+        let path = self.guest.program(name).unwrap_or(name.to_owned());
+        let job = ProgramJob {
+            request: self.request.clone(),
+            program: self.guest.path(&path),
+            arguments: words
+                .iter()
+                .skip(1)
+                .map(|word| (*word).to_owned())
+                .collect(),
+        };
+        crash_point();
+        let ended = self.programs.run_program(job);
+        crash_point();
+        match ended {
+            Ok(ended) if ended.succeeded() => Ok(ended.output),
+            Ok(ended) => {
+                let last = ended.output.trim_end().lines().last().unwrap_or_default();
+                let said = if ended.timed_out {
+                    "it took too long".to_owned()
+                } else {
+                    last.to_owned()
+                };
+                Err(SettingError::Failed { command, said })
+            }
+            Err(source) => Err(SettingError::NoProgram { command, source }),
+        }
+    }
+
+    fn kernel_path(&self, parameter: &str) -> PathBuf {
+        self.guest.path("/proc/sys").join(parameter)
+    }
+}
+
+/// What systemd says of a unit.
+pub(super) struct Unit {
+    pub(super) existence: Existence,
+    pub(super) state: State,
+}
+
+/// Whether there is such a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existence {
+    There,
+    Missing,
+}
+
+/// Whether anything of what is held was entered anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    Nothing,
+    Something,
+}

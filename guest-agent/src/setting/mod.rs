@@ -1,0 +1,274 @@
+//! Settings of the guest's operating system. A plugin turns what is asked for into resources (files of the agent's own, kernel
+//! parameters, units) and says what has to be run once when one of them changed; everything else is the same for all of
+//! them: looking ([`Machine::probe`]), planning by one table of rules ([`plan`]), doing and verifying ([`Machine::put`]),
+//! undoing. `activate` alone calls this, on the disk thread; programs are run elsewhere, through [`Programs`].
+//!
+//! What is held outlives the agent in the record of its generation, with what was there before any persona.
+
+mod default_program;
+mod logging;
+mod machine;
+mod plan;
+mod service;
+mod sysctl;
+mod timer;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+};
+
+use agent_protocol::{SettingLine, SettingOutcome, Settings};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    durable::DurableError,
+    program::{Ended, ProgramJob},
+    script::ScriptError,
+};
+
+pub(crate) use machine::{Guest, Machine, Renewed};
+pub(crate) use plan::{Deed, Phase, Plan, plan};
+
+/// The first line of every file of the agent's own.
+const MARK: &str = "# Written by virt-persona-agent. It goes with the persona; a change made here is kept, and then it is yours.";
+/// What is written beside a file that somebody in the guest has changed.
+const NEW: &str = ".virt-persona-new";
+
+/// Who runs programs; the disk thread passes them on to the commands thread.
+pub(crate) trait Programs {
+    /// Runs one program to its end.
+    fn run_program(&mut self, job: ProgramJob) -> Result<Ended, ScriptError>;
+}
+
+/// Something of the guest that a persona can hold.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Resource {
+    /// A file of the agent's own, by its absolute path.
+    File(String),
+    /// A kernel parameter while the kernel runs, by its path below `/proc/sys`.
+    Kernel(String),
+    /// A unit of systemd, with its suffix.
+    Unit(String),
+}
+
+/// How a resource is, or is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// There is no such file.
+    Absent,
+    /// A file's content and mode.
+    Text { text: String, mode: u32 },
+    /// A kernel parameter's value.
+    Value(String),
+    /// A kernel parameter that is 0 because its counterpart has this value: the kernel takes no 0 for it.
+    Through { counterpart: String, value: String },
+    /// A unit's state.
+    Unit {
+        enabling: Enabling,
+        running: Running,
+    },
+}
+
+/// Whether a unit starts with the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Enabling {
+    Enabled,
+    Disabled,
+    /// It has no say in that itself: static, generated, an alias.
+    Fixed,
+    /// Somebody in the guest does not let it start at all.
+    Masked,
+}
+
+/// Whether a unit runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Running {
+    Running,
+    Stopped,
+}
+
+impl State {
+    /// A unit that starts with the guest and runs, or neither.
+    const UP: Self = Self::Unit {
+        enabling: Enabling::Enabled,
+        running: Running::Running,
+    };
+    const DOWN: Self = Self::Unit {
+        enabling: Enabling::Disabled,
+        running: Running::Stopped,
+    };
+
+    /// Whether what is there is as this says.
+    pub(crate) fn fits(&self, live: &Self) -> bool {
+        match (self, live) {
+            // The kernel separates the parts of a value by tabs, whatever it was given.
+            (Self::Value(wanted), Self::Value(found)) => {
+                wanted.split_whitespace().eq(found.split_whitespace())
+            }
+            (Self::Through { .. }, Self::Value(found)) => found.trim() == "0",
+            (
+                Self::Unit { enabling, running },
+                Self::Unit {
+                    enabling: found,
+                    running: runs,
+                },
+            ) => enabling.fits(*found) && running == runs,
+            _ => self == live,
+        }
+    }
+}
+
+impl Enabling {
+    fn fits(self, live: Self) -> bool {
+        use Enabling::{Disabled, Fixed, Masked};
+        self == live || live == Fixed || self == Fixed || (self == Disabled && live == Masked)
+    }
+}
+
+/// What is run once after all files are as they shall be, when one of those that ask for it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Once {
+    ReloadUnits,
+    RestartJournald,
+    RestartRsyslog,
+}
+
+/// A resource that a generation holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Holding {
+    /// The setting that it belongs to, for people.
+    pub(crate) setting: String,
+    pub(crate) resource: Resource,
+    /// How it was before any persona held it.
+    pub(crate) before: State,
+    /// What was asked for.
+    pub(crate) wanted: State,
+    /// How it was after that was done: the base for telling other hands' changes.
+    pub(crate) written: State,
+    /// The boot in which it was written: a kernel's values end with it.
+    pub(crate) boot_id: String,
+    #[serde(default)]
+    pub(crate) once: Option<Once>,
+}
+
+/// What one resource is to be.
+#[derive(Clone, Debug, PartialEq)]
+struct Wanted {
+    setting: String,
+    resource: Resource,
+    state: State,
+    once: Option<Once>,
+}
+
+/// What the plugins make of settings.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    wanted: Vec<Wanted>,
+    /// Settings that need no resource, or get none.
+    lines: Vec<SettingLine>,
+    /// Variables by which programs find their defaults.
+    defaults: BTreeMap<String, String>,
+}
+
+impl Wishes {
+    fn file(&mut self, setting: &str, path: &str, text: String, once: Option<Once>) {
+        self.wanted.push(Wanted {
+            setting: setting.to_owned(),
+            resource: Resource::File(path.to_owned()),
+            state: State::Text { text, mode: 0o644 },
+            once,
+        });
+    }
+
+    fn resource(&mut self, setting: &str, resource: Resource, state: State) {
+        self.wanted.push(Wanted {
+            setting: setting.to_owned(),
+            resource,
+            state,
+            once: None,
+        });
+    }
+
+    fn line(&mut self, setting: &str, outcome: SettingOutcome, reason: &str) {
+        self.lines.push(SettingLine::new(setting, outcome, reason));
+    }
+}
+
+/// Why a setting is not brought about. Whatever was begun is undone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingError {
+    #[error("{setting}: {reason}")]
+    Refused { setting: String, reason: String },
+    #[error("cannot read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot set kernel parameter {parameter} to {value:?}")]
+    Kernel {
+        parameter: String,
+        value: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("kernel parameter {parameter} is {found:?} after {value:?} was written")]
+    NotTaken {
+        parameter: String,
+        value: String,
+        found: String,
+    },
+    #[error("unit {unit} is not as asked after `systemctl` was told")]
+    UnitNotTaken { unit: String },
+    #[error("cannot write a file of a setting")]
+    Write(#[from] DurableError),
+    #[error("`{command}` does not run")]
+    NoProgram {
+        command: String,
+        #[source]
+        source: ScriptError,
+    },
+    #[error("`{command}` failed: {said}")]
+    Failed { command: String, said: String },
+}
+
+fn refused(setting: &str, reason: impl Into<String>) -> SettingError {
+    SettingError::Refused {
+        setting: setting.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+type Plugin = fn(&Settings, &mut Machine<'_>, &mut Wishes) -> Result<(), SettingError>;
+
+/// All plugins; they look at the guest and change nothing.
+const PLUGINS: [Plugin; 6] = [
+    sysctl::wish,
+    service::wish,
+    logging::wish,
+    timer::wish_updates,
+    timer::wish_scans,
+    default_program::wish,
+];
+
+/// What settings mean in this guest.
+pub(crate) fn wishes(
+    settings: &Settings,
+    machine: &mut Machine<'_>,
+) -> Result<Wishes, SettingError> {
+    let mut wishes = Wishes::default();
+    for plugin in PLUGINS {
+        plugin(settings, machine, &mut wishes)?;
+    }
+    Ok(wishes)
+}
+
+/// The sets of [`Once`] of some resources.
+type Onces = BTreeSet<Once>;

@@ -1,0 +1,43 @@
+//! Units that are to be enabled and running, or neither. The owner's mask is stronger than a persona.
+
+use agent_protocol::{SettingOutcome, Settings};
+
+use super::{Machine, Resource, SettingError, State, Wishes, machine::Existence, refused};
+
+/// Suffixes of units that can be enabled.
+const SUFFIXES: [&str; 5] = [".service", ".socket", ".timer", ".path", ".target"];
+
+pub(super) fn wish(
+    settings: &Settings,
+    machine: &mut Machine<'_>,
+    wishes: &mut Wishes,
+) -> Result<(), SettingError> {
+    for (name, enabled) in &settings.services {
+        let setting = format!("service {name}");
+        if !machine.guest.has_systemd() {
+            return Err(refused(&setting, "the guest is not run by systemd"));
+        }
+        let unit = if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+            name.clone()
+        } else {
+            format!("{name}.service")
+        };
+        match (machine.unit(&unit)?.existence, enabled) {
+            (Existence::Missing, true) => {
+                let reason = format!(
+                    "there is no unit {unit} in the guest; is its package installed (software_stack)?"
+                );
+                return Err(refused(&setting, reason));
+            }
+            // What is not there does not run.
+            (Existence::Missing, false) => {
+                wishes.line(&setting, SettingOutcome::Unchanged, "there is no such unit");
+            }
+            (Existence::There, enabled) => {
+                let state = if *enabled { State::UP } else { State::DOWN };
+                wishes.resource(&setting, Resource::Unit(unit), state);
+            }
+        }
+    }
+    Ok(())
+}
