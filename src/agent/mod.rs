@@ -16,6 +16,7 @@ mod words;
 mod connection;
 mod link;
 mod session;
+mod settings;
 
 mod budget;
 mod identity;
@@ -36,6 +37,7 @@ pub use event::{
 pub use exec::{CommandEnd, OutputPiece, Outputs};
 pub use registry::Registry;
 pub use reply::{Activated, AgentReply, Consent, RequestStatus, ScriptEnd};
+pub use settings::{SettingEnd, SettingsEnd};
 pub use words::{GuestWords, Lines};
 
 /// How links behave. [`LinkConfig::new`] has the values for production; tests change single ones.

@@ -14,6 +14,7 @@ use persona::domain::DomainId;
 
 use super::error::{AgentError, Retry};
 use super::exec::CommandEnd;
+use super::settings::{SettingsEnd, settings_end};
 use super::words::{GuestWords, Lines};
 
 /// Most environment files that an answer may name; the agent writes two.
@@ -41,6 +42,8 @@ pub enum AgentReply {
         outcome: Change,
         /// Whether open sessions keep the old environment.
         needs_relogin: bool,
+        /// What came of the settings that held before; `None` where there were none, or from an agent that knows none.
+        settings: Option<SettingsEnd>,
     },
     /// To `OpStatus`.
     Status(RequestStatus),
@@ -86,6 +89,8 @@ pub struct Activated {
     pub environment_files: Vec<GuestWords>,
     /// Whether open sessions keep the old environment.
     pub needs_relogin: bool,
+    /// What came of the settings; `None` where there were none, or from an agent that knows none.
+    pub settings: Option<SettingsEnd>,
 }
 
 /// How a script in the guest ended.
@@ -219,11 +224,13 @@ impl Asked {
                     generation,
                     outcome,
                     needs_relogin,
+                    settings,
                 } = reply.into_answer().map_err(fault)?;
                 Ok(AgentReply::Deactivated {
                     generation,
                     outcome,
                     needs_relogin,
+                    settings: settings.map(settings_end),
                 })
             }
             Self::Status => Ok(AgentReply::Status(
@@ -314,6 +321,7 @@ fn activated(answer: ActivationReply) -> Activated {
             .map(file)
             .collect(),
         needs_relogin: answer.needs_relogin,
+        settings: answer.settings.map(settings_end),
     }
 }
 

@@ -107,6 +107,9 @@ pub struct Activation {
     /// What was in force before this one, and stays so until this one is.
     #[serde(default)]
     pub standing: Option<Composition>,
+    /// What the guest said of its settings when it became active.
+    #[serde(default)]
+    pub remark: Option<String>,
 }
 
 impl Stored for Activation {
@@ -147,6 +150,8 @@ pub enum ActivationEvent {
     Sent,
     /// The agent did it.
     Acknowledged(Generation),
+    /// The agent did it and said this of the settings; that it is active is told by another event.
+    Remarked(Generation, Option<String>),
     /// The agent refused it or failed, for this reason.
     Refused(Generation, String),
     /// The agent did not answer in time.
@@ -187,6 +192,7 @@ impl Activation {
             attempts: 0,
             wanted_at: now,
             standing: None,
+            remark: None,
         }
     }
 
@@ -254,6 +260,7 @@ impl Activation {
         let stale = |generation: Generation| generation != self.generation;
         match event {
             ActivationEvent::Acknowledged(generation)
+            | ActivationEvent::Remarked(generation, _)
             | ActivationEvent::Refused(generation, _)
             | ActivationEvent::Silent(generation)
                 if stale(generation) =>
@@ -293,6 +300,10 @@ impl Activation {
                 Active { .. } => Transition::Same,
                 _ => self.with(Active { since: now }),
             },
+            ActivationEvent::Remarked(_, remark) => Transition::Changed(Self {
+                remark,
+                ..self.clone()
+            }),
             ActivationEvent::Refused(_, reason) => self.with(Failed { reason }),
             ActivationEvent::Silent(_) => match self.state {
                 Sent { .. } => self.try_again(),

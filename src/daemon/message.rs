@@ -1,14 +1,24 @@
 //! A persona as the message that activates it in a guest, and the guest's answer as text and detail of a record. Wire
 //! types are not the daemon's own: this is the one place where the two meet.
 
+use std::time::Duration;
+
 use agent_protocol::CommandTable;
 use agent_protocol::activation::{
     Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
 };
-use persona::{OnFailure, Persona, Script};
+use agent_protocol::settings::{
+    Frequency as MessageFrequency, LoggingLevel as MessageLevel, SettingOutcome, Settings,
+};
+use persona::{Frequency, LoggingLevel, OnFailure, Persona, Script};
 
-use crate::agent::AgentReply;
+use crate::agent::{Activated, AgentReply, SettingEnd, SettingsEnd};
 use crate::catalog::Generation;
+
+/// As long as systemd waits for a unit by default, and the agent for `systemctl`.
+const UNIT_TIME: Duration = Duration::from_secs(100);
+/// No set of settings holds an activation up for longer.
+const MOST_SETTINGS_TIME: Duration = Duration::from_secs(1_800);
 
 pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -> Message {
     Message {
@@ -21,6 +31,7 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
             .iter()
             .map(|(key, value)| (key.clone(), value.expose().to_owned()))
             .collect(),
+        settings: settings(persona),
         pre: persona.pre_activation.as_ref().map(script),
         post: persona.post_activation.as_ref().map(script),
         commands: CommandTable {
@@ -28,6 +39,108 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
             restricted: persona.restricted_commands.clone(),
         },
     }
+}
+
+/// What of a persona's settings agents act on.
+fn settings(persona: &Persona) -> Settings {
+    let (os, behavior) = (&persona.os_settings, &persona.behavioral_settings);
+    Settings {
+        sysctl: os.sysctl.clone(),
+        services: os.services.clone(),
+        logging_level: behavior.logging_level.map(logging_level),
+        auto_update: behavior.auto_update_frequency.map(frequency),
+        security_scan: behavior.security_scan_frequency.map(frequency),
+        editor: os.editor.clone(),
+        terminal_shell: os.terminal_shell.clone(),
+    }
+}
+
+fn frequency(frequency: Frequency) -> MessageFrequency {
+    match frequency {
+        Frequency::Never => MessageFrequency::Never,
+        Frequency::Hourly => MessageFrequency::Hourly,
+        Frequency::Daily => MessageFrequency::Daily,
+        Frequency::Weekly => MessageFrequency::Weekly,
+        Frequency::Monthly => MessageFrequency::Monthly,
+    }
+}
+
+fn logging_level(level: LoggingLevel) -> MessageLevel {
+    match level {
+        LoggingLevel::Emergency => MessageLevel::Emergency,
+        LoggingLevel::Alert => MessageLevel::Alert,
+        LoggingLevel::Critical => MessageLevel::Critical,
+        LoggingLevel::Error => MessageLevel::Error,
+        LoggingLevel::Warning => MessageLevel::Warning,
+        LoggingLevel::Notice => MessageLevel::Notice,
+        LoggingLevel::Info => MessageLevel::Info,
+        LoggingLevel::Debug => MessageLevel::Debug,
+    }
+}
+
+/// How long settings may take in a guest: each unit may need what its service manager gives it to start or stop.
+pub(super) fn settings_time(settings: &Settings) -> Duration {
+    let units = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
+    let timed = [settings.auto_update, settings.security_scan];
+    let more = if settings.logging_level.is_some() || timed.iter().any(Option::is_some) {
+        UNIT_TIME
+    } else {
+        Duration::ZERO
+    };
+    (UNIT_TIME.saturating_mul(units) + more).min(MOST_SETTINGS_TIME)
+}
+
+/// What came of the settings, in a sentence for `status`; `None` where there is nothing to say.
+pub(super) fn settings_remark(asked: usize, reply: &AgentReply) -> Option<String> {
+    let (AgentReply::Activated(Activated { settings, .. })
+    | AgentReply::Deactivated { settings, .. }) = reply
+    else {
+        return None;
+    };
+    let Some(SettingsEnd { lines, left_out }) = settings else {
+        return (asked > 0).then(|| {
+            format!("the agent is too old for settings: none of the persona's {asked} is in force")
+        });
+    };
+    let in_force = |end: &&SettingEnd| {
+        matches!(
+            end.outcome,
+            SettingOutcome::Applied | SettingOutcome::Unchanged
+        )
+    };
+    let mut parts = Vec::new();
+    match lines.iter().filter(in_force).count() {
+        0 => {}
+        1 => parts.push("1 setting is in force".to_owned()),
+        count => parts.push(format!("{count} settings are in force")),
+    }
+    let kept: Vec<String> = lines
+        .iter()
+        .filter(|end| end.outcome == SettingOutcome::Kept)
+        .map(|end| format!("{} ({})", end.setting.as_str(), end.reason.as_str()))
+        .collect();
+    if !kept.is_empty() {
+        parts.push(format!("kept as the guest has them: {}", kept.join(", ")));
+    }
+    if *left_out > 0 {
+        parts.push(format!("{left_out} more are not told"));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+fn settings_detail(settings: &Option<SettingsEnd>) -> serde_json::Value {
+    let Some(SettingsEnd { lines, left_out }) = settings else {
+        return serde_json::Value::Null;
+    };
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|end| {
+            serde_json::json!({
+                "setting": end.setting.as_str(), "outcome": end.outcome, "reason": end.reason.as_str(),
+            })
+        })
+        .collect();
+    serde_json::json!({ "lines": lines, "left_out": left_out })
 }
 
 fn script(script: &Script) -> MessageScript {
@@ -70,8 +183,18 @@ pub(super) fn script_text(reply: &AgentReply) -> String {
 }
 
 pub(super) fn reply_detail(reply: &AgentReply) -> serde_json::Value {
-    let AgentReply::Activated(activated) = reply else {
-        return serde_json::Value::Null;
+    let activated = match reply {
+        AgentReply::Activated(activated) => activated,
+        AgentReply::Deactivated {
+            generation,
+            settings,
+            ..
+        } => {
+            return serde_json::json!({
+                "generation": generation, "settings": settings_detail(settings),
+            });
+        }
+        _ => return serde_json::Value::Null,
     };
     let script = |end: &Option<crate::agent::ScriptEnd>| {
         end.as_ref().map(|end| {
@@ -87,6 +210,65 @@ pub(super) fn reply_detail(reply: &AgentReply) -> serde_json::Value {
         "needs_relogin": activated.needs_relogin,
         "pre": script(&activated.pre),
         "post": script(&activated.post),
+        "settings": settings_detail(&activated.settings),
         "environment_files": activated.environment_files.iter().map(|file| file.as_str()).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{GuestWords, Lines};
+    use agent_protocol::activation::Change;
+
+    fn reply(settings: Option<SettingsEnd>) -> AgentReply {
+        AgentReply::Deactivated {
+            generation: 1,
+            outcome: Change::Changed,
+            needs_relogin: false,
+            settings,
+        }
+    }
+
+    fn end(setting: &str, outcome: SettingOutcome, reason: &str) -> SettingEnd {
+        let words = |text: &str| GuestWords::clean(text, 100, Lines::One);
+        SettingEnd {
+            setting: words(setting),
+            outcome,
+            reason: words(reason),
+        }
+    }
+
+    #[test]
+    fn an_agent_that_says_nothing_of_settings_has_none_in_force() {
+        let remark = settings_remark(3, &reply(None)).unwrap();
+        assert!(
+            remark.contains("too old") && remark.contains('3'),
+            "{remark}"
+        );
+        assert_eq!(settings_remark(0, &reply(None)), None);
+    }
+
+    #[test]
+    fn what_was_kept_is_named_with_its_reason() {
+        let lines = vec![
+            end("editor", SettingOutcome::Applied, ""),
+            end("theme", SettingOutcome::Unknown, ""),
+            end("service cron", SettingOutcome::Unchanged, ""),
+            end("sysctl x", SettingOutcome::Kept, "mine"),
+        ];
+        let settings = Some(SettingsEnd { lines, left_out: 2 });
+        assert_eq!(
+            settings_remark(3, &reply(settings)).unwrap(),
+            "2 settings are in force; kept as the guest has them: sysctl x (mine); 2 more are not told"
+        );
+    }
+
+    #[test]
+    fn units_may_take_the_time_that_their_service_manager_gives_them() {
+        let mut settings = Settings::default();
+        assert_eq!(settings_time(&settings), Duration::ZERO);
+        settings.services = [("a".to_owned(), true), ("b".to_owned(), false)].into();
+        assert_eq!(settings_time(&settings), 2 * UNIT_TIME);
+    }
 }

@@ -8,7 +8,7 @@ use agent_protocol::{Operation, RequestId};
 use super::Daemon;
 use super::disk::wait_for_disk;
 use super::event::Event;
-use super::message::{message, reply_detail, script_text};
+use super::message::{message, reply_detail, script_text, settings_remark, settings_time};
 use crate::act::sentence_of;
 use crate::agent::{AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
@@ -27,6 +27,8 @@ const GUEST_TIME: Duration = Duration::from_secs(30);
 pub struct ActivationResult {
     domain: DomainId,
     generation: Generation,
+    /// How many settings were asked for.
+    settings: usize,
     answer: Result<AgentReply, AgentError>,
 }
 
@@ -308,6 +310,7 @@ impl Daemon {
 
     fn send(&mut self, id: DomainId, activation: &Activation) {
         let generation = activation.generation;
+        let mut settings = 0;
         let (operation, deadline) = match &activation.desired {
             Desired::Nothing => (
                 Operation::Deactivate {
@@ -326,6 +329,8 @@ impl Daemon {
                         .map(|script| script.timeout)
                         .sum::<Duration>();
                     let message = message(generation, version.get(), persona);
+                    settings = message.settings.count();
+                    let time = time + settings_time(&message.settings);
                     (
                         Operation::Activate {
                             activation: Box::new(message),
@@ -354,6 +359,7 @@ impl Daemon {
             Event::Activated(Box::new(ActivationResult {
                 domain: id,
                 generation,
+                settings,
                 answer,
             }))
         });
@@ -363,6 +369,7 @@ impl Daemon {
         let ActivationResult {
             domain: id,
             generation,
+            settings,
             answer,
         } = result;
         let what = self
@@ -371,7 +378,15 @@ impl Daemon {
             .map_or_else(String::new, |activation| wanted_text(&activation.desired));
         match answer {
             Ok(reply) => {
-                let text = format!("the guest confirms: {what}{}", script_text(&reply));
+                let remark = settings_remark(settings, &reply);
+                let told = remark
+                    .as_ref()
+                    .map_or_else(String::new, |remark| format!("; {remark}"));
+                let text = format!("the guest confirms: {what}{told}{}", script_text(&reply));
+                if remark.is_some() {
+                    let remarked = ActivationEvent::Remarked(generation, remark);
+                    self.advance(id, remarked, Vec::new());
+                }
                 let entry =
                     self.entry(AuditKind::Activation, Some(id), &text, reply_detail(&reply));
                 self.advance(id, ActivationEvent::Acknowledged(generation), vec![entry]);

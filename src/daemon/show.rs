@@ -399,7 +399,11 @@ pub(super) fn activation_state(
     let nothing = activation.desired == Desired::Nothing;
     match &activation.state {
         State::Active { since } if nothing => (ActivationState::None, None, Some(*since)),
-        State::Active { since } => (ActivationState::Active, None, Some(*since)),
+        State::Active { since } => (
+            ActivationState::Active,
+            activation.remark.clone(),
+            Some(*since),
+        ),
         State::AgentAbsent if nothing => (ActivationState::None, None, Some(activation.wanted_at)),
         State::AgentAbsent => {
             let detail = "the agent in the guest is not connected; vCPUs and memory are kept as the persona says all the same";

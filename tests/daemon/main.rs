@@ -30,4 +30,5 @@ mod quota;
 mod refusals;
 mod replay;
 mod rollout;
+mod settings;
 mod shift;

@@ -4,7 +4,7 @@
 use agent_protocol::{
     Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, GuestMessage,
     HostMessage, Need, Operation, Output, Reply, Report, Request, RequestId, Resize, Script,
-    Session, SessionId, Stamp, Stream,
+    Session, SessionId, Settings, Stamp, Stream,
     activation::{Change, OnFailure},
     chunk::Assembler,
     coordination::Resource,

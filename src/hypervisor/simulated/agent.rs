@@ -18,7 +18,8 @@ use agent_protocol::message::{
 };
 use agent_protocol::{
     Assembler, CpuList, DecodeError, Decoder, GuestMessage, HostMessage, Operation, Reply,
-    ReplyError, Request, Session, decode_host, encode_guest,
+    ReplyError, Request, Session, SettingLine, SettingOutcome, Settings, SettingsReply,
+    decode_host, encode_guest,
 };
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -398,6 +399,7 @@ fn obey(
                 generation: *generation,
                 outcome: change(active.is_some()),
                 needs_relogin: false,
+                settings: None,
             })
         }
         Operation::OpStatus { id } => done(&match machine.inside.answer(id) {
@@ -446,7 +448,20 @@ fn activate(machine: &mut Machine, activation: &Activation) -> ReplyBody {
         post: None,
         environment_files: Vec::new(),
         needs_relogin: false,
+        settings: (!activation.settings.is_empty()).then(|| settings(&activation.settings)),
     })
+}
+
+/// A simulated guest is as it is asked to be.
+fn settings(settings: &Settings) -> SettingsReply {
+    let named = |kind: &str, name: &String| format!("{kind} {name}");
+    let sysctl = settings.sysctl.keys().map(|name| named("sysctl", name));
+    let services = settings.services.keys().map(|name| named("service", name));
+    let lines: Vec<SettingLine> = sysctl
+        .chain(services)
+        .map(|setting| SettingLine::new(&setting, SettingOutcome::Applied, ""))
+        .collect();
+    SettingsReply::fit(&lines)
 }
 
 fn change(changed: bool) -> Change {

@@ -51,9 +51,19 @@ pub(crate) static OS: Table = Table {
             "theme",
             LINE,
             "colour scheme of desktops: `dark`, `light`, or a theme's name",
+        )
+        .inactive("no desktop is changed"),
+        Key::new(
+            "editor",
+            LINE,
+            "the editor that programs start, by name or absolute path",
         ),
-        Key::new("editor", LINE, "the editor that programs start"),
-        Key::new("terminal_shell", LINE, "the shell of terminals").or(&["shell"]),
+        Key::new(
+            "terminal_shell",
+            LINE,
+            "the shell of terminals, by name or absolute path",
+        )
+        .or(&["shell"]),
         Key::new(
             "sysctl",
             Shape::Dictionary(Names::Exact, &LINE, limits::MOST_SETTINGS),
@@ -62,7 +72,7 @@ pub(crate) static OS: Table = Table {
         Key::new(
             "services",
             Shape::Dictionary(Names::Exact, &Shape::Boolean, limits::MOST_SETTINGS),
-            "systemd units by name, and whether each is to be enabled",
+            "systemd units by name, and whether each is to be enabled and running, or neither",
         ),
     ],
     others: Others::Kept,

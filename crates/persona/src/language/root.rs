@@ -154,8 +154,7 @@ pub(crate) static ROOT: Table = Table::new(
             "os_settings",
             Shape::Map(&OS),
             "settings of the guest's operating system",
-        )
-        .inactive("no setting of the guest's operating system is changed"),
+        ),
         Key::new(
             "application_settings",
             Shape::Map(&APPLICATION),
@@ -167,8 +166,7 @@ pub(crate) static ROOT: Table = Table::new(
             Shape::Map(&BEHAVIOUR),
             "habits of the guest",
         )
-        .or(&["behavioural_settings"])
-        .inactive("no habit of the guest is changed"),
+        .or(&["behavioural_settings"]),
         Key::new(
             "performance_profile",
             Shape::Many(&Shape::Map(&POINT), limits::MOST_POINTS),

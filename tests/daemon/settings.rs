@@ -1,0 +1,80 @@
+//! Settings of the guest from the document to the guest and back into `status` and audit, with the real agent.
+
+use std::fs;
+
+use virt_persona::command::{Command, DomainName};
+use virt_persona::view::{ActivationState, DomainView};
+
+use crate::agent::Agent;
+use crate::stage::Stage;
+
+const WEB: &str = "
+[[domain]]
+name = 'web'
+memory_mib = 512
+vcpus_maximum = 4
+agent_channel = 'FOLDER/guest/agent.sock'
+";
+
+const DOCUMENT: &str = "name: front
+os_settings: {sysctl: {vm.swappiness: 1, vm.dirty_ratio: 5}, editor: nano}
+";
+
+#[test]
+fn settings_are_in_force_in_the_guest_and_what_it_keeps_is_told() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    for (path, text) in [
+        ("proc/sys/vm/swappiness", "60\n"),
+        ("proc/sys/vm/dirty_ratio", "20\n"),
+        ("etc/sysctl.d/60-mine.conf", "vm.dirty_ratio = 30\n"),
+    ] {
+        let path = guest.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create(DOCUMENT);
+    daemon.apply("web", "front");
+    // The guest has no such editor, so it is left as it was.
+    let failed = |domain: &DomainView| domain.activation.state == ActivationState::Failed;
+    let domain = daemon.wait_domain(web, "it has failed", failed);
+    let reason = domain.activation.detail.unwrap();
+    assert!(
+        reason.contains("editor: the guest has no program nano"),
+        "{reason}"
+    );
+    let swappiness = || fs::read_to_string(guest.join("proc/sys/vm/swappiness")).unwrap();
+    assert_eq!(swappiness(), "60\n");
+
+    let editor = guest.join("usr/bin/nano");
+    fs::create_dir_all(editor.parent().unwrap()).unwrap();
+    fs::write(&editor, "").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&editor, executable).unwrap();
+    daemon.apply("web", "front");
+    let active = |domain: &DomainView| domain.activation.state == ActivationState::Active;
+    let domain = daemon.wait_domain(web, "it is active", active);
+    assert_eq!(swappiness(), "1\n");
+    assert_eq!(
+        domain.activation.detail.as_deref(),
+        Some(
+            "3 settings are in force; kept as the guest has them: \
+             sysctl vm.dirty_ratio (/etc/sysctl.d/60-mine.conf sets it, and comes later)"
+        )
+    );
+    // It is still told after a restart of the daemon.
+    daemon.stop();
+    let daemon = stage.start();
+    let told = |domain: &DomainView| active(domain) && domain.activation.detail.is_some();
+    daemon.wait_domain(web, "it is active and told", told);
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    let none = |domain: &DomainView| domain.activation.state == ActivationState::None;
+    daemon.wait_domain(web, "it is gone", none);
+    assert_eq!(swappiness(), "60\n");
+}
