@@ -1,5 +1,5 @@
 //! Looking at resources and changing them: files through the durable writer, kernel parameters below `/proc/sys`, units by
-//! `systemctl`. Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan`]).
+//! `systemctl`. Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan()`]).
 
 use std::{
     fs::{self, OpenOptions},

@@ -1,6 +1,6 @@
 //! Settings of the guest's operating system. A plugin turns what is asked for into resources (files of the agent's own, kernel
 //! parameters, units) and says what has to be run once when one of them changed; everything else is the same for all of
-//! them: looking ([`Machine::probe`]), planning by one table of rules ([`plan`]), doing and verifying ([`Machine::put`]),
+//! them: looking ([`Machine::probe`]), planning by one table of rules ([`plan()`]), doing and verifying ([`Machine::put`]),
 //! undoing. `activate` alone calls this, on the disk thread; programs are run elsewhere, through [`Programs`].
 //!
 //! What is held outlives the agent in the record of its generation, with what was there before any persona.
