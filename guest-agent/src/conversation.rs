@@ -25,6 +25,7 @@ use agent_protocol::{
         Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
         OpStatus, ReplyBody, Retry, Telemetry,
     },
+    settings::SETTINGS_FEATURE,
     version::negotiate,
 };
 
@@ -42,7 +43,13 @@ use crate::{
 };
 
 /// Optional abilities of this agent.
-const FEATURES: [&str; 4] = ["cpus", "activation", "hooks", COMMANDS_FEATURE];
+const FEATURES: [&str; 5] = [
+    "cpus",
+    "activation",
+    "hooks",
+    COMMANDS_FEATURE,
+    SETTINGS_FEATURE,
+];
 
 /// Who this agent is, for as long as it runs.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
-use agent_protocol::message::clean_text;
+use agent_protocol::{SettingOutcome, message::clean_text};
 
 use crate::{
     durable::{Gauge, Writer},
@@ -24,6 +24,19 @@ pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
     // Writing to a string cannot fail.
     for holding in store.current().into_iter().flat_map(|record| &record.held) {
         let _ = writeln!(text, "{}", shown(&held(holding)));
+    }
+    for said in store
+        .current()
+        .into_iter()
+        .flat_map(|record| &record.settings)
+    {
+        let outcome = match said.outcome {
+            SettingOutcome::Kept => "kept as it is",
+            SettingOutcome::Refused => "cannot be had",
+            _ => continue,
+        };
+        let told = format!("{outcome}: {}: {}", said.setting, said.reason);
+        let _ = writeln!(text, "{}", shown(&told));
     }
     for record in newest_first(&store)? {
         let _ = writeln!(text, "{}", shown(&line(&record)));

@@ -11,7 +11,9 @@ use agent_protocol::{
     limits::REPLY_OUTPUT_MAX,
     message::{DeactivationReply, OnlineCpusReply, OpStatus, ReplyBody},
 };
-use harness::{Guest, activate, activation, code, fresh_id, fresh_session, ok, script, wait_for};
+use harness::{
+    Guest, activate, activation, code, fresh_id, fresh_session, ok, script, settled, wait_for,
+};
 
 const PROFILE: &str = "etc/profile.d/50-virt-persona.sh";
 const ENVIRONMENT: &str = "etc/environment.d/50-virt-persona.conf";
@@ -373,14 +375,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_generation() {
         agent.kill();
 
         let (_agent, mut peer, _) = guest.greet();
-        let status = loop {
-            match ok(peer.ask(Operation::OpStatus {
-                id: request.clone(),
-            })) {
-                OpStatus::Running => {}
-                status => break status,
-            }
-        };
+        let status = settled(&mut peer, &request);
         let known = value(&guest);
         match &status {
             OpStatus::Done {

@@ -70,6 +70,15 @@ pub struct AgentFacts {
     pub journal: JournalState,
     /// Protocol version that both speak.
     pub protocol: u32,
+    /// Optional abilities that it names, as far as this daemon looks at them.
+    pub features: Vec<GuestWords>,
+}
+
+impl AgentFacts {
+    /// Whether it names an ability.
+    pub fn can(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known.as_str() == feature)
+    }
 }
 
 /// The persona that an agent says is in force.

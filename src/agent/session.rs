@@ -54,6 +54,9 @@ const CREDIT_PERIODS: u32 = 5;
 /// second one both count.
 const NEED_PAUSE: Duration = Duration::from_millis(NEED_INTERVAL_MS / 2);
 
+/// Abilities of an agent that are looked at: many more than there are.
+const FEATURES_MAX: usize = 64;
+
 /// Pings of callers that may be under way at once.
 const PINGS_MAX: usize = 8;
 
@@ -349,6 +352,12 @@ impl Session {
             newest_generation: ack.generation,
             journal: ack.journal,
             protocol,
+            features: ack
+                .feats
+                .iter()
+                .take(FEATURES_MAX)
+                .map(|feature| identifier(feature))
+                .collect(),
         };
         self.stage = Stage::Open {
             facts: facts.clone(),

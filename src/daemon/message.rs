@@ -8,11 +8,12 @@ use agent_protocol::activation::{
     Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
 };
 use agent_protocol::settings::{
-    Frequency as MessageFrequency, LoggingLevel as MessageLevel, SettingOutcome, Settings,
+    Frequency as MessageFrequency, LoggingLevel as MessageLevel, SETTINGS_FEATURE, SettingOutcome,
+    Settings,
 };
 use persona::{Frequency, LoggingLevel, OnFailure, Persona, Script};
 
-use crate::agent::{Activated, AgentReply, SettingEnd, SettingsEnd};
+use crate::agent::{Activated, AgentFacts, AgentReply, SettingEnd, SettingsEnd};
 use crate::catalog::Generation;
 
 /// As long as systemd waits for a unit by default, and the agent for `systemctl`.
@@ -90,16 +91,57 @@ pub(super) fn settings_time(settings: &Settings) -> Duration {
     (UNIT_TIME.saturating_mul(units) + more).min(MOST_SETTINGS_TIME)
 }
 
+/// What of a persona's settings was sent, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SettingsSent {
+    /// How many.
+    pub count: usize,
+    /// Whether the agent knows settings at all.
+    pub agent: SettingsAbility,
+}
+
+/// Whether an agent says that it brings settings about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SettingsAbility {
+    /// It says so.
+    Has,
+    /// It does not: it is older than settings.
+    Lacks,
+}
+
+impl SettingsSent {
+    /// What goes to this agent; it is sent to an older one too, which ignores it.
+    pub(super) fn new(settings: &Settings, agent: Option<&AgentFacts>) -> Self {
+        let agent = if agent.is_some_and(|facts| facts.can(SETTINGS_FEATURE)) {
+            SettingsAbility::Has
+        } else {
+            SettingsAbility::Lacks
+        };
+        Self {
+            count: settings.count(),
+            agent,
+        }
+    }
+}
+
 /// What came of the settings, in a sentence for `status`; `None` where there is nothing to say.
-pub(super) fn settings_remark(asked: usize, reply: &AgentReply) -> Option<String> {
+pub(super) fn settings_remark(sent: Option<SettingsSent>, reply: &AgentReply) -> Option<String> {
     let (AgentReply::Activated(Activated { settings, .. })
     | AgentReply::Deactivated { settings, .. }) = reply
     else {
         return None;
     };
     let Some(SettingsEnd { lines, left_out }) = settings else {
-        return (asked > 0).then(|| {
-            format!("the agent is too old for settings: none of the persona's {asked} is in force")
+        let SettingsSent { count, agent } = sent.filter(|sent| sent.count > 0)?;
+        return Some(match agent {
+            SettingsAbility::Lacks => {
+                format!(
+                    "the agent is too old for settings: none of the persona's {count} is in force"
+                )
+            }
+            SettingsAbility::Has => {
+                format!("the agent says nothing of the persona's {count} settings")
+            }
         });
     };
     let in_force = |end: &&SettingEnd| {
@@ -114,11 +156,23 @@ pub(super) fn settings_remark(asked: usize, reply: &AgentReply) -> Option<String
         1 => parts.push("1 setting is in force".to_owned()),
         count => parts.push(format!("{count} settings are in force")),
     }
-    let kept: Vec<String> = lines
-        .iter()
-        .filter(|end| end.outcome == SettingOutcome::Kept)
-        .map(|end| format!("{} ({})", end.setting.as_str(), end.reason.as_str()))
-        .collect();
+    let named = |outcome: SettingOutcome| -> Vec<String> {
+        lines
+            .iter()
+            .filter(|end| end.outcome == outcome)
+            .map(|end| format!("{} ({})", end.setting.as_str(), end.reason.as_str()))
+            .collect()
+    };
+    let refused = named(SettingOutcome::Refused);
+    if !refused.is_empty() {
+        let count = match refused.len() {
+            1 => "1 setting".to_owned(),
+            count => format!("{count} settings"),
+        };
+        let list = refused.join(", ");
+        parts.push(format!("{count} cannot be had in this guest: {list}"));
+    }
+    let kept = named(SettingOutcome::Kept);
     if !kept.is_empty() {
         parts.push(format!("kept as the guest has them: {}", kept.join(", ")));
     }
@@ -239,28 +293,38 @@ mod tests {
         }
     }
 
+    fn sent(count: usize, agent: SettingsAbility) -> Option<SettingsSent> {
+        Some(SettingsSent { count, agent })
+    }
+
     #[test]
-    fn an_agent_that_says_nothing_of_settings_has_none_in_force() {
-        let remark = settings_remark(3, &reply(None)).unwrap();
+    fn an_agent_that_is_older_than_settings_has_none_in_force() {
+        use SettingsAbility::{Has, Lacks};
+        let remark = settings_remark(sent(3, Lacks), &reply(None)).unwrap();
         assert!(
             remark.contains("too old") && remark.contains('3'),
             "{remark}"
         );
-        assert_eq!(settings_remark(0, &reply(None)), None);
+        let remark = settings_remark(sent(3, Has), &reply(None)).unwrap();
+        assert!(remark.contains("says nothing"), "{remark}");
+        assert_eq!(settings_remark(sent(0, Lacks), &reply(None)), None);
+        assert_eq!(settings_remark(None, &reply(None)), None);
     }
 
     #[test]
-    fn what_was_kept_is_named_with_its_reason() {
+    fn what_was_kept_or_cannot_be_had_is_named_with_its_reason() {
         let lines = vec![
-            end("editor", SettingOutcome::Applied, ""),
+            end("editor", SettingOutcome::Refused, "no program nano"),
+            end("terminal_shell", SettingOutcome::Applied, ""),
             end("theme", SettingOutcome::Unknown, ""),
             end("service cron", SettingOutcome::Unchanged, ""),
             end("sysctl x", SettingOutcome::Kept, "mine"),
         ];
         let settings = Some(SettingsEnd { lines, left_out: 2 });
         assert_eq!(
-            settings_remark(3, &reply(settings)).unwrap(),
-            "2 settings are in force; kept as the guest has them: sysctl x (mine); 2 more are not told"
+            settings_remark(sent(5, SettingsAbility::Has), &reply(settings)).unwrap(),
+            "2 settings are in force; 1 setting cannot be had in this guest: editor (no program nano); \
+             kept as the guest has them: sysctl x (mine); 2 more are not told"
         );
     }
 

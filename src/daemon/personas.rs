@@ -8,7 +8,9 @@ use agent_protocol::{Operation, RequestId};
 use super::Daemon;
 use super::disk::wait_for_disk;
 use super::event::Event;
-use super::message::{message, reply_detail, script_text, settings_remark, settings_time};
+use super::message::{
+    SettingsSent, message, reply_detail, script_text, settings_remark, settings_time,
+};
 use crate::act::sentence_of;
 use crate::agent::{AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
@@ -27,8 +29,8 @@ const GUEST_TIME: Duration = Duration::from_secs(30);
 pub struct ActivationResult {
     domain: DomainId,
     generation: Generation,
-    /// How many settings were asked for.
-    settings: usize,
+    /// What of settings was asked for; `None` where no persona is.
+    settings: Option<SettingsSent>,
     answer: Result<AgentReply, AgentError>,
 }
 
@@ -310,7 +312,7 @@ impl Daemon {
 
     fn send(&mut self, id: DomainId, activation: &Activation) {
         let generation = activation.generation;
-        let mut settings = 0;
+        let mut settings = None;
         let (operation, deadline) = match &activation.desired {
             Desired::Nothing => (
                 Operation::Deactivate {
@@ -329,7 +331,9 @@ impl Daemon {
                         .map(|script| script.timeout)
                         .sum::<Duration>();
                     let message = message(generation, version.get(), persona);
-                    settings = message.settings.count();
+                    let agent = self.domains.get(&id);
+                    let facts = agent.and_then(|tracked| tracked.agent.facts.as_ref());
+                    settings = Some(SettingsSent::new(&message.settings, facts));
                     let time = time + settings_time(&message.settings);
                     (
                         Operation::Activate {

@@ -9,6 +9,9 @@ use crate::limits::{
     NAME_MAX, SETTING_REASON_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SETTINGS_REPLY_MAX,
 };
 
+/// The ability of an agent to bring settings about, as its hello_ack names it. An agent without it ignores them.
+pub const SETTINGS_FEATURE: &str = "settings";
+
 /// What the guest's operating system is to be like. Absent means: as it is without a persona.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -197,6 +200,8 @@ pub enum SettingOutcome {
     Restored,
     /// The guest's own state was kept: somebody there wants it otherwise.
     Kept,
+    /// The guest cannot be like that as it is now; it was left out.
+    Refused,
     /// An outcome of a newer protocol.
     #[serde(other)]
     Unknown,

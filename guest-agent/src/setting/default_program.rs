@@ -3,7 +3,7 @@
 
 use agent_protocol::{SettingOutcome, Settings};
 
-use super::{Machine, SettingError, Wishes, refused};
+use super::{Machine, SettingError, Wishes};
 
 pub(super) fn wish(
     settings: &Settings,
@@ -22,7 +22,8 @@ pub(super) fn wish(
             let reason = format!(
                 "the guest has no program {name}; is its package installed (software_stack)?"
             );
-            return Err(refused(setting, reason));
+            wishes.refuse(setting, &reason);
+            continue;
         };
         for variable in variables {
             wishes.defaults.insert((*variable).to_owned(), path.clone());

@@ -124,6 +124,8 @@ impl<'a> Machine<'a> {
         let path = self.kernel_path(parameter);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(State::Value(text.trim().to_owned())),
+            // It went with its module or device.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::Absent),
             Err(source) => Err(SettingError::Read { path, source }),
         }
     }

@@ -58,7 +58,7 @@ pub(crate) enum Resource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
-    /// There is no such file.
+    /// There is no such file, or no such kernel parameter any more.
     Absent,
     /// A file's content and mode.
     Text { text: String, mode: u32 },
@@ -196,14 +196,20 @@ impl Wishes {
         });
     }
 
+    /// A setting that this guest cannot have as it is now. It is left out, and the others come about.
+    fn refuse(&mut self, setting: &str, reason: &str) {
+        self.line(setting, SettingOutcome::Refused, reason);
+    }
+
     fn line(&mut self, setting: &str, outcome: SettingOutcome, reason: &str) {
         self.lines.push(SettingLine::new(setting, outcome, reason));
     }
 }
 
-/// Why a setting is not brought about. Whatever was begun is undone.
+/// Why a setting is not brought about. Whatever was begun is undone, unless it is known before anything is begun.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingError {
+    /// The guest cannot be like that. A plugin says so while it looks; it never comes of doing.
     #[error("{setting}: {reason}")]
     Refused { setting: String, reason: String },
     #[error("cannot read {path:?}")]
@@ -248,7 +254,8 @@ fn refused(setting: &str, reason: impl Into<String>) -> SettingError {
 
 type Plugin = fn(&Settings, &mut Machine<'_>, &mut Wishes) -> Result<(), SettingError>;
 
-/// All plugins; they look at the guest and change nothing.
+/// All plugins; they look at the guest and change nothing. One with several settings refuses each by itself
+/// ([`Wishes::refuse`]); by [`SettingError::Refused`] all that it wished for is left out.
 const PLUGINS: [Plugin; 6] = [
     sysctl::wish,
     service::wish,
@@ -258,14 +265,22 @@ const PLUGINS: [Plugin; 6] = [
     default_program::wish,
 ];
 
-/// What settings mean in this guest.
+/// What settings mean in this guest. What it cannot be like is said in a line and left out; an error is of looking.
 pub(crate) fn wishes(
     settings: &Settings,
     machine: &mut Machine<'_>,
 ) -> Result<Wishes, SettingError> {
     let mut wishes = Wishes::default();
     for plugin in PLUGINS {
-        plugin(settings, machine, &mut wishes)?;
+        let known = wishes.wanted.len();
+        match plugin(settings, machine, &mut wishes) {
+            Err(SettingError::Refused { setting, reason }) => {
+                // Half of a setting is none.
+                wishes.wanted.truncate(known);
+                wishes.refuse(&setting, &reason);
+            }
+            done => done?,
+        }
     }
     Ok(wishes)
 }

@@ -2,7 +2,7 @@
 
 use agent_protocol::{SettingOutcome, Settings};
 
-use super::{Machine, Resource, SettingError, State, Wishes, machine::Existence, refused};
+use super::{Machine, Resource, SettingError, State, Wishes, machine::Existence};
 
 /// Suffixes of units that can be enabled.
 const SUFFIXES: [&str; 5] = [".service", ".socket", ".timer", ".path", ".target"];
@@ -15,7 +15,8 @@ pub(super) fn wish(
     for (name, enabled) in &settings.services {
         let setting = format!("service {name}");
         if !machine.guest.has_systemd() {
-            return Err(refused(&setting, "the guest is not run by systemd"));
+            wishes.refuse(&setting, "the guest is not run by systemd");
+            continue;
         }
         let unit = if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
             name.clone()
@@ -27,7 +28,7 @@ pub(super) fn wish(
                 let reason = format!(
                     "there is no unit {unit} in the guest; is its package installed (software_stack)?"
                 );
-                return Err(refused(&setting, reason));
+                wishes.refuse(&setting, &reason);
             }
             // What is not there does not run.
             (Existence::Missing, false) => {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 
 use agent_protocol::{SettingOutcome, Settings};
 
-use super::{Guest, MARK, Machine, Resource, SettingError, State, Wishes, refused};
+use super::{Guest, MARK, Machine, Resource, SettingError, State, Wishes};
 
 const FILE: &str = "50-virt-persona.conf";
 const PATH: &str = "/etc/sysctl.d/50-virt-persona.conf";
@@ -30,9 +30,9 @@ pub(super) fn wish(
     for (key, value) in &settings.sysctl {
         let setting = format!("sysctl {key}");
         let place = place_of(key);
-        if !guest.path("/proc/sys").join(&place).is_file() {
-            let reason = "the guest's kernel has no such parameter, or the module that it belongs to is not loaded";
-            return Err(refused(&setting, reason));
+        if let Some(reason) = missing(guest, &place) {
+            wishes.refuse(&setting, reason);
+            continue;
         }
         let setter = later
             .iter()
@@ -50,6 +50,20 @@ pub(super) fn wish(
         wishes.file("sysctl at the next start", PATH, text, None);
     }
     Ok(())
+}
+
+/// Why a parameter cannot be set in this guest; one that cannot be read cannot be verified, nor put back.
+fn missing(guest: Guest<'_>, place: &str) -> Option<&'static str> {
+    let path = guest.path("/proc/sys").join(place);
+    if !path.is_file() {
+        Some(
+            "the guest's kernel has no such parameter, or the module that it belongs to is not loaded",
+        )
+    } else if fs::read(path).is_err() {
+        Some("the guest's kernel does not let it be read")
+    } else {
+        None
+    }
 }
 
 /// Where a parameter lies below `/proc/sys`: of `.` and `/`, the one that comes first separates (sysctl.d(5)).

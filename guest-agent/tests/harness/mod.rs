@@ -19,12 +19,15 @@ use agent_protocol::{
     RequestId, SUPPORTED, Script, Session, SessionId, Settings, Stamp, decode_guest, encode_host,
     encode_request,
     limits::MAX_FRAME,
-    message::{Hello, HelloAck, HelloReason, Ping, ReplyBody},
+    message::{Hello, HelloAck, HelloReason, OpStatus, Ping, ReplyBody},
 };
 use tempfile::TempDir;
 
 /// A hung test shall end with a message; no test passes or fails by this time.
 const HUNG: Duration = Duration::from_secs(120);
+
+/// Between two looks at something that takes its time.
+pub const PAUSE: Duration = Duration::from_millis(2);
 
 /// A guest's tree: users, CPUs, figures.
 pub struct Guest {
@@ -146,7 +149,8 @@ impl Guest {
                 Ok(stream) => return Ok(Peer::new(stream)),
                 Err(_) => match agent.child.try_wait().unwrap() {
                     Some(status) => return Err(status),
-                    None => std::thread::yield_now(),
+                    // Asking without a pause would keep a processor from the agent.
+                    None => std::thread::sleep(PAUSE),
                 },
             }
         }
@@ -196,6 +200,17 @@ pub fn fresh_session() -> Session {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     Session::new(SessionId::from_random(bytes))
+}
+
+/// What became of a request, once nothing of it is under way any more.
+pub fn settled(peer: &mut Peer, request: &RequestId) -> OpStatus {
+    loop {
+        let id = request.clone();
+        match ok(peer.ask(Operation::OpStatus { id })) {
+            OpStatus::Running => std::thread::sleep(PAUSE),
+            status => return status,
+        }
+    }
 }
 
 /// A request id that no other call gets.
@@ -387,6 +402,6 @@ pub fn code(body: ReplyBody) -> String {
 /// Waits until a file is there.
 pub fn wait_for(path: &Path) {
     while !path.exists() {
-        std::thread::yield_now();
+        std::thread::sleep(PAUSE);
     }
 }

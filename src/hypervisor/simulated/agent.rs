@@ -16,6 +16,7 @@ use agent_protocol::message::{
     Active, DeactivationReply, ErrorCode, HelloAck, JournalState, OnlineCpusReply, OpStatus,
     ReplyBody, Retry, Telemetry,
 };
+use agent_protocol::settings::SETTINGS_FEATURE;
 use agent_protocol::{
     Assembler, CpuList, DecodeError, Decoder, GuestMessage, HostMessage, Operation, Reply,
     ReplyError, Request, Session, SettingLine, SettingOutcome, Settings, SettingsReply,
@@ -354,7 +355,7 @@ fn acknowledgement(machine: &Machine, version: u32) -> HelloAck {
         active: machine.inside.active.clone(),
         generation: machine.inside.newest,
         journal: JournalState::Clean,
-        feats: Vec::new(),
+        feats: vec![SETTINGS_FEATURE.to_owned()],
         max_frame: MAX_FRAME,
     }
 }
