@@ -14,6 +14,8 @@ Usage:
   virt-persona-agent [options]                  serve the host
   virt-persona-agent status [--state DIR]       print the active persona, what it holds, and its generations
   virt-persona-agent history [--state DIR]      print the generations that are kept, with time and fate
+  virt-persona-agent rollback [GENERATION]      make the guest what it was in that generation, or in the one before what
+                                                holds; until the host's next activation; root only
   virt-persona-agent need MEMORY [--reason TEXT]
                                                 ask the host for so much more memory, as 256M; root only
   virt-persona-agent --version | --help
@@ -37,6 +39,7 @@ pub(crate) enum Invocation {
     Run(Args),
     Status { state: PathBuf },
     History { state: PathBuf },
+    Rollback { root: PathBuf, to: Option<u64> },
     Need { root: PathBuf, need: Need },
     Version,
     Help,
@@ -46,6 +49,7 @@ pub(crate) enum Invocation {
 enum Word {
     Status,
     History,
+    Rollback(Option<u64>),
 }
 
 /// How the host is reached.
@@ -84,7 +88,7 @@ pub(crate) enum ArgsError {
 
 /// Reads the arguments after the program's name.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, ArgsError> {
-    let mut arguments = arguments;
+    let mut arguments = arguments.peekable();
     let (mut word, mut needed, mut reason) = (None, None, String::new());
     let mut args = Args {
         transport: Transport::NamedPort,
@@ -97,6 +101,14 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
         match argument.to_str() {
             Some("status") => word = Some(Word::Status),
             Some("history") => word = Some(Word::History),
+            Some("rollback") => {
+                let number = |text: &OsString| text.to_str()?.parse().ok();
+                let to = arguments.peek().and_then(number);
+                if to.is_some() {
+                    arguments.next();
+                }
+                word = Some(Word::Rollback(to));
+            }
             Some("need") => {
                 let text = value("need")?;
                 let bytes = text.to_str().and_then(parse_memory);
@@ -124,6 +136,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
         },
         (None, Some(Word::Status)) => Invocation::Status { state },
         (None, Some(Word::History)) => Invocation::History { state },
+        (None, Some(Word::Rollback(to))) => Invocation::Rollback {
+            root: args.root,
+            to,
+        },
         (None, None) => Invocation::Run(args),
     })
 }

@@ -28,7 +28,7 @@ use crate::{
     disk::{DiskJob, ToDisk},
     events::{Event, FromWorkers},
     hooks::Hooks,
-    local::Local,
+    local::{Asked, Local},
     log::{chain, log},
     need::{Pressure, under_pressure},
     sys,
@@ -383,9 +383,18 @@ impl Channel {
 
     fn hear_client(&mut self) {
         let Some(local) = &mut self.local else { return };
-        if let Some(need) = local.take() {
-            let told = self.conversation.need(need, Instant::now());
-            local.answer(&told.err().map_or_else(String::new, |why| why.to_string()));
+        match local.take() {
+            None => {}
+            Some(Asked::Need(need)) => {
+                let told = self.conversation.need(need, Instant::now());
+                local.answer(&told.err().map_or_else(String::new, |why| why.to_string()));
+            }
+            Some(Asked::Rollback(ask)) => {
+                if let Some(client) = local.release() {
+                    let to = ask.to;
+                    drop(self.workers.disk.send(DiskJob::Rollback { to, client }));
+                }
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use agent_protocol::{
     Assembler, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply,
-    ReplyError, Report, Request, RequestId, SUPPORTED, Session, SessionId, Stamp,
+    ReplyError, Report, Request, RequestId, RolledBack, SUPPORTED, Session, SessionId, Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
@@ -63,6 +63,7 @@ pub(crate) struct Identity {
 #[derive(Clone, Debug)]
 pub(crate) struct GuestState {
     pub(crate) active: Option<Active>,
+    pub(crate) rolled_back: Option<RolledBack>,
     pub(crate) generation: u64,
     pub(crate) journal: JournalState,
 }
@@ -281,7 +282,10 @@ impl Conversation {
         let stamp = live.session.stamp();
         match encode_guest(
             &stamp,
-            &GuestMessage::Telemetry(Telemetry { report }),
+            &GuestMessage::Telemetry(Telemetry {
+                report,
+                rolled_back: self.state.rolled_back.clone(),
+            }),
             live.max_frame,
         ) {
             Ok(frame) => Some(frame),
@@ -481,6 +485,7 @@ impl Conversation {
             boot_id: self.identity.boot_id.clone(),
             machine_id: self.identity.machine_id.clone(),
             active: self.state.active.clone(),
+            rolled_back: self.state.rolled_back.clone(),
             generation: self.state.generation,
             journal,
             feats: FEATURES.map(str::to_owned).to_vec(),

@@ -22,6 +22,7 @@ use crate::{
     conversation::GuestState,
     events::{Event, Events},
     exec::{self, Runner},
+    local::Client,
     log::{chain, log},
     program::{Ended, ProgramJob},
     script::{ScriptError, ScriptJob},
@@ -50,6 +51,8 @@ pub(crate) enum DiskJob {
     ScriptEnded(Result<ScriptResult, ScriptError>),
     /// A program that this thread commissioned has ended.
     ProgramEnded(Result<Ended, ScriptError>),
+    /// Somebody in the guest goes back to an earlier generation, and waits for what comes of it.
+    Rollback { to: Option<u64>, client: Client },
     /// The machine was put back to an earlier state: read the disk again and verify what holds.
     Reread,
     /// Remember an answer that another thread gave.
@@ -82,6 +85,7 @@ pub(crate) fn state_of(store: &Store) -> GuestState {
     };
     GuestState {
         active: store.current().and_then(Record::active),
+        rolled_back: store.current().and_then(Record::rolled_back),
         generation: store.newest().map_or(0, |newest| newest.generation),
         journal,
     }
@@ -134,6 +138,11 @@ impl Disk {
                     let body = status_body(known.map_or(OpStatus::Unknown, done));
                     self.desk.events.send(Event::Done { id, body });
                 }
+                DiskJob::Rollback { to, client } => {
+                    let came = self.roll_back(to);
+                    self.tell_state();
+                    client.tell(came);
+                }
                 DiskJob::Reread => {
                     report(self.activator.store_mut().reread());
                     self.recover();
@@ -162,6 +171,16 @@ impl Disk {
             log!("recovery failed: {}", chain(&error));
         }
         self.tell_state();
+    }
+
+    fn roll_back(&mut self, to: Option<u64>) -> Result<String, String> {
+        let results = self.activator.store().results();
+        let mut scripts = Commissioned {
+            desk: &mut self.desk,
+            results,
+        };
+        let came = self.activator.go_back(to, &mut scripts);
+        came.map_err(|error| chain(&error))
     }
 
     fn fulfil(&mut self, id: &RequestId, wish: Wish, deadline: Instant) -> ReplyBody {

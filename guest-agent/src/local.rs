@@ -1,4 +1,5 @@
-//! The agent's own socket in the guest, `/run/virt-persona-agent/agent.sock`: root says there that the guest is in need. Both
+//! The agent's own socket in the guest, `/run/virt-persona-agent/agent.sock`: root says there that the guest is in need, or
+//! has it go back to an earlier generation. Both
 //! ends are here; the channel waits on the agent's end and `main` uses the other. One client is served at a time, and a new
 //! one takes the place of one that says nothing.
 
@@ -16,11 +17,12 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::Need;
+use agent_protocol::{Need, message::clean_text};
 use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::geteuid,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::log::log;
 
@@ -28,6 +30,8 @@ use crate::log::log;
 const SOCKET: &str = "run/virt-persona-agent/agent.sock";
 /// Longest line of a client.
 const LINE_MAX: usize = 1024;
+/// Begins the answer to what was done and has something to say.
+const DONE: char = '+';
 /// How long a client waits for the agent, which answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -53,8 +57,32 @@ pub(crate) struct Local {
     client: Option<Client>,
 }
 
+/// What root asks for.
 #[derive(Debug)]
-struct Client {
+pub(crate) enum Asked {
+    /// The host shall be told that memory is needed.
+    Need(Need),
+    /// The guest shall be what it was in an earlier generation.
+    Rollback(RollbackAsk),
+}
+
+/// Which generation to go back to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollbackAsk {
+    /// Absent: the one before what holds.
+    pub(crate) to: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    rollback: RollbackAsk,
+}
+
+/// Somebody on the socket.
+#[derive(Debug)]
+pub(crate) struct Client {
     stream: UnixStream,
     line: Vec<u8>,
 }
@@ -99,7 +127,7 @@ impl Local {
     }
 
     /// What the client says, once it has said all of it. A client that says what cannot be is let go.
-    pub(crate) fn take(&mut self) -> Option<Need> {
+    pub(crate) fn take(&mut self) -> Option<Asked> {
         let client = self.client.as_mut()?;
         let mut buffer = [0; LINE_MAX];
         loop {
@@ -118,25 +146,52 @@ impl Local {
                 break;
             }
         }
-        let need = client
-            .line
-            .strip_suffix(b"\n")
-            .and_then(|line| serde_json::from_slice::<Need>(line).ok())
-            .and_then(|need| need.check().ok());
-        if need.is_none() {
+        let asked = client.line.strip_suffix(b"\n").and_then(Asked::read);
+        if asked.is_none() {
             self.answer("what was asked cannot be understood");
         }
-        need
+        asked
+    }
+
+    /// Hands the client over to whoever answers it later ([`Client::answer`]).
+    pub(crate) fn release(&mut self) -> Option<Client> {
+        self.client.take()
     }
 
     /// Answers the client, with nothing for "done", and lets it go.
     pub(crate) fn answer(&mut self, refusal: &str) {
-        if let Some(mut client) = self.client.take()
-            // A line fits any socket's buffer; a client that has gone needs no answer.
-            && let Err(error) = client.stream.write_all(format!("{refusal}\n").as_bytes())
-        {
+        if let Some(client) = self.client.take() {
+            client.answer(refusal);
+        }
+    }
+}
+
+impl Client {
+    /// Answers with one line and lets the client go.
+    pub(crate) fn answer(mut self, line: &str) {
+        // A line fits any socket's buffer; a client that has gone needs no answer.
+        if let Err(error) = self.stream.write_all(format!("{line}\n").as_bytes()) {
             log!("cannot answer on the agent's own socket: {error}");
         }
+    }
+
+    /// Answers with what came of something that took its time; a line of success begins with [`DONE`].
+    pub(crate) fn tell(self, came: Result<String, String>) {
+        let line = match came {
+            Ok(said) => format!("{DONE}{said}"),
+            Err(refusal) => refusal,
+        };
+        self.answer(&clean_text(&line, LINE_MAX / 2).replace('\n', " "));
+    }
+}
+
+impl Asked {
+    fn read(line: &[u8]) -> Option<Self> {
+        if let Ok(Told { rollback }) = serde_json::from_slice(line) {
+            return Some(Self::Rollback(rollback));
+        }
+        let need = serde_json::from_slice::<Need>(line).ok()?;
+        Some(Self::Need(need.check().ok()?))
     }
 }
 
@@ -148,23 +203,40 @@ impl AsFd for Local {
 
 /// The client's end: tells the agent of this guest that memory is needed.
 pub(crate) fn tell_need(root: &Path, need: &Need) -> Result<(), LocalError> {
+    ask(root, need, Some(PATIENCE)).map(drop)
+}
+
+/// The client's end: has the guest go back to an earlier generation; what holds then. It takes as long as it takes.
+pub(crate) fn roll_back(root: &Path, to: Option<u64>) -> Result<String, LocalError> {
+    let rollback = RollbackAsk { to };
+    ask(root, &Told { rollback }, None)
+}
+
+fn ask(
+    root: &Path,
+    what: &impl Serialize,
+    patience: Option<Duration>,
+) -> Result<String, LocalError> {
     let path = root.join(SOCKET);
     let mut stream = UnixStream::connect(&path).map_err(|source| LocalError::Reach {
         path: path.clone(),
         source,
     })?;
     let mut line =
-        serde_json::to_vec(need).map_err(|error| LocalError::NoAnswer(io::Error::other(error)))?;
+        serde_json::to_vec(what).map_err(|error| LocalError::NoAnswer(io::Error::other(error)))?;
     line.push(b'\n');
     let mut answer = String::new();
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(patience)
         .and_then(|()| stream.write_all(&line))
         .and_then(|()| stream.take(LINE_MAX as u64).read_to_string(&mut answer))
         .map_err(LocalError::NoAnswer)?;
     match answer.strip_suffix('\n') {
-        Some("") => Ok(()),
-        Some(refusal) => Err(LocalError::Refused(refusal.to_owned())),
+        Some("") => Ok(String::new()),
+        Some(said) => match said.strip_prefix(DONE) {
+            Some(said) => Ok(said.to_owned()),
+            None => Err(LocalError::Refused(said.to_owned())),
+        },
         None => Err(LocalError::NoAnswer(io::ErrorKind::UnexpectedEof.into())),
     }
 }

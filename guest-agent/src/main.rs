@@ -75,6 +75,10 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
         },
+        Ok(Invocation::Rollback { root, to }) => match local::roll_back(&root, to) {
+            Ok(said) => print(&format!("{said}\n")),
+            Err(error) => fail(&error),
+        },
         Ok(Invocation::Need { root, need }) => match local::tell_need(&root, &need) {
             Ok(()) => print("the host was told\n"),
             Err(error) => fail(&error),

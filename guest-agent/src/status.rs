@@ -14,12 +14,27 @@ use crate::{
 /// A text for people; the first line is the active persona.
 pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
     let store = open(state)?;
-    let mut text = match store.current().and_then(Record::active) {
-        Some(active) => format!(
-            "active: {} version {} (generation {})\n",
-            active.persona, active.version, active.generation
+    let current = store.current();
+    let generation = match current {
+        Some(Record {
+            generation,
+            rollback: Some(rollback),
+            ..
+        }) => format!(
+            " (generation {}, gone back to by hand instead of {generation})",
+            rollback.to
         ),
-        None => "active: none\n".to_owned(),
+        Some(record) if record.activation.is_some() => {
+            format!(" (generation {})", record.generation)
+        }
+        _ => String::new(),
+    };
+    let mut text = match current.and_then(|record| record.activation.as_ref()) {
+        Some(active) => format!(
+            "active: {} version {}{generation}\n",
+            active.persona, active.version
+        ),
+        None => format!("active: none{generation}\n"),
     };
     // Writing to a string cannot fail.
     for holding in store.current().into_iter().flat_map(|record| &record.held) {
@@ -47,7 +62,9 @@ pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
 /// A line for each generation, the newest first.
 pub(crate) fn history(state: &Path) -> Result<String, StoreError> {
     let store = open(state)?;
-    let current = store.current().map(|record| record.generation);
+    let rollback = |record: &Record| record.rollback.as_ref().map(|rollback| rollback.to);
+    let current = store.current();
+    let current = current.map(|record| rollback(record).unwrap_or(record.generation));
     let mut text = String::new();
     for record in newest_first(&store)? {
         let holds = if current == Some(record.generation) {

@@ -3,6 +3,7 @@
 //! ```text
 //! gen/<N>.json     one for each generation: what was asked and what came of it; the newest ten and the current stay
 //! current          symbolic link to the generation that holds; it is flipped by a rename
+//! rolled-back.json what holds instead of the newest generation, where somebody in the guest went back by hand
 //! journal.json     the operation that is under way, with the step it has reached; absent when nothing is
 //! results/<id>     the answers of the last requests, so that a second delivery is answered and not executed
 //! held-cpus.json   CPUs that were taken offline by order, and in which boot
@@ -16,7 +17,7 @@ use std::{
 };
 
 use agent_protocol::{
-    Activation, CpuList, RequestId, ScriptResult, SettingLine,
+    Activation, CpuList, RequestId, RolledBack, ScriptResult, SettingLine,
     message::{Active, ReplyBody, ReplyError},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -31,6 +32,8 @@ use crate::{
 const GENERATIONS_KEPT: usize = 10;
 /// Results kept: more than can be in flight.
 const RESULTS_KEPT: usize = 128;
+/// A return by hand.
+const ROLLED_BACK: &str = "rolled-back.json";
 /// Nobody but root reads state: environments can be private.
 const PRIVATE: u32 = 0o600;
 
@@ -73,6 +76,18 @@ pub(crate) struct Record {
     /// What came of the settings.
     #[serde(default)]
     pub(crate) settings: Vec<SettingLine>,
+    /// That this is an earlier generation which somebody in the guest went back to; `generation` stays the host's.
+    #[serde(default)]
+    pub(crate) rollback: Option<Rollback>,
+}
+
+/// A return to an earlier generation by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rollback {
+    /// Which.
+    pub(crate) to: u64,
+    /// What the host made active, and believes to be.
+    pub(crate) instead_of: Option<Active>,
 }
 
 impl Record {
@@ -85,8 +100,11 @@ impl Record {
         variables
     }
 
-    /// The persona that is active in this generation.
+    /// The persona that the host made active in this generation.
     pub(crate) fn active(&self) -> Option<Active> {
+        if let Some(rollback) = &self.rollback {
+            return rollback.instead_of.clone();
+        }
         let Activation {
             persona,
             version,
@@ -99,6 +117,19 @@ impl Record {
             persona,
             version: *version,
             digest,
+        })
+    }
+}
+
+impl Record {
+    /// What holds instead of what the host made active, in the words of the protocol.
+    pub(crate) fn rolled_back(&self) -> Option<RolledBack> {
+        let rollback = self.rollback.as_ref()?;
+        let activation = self.activation.as_ref();
+        Some(RolledBack {
+            generation: rollback.to,
+            persona: activation.map(|activation| activation.persona.clone()),
+            version: activation.map(|activation| activation.version),
         })
     }
 }
@@ -134,6 +165,9 @@ pub(crate) struct Journal {
     /// What is done about settings, with how each resource was; there from [`Step::SettingsStarted`] on.
     #[serde(default)]
     pub(crate) settings: Option<Plan>,
+    /// What is to hold after an operation that somebody in the guest asked for; those of the host have it in the store.
+    #[serde(default)]
+    pub(crate) by_hand: Option<Box<Record>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -253,12 +287,13 @@ impl Store {
     /// Writes a generation.
     pub(crate) fn write_record(&mut self, record: Record) -> Result<(), StoreError> {
         let bytes = json("a generation", &record)?;
-        self.writer
-            .replace(&self.record_path(record.generation), &bytes, PRIVATE)?;
-        if self
-            .newest
-            .as_ref()
-            .is_none_or(|newest| newest.generation <= record.generation)
+        let path = self.directory.join(place_of(&record));
+        self.writer.replace(&path, &bytes, PRIVATE)?;
+        if record.rollback.is_none()
+            && self
+                .newest
+                .as_ref()
+                .is_none_or(|newest| newest.generation <= record.generation)
         {
             self.newest = Some(record);
         }
@@ -267,9 +302,13 @@ impl Store {
 
     /// Makes a generation that was written the current one, and drops the oldest.
     pub(crate) fn make_current(&mut self, record: Record) -> Result<(), StoreError> {
-        let target = Path::new("gen").join(format!("{}.json", record.generation));
+        let target = place_of(&record);
         self.writer
             .point(&self.directory.join("current"), &target)?;
+        let aside = self.directory.join(ROLLED_BACK);
+        if record.rollback.is_none() && aside.exists() {
+            self.writer.remove(&aside)?;
+        }
         self.current = Some(record);
         let numbers = self.generations()?;
         let current = self.current.as_ref().map(|record| record.generation);
@@ -386,14 +425,24 @@ impl Store {
     }
 
     fn record_path(&self, generation: u64) -> PathBuf {
-        self.directory
-            .join("gen")
-            .join(format!("{generation}.json"))
+        self.directory.join(generation_path(generation))
     }
 
     fn result_path(&self, id: &RequestId) -> PathBuf {
         self.directory.join("results").join(id.as_str())
     }
+}
+
+/// Where a record lies below the state directory. A return by hand never takes the place of what the host made.
+fn place_of(record: &Record) -> PathBuf {
+    match record.rollback {
+        Some(_) => PathBuf::from(ROLLED_BACK),
+        None => generation_path(record.generation),
+    }
+}
+
+fn generation_path(generation: u64) -> PathBuf {
+    Path::new("gen").join(format!("{generation}.json"))
 }
 
 fn json(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
@@ -458,6 +507,7 @@ mod tests {
             held: Vec::new(),
             defaults: BTreeMap::new(),
             settings: Vec::new(),
+            rollback: None,
         }
     }
 

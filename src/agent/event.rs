@@ -1,21 +1,23 @@
 //! What a link tells the daemon, and what it is at the moment. The daemon's one owner of state reads the events; the
 //! bus and `doctor` show the states. Everything of a guest in here is checked or cleaned.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agent_protocol::CheckedReport;
 use agent_protocol::frame::FrameCounters;
+use agent_protocol::limits::NAME_MAX;
 use agent_protocol::message::JournalState;
 use agent_protocol::session::SessionCounters;
 use agent_protocol::version::NoCommonVersion;
+use agent_protocol::{CheckedReport, RolledBack};
 use persona::units::Bytes;
 use serde::Serialize;
 
 use super::budget::Overflow;
-use super::words::GuestWords;
+use super::words::{GuestWords, Lines};
 
 /// What a link tells without being asked.
 #[derive(Debug)]
@@ -29,6 +31,11 @@ pub enum AgentEvent {
     Lost {
         /// Why.
         reason: LostReason,
+    },
+    /// Somebody in the guest went back to an earlier generation by hand, or that is over.
+    WentBack {
+        /// What the agent says of itself now.
+        facts: AgentFacts,
     },
     /// A report waits to be taken. There is never more than one of these under way for a link.
     Telemetry(LatestReport),
@@ -64,6 +71,8 @@ pub struct AgentFacts {
     pub instance: GuestWords,
     /// The persona that is in force in the guest.
     pub active: Option<ActivePersona>,
+    /// What holds in the guest instead, where somebody there went back to an earlier generation by hand.
+    pub rolled_back: Option<Box<WentBack>>,
     /// The newest generation that the agent has seen; it refuses older ones.
     pub newest_generation: u64,
     /// Whether the agent is finishing or undoing something.
@@ -92,6 +101,42 @@ pub struct ActivePersona {
     pub version: u64,
     /// Digest of the version.
     pub digest: GuestWords,
+}
+
+/// What somebody in the guest went back to by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WentBack {
+    /// Which generation.
+    pub generation: u64,
+    /// Its persona; `None` where it had none.
+    pub persona: Option<GuestWords>,
+    /// The persona's version.
+    pub version: Option<u64>,
+}
+
+impl WentBack {
+    pub(super) fn of(told: &RolledBack) -> Self {
+        Self {
+            generation: told.generation,
+            persona: told
+                .persona
+                .as_ref()
+                .map(|name| GuestWords::clean(name, NAME_MAX, Lines::One)),
+            version: told.version,
+        }
+    }
+}
+
+impl fmt::Display for WentBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.persona, self.version) {
+            (Some(persona), Some(version)) => {
+                write!(f, "generation {} ({persona}@{version})", self.generation)
+            }
+            (Some(persona), None) => write!(f, "generation {} ({persona})", self.generation),
+            (None, _) => write!(f, "generation {} (no persona)", self.generation),
+        }
+    }
 }
 
 /// Why a session ended.

@@ -473,6 +473,10 @@ impl Link {
                     self.set_state(LinkState::Connected(facts.clone()));
                     self.tell(AgentEvent::Connected { facts });
                 }
+                Ok(Happening::WentBack(facts)) => {
+                    self.set_state(LinkState::Connected(facts.clone()));
+                    self.tell(AgentEvent::WentBack { facts });
+                }
                 Ok(Happening::Reported(report)) => {
                     if let Some(latest) = self.reports.put(*report) {
                         self.tell(AgentEvent::Telemetry(latest));

@@ -32,7 +32,8 @@ use agent_protocol::limits::{HEARTBEAT_IDLE_MS, HEARTBEAT_MISSES};
 pub use budget::{Overflow, Rates};
 pub use error::{AgentError, Effect, Retry};
 pub use event::{
-    ActivePersona, AgentEvent, AgentFacts, LatestReport, LinkState, LostReason, Misconduct, Running,
+    ActivePersona, AgentEvent, AgentFacts, LatestReport, LinkState, LostReason, Misconduct,
+    Running, WentBack,
 };
 pub use exec::{CommandEnd, OutputPiece, Outputs};
 pub use registry::Registry;

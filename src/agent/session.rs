@@ -19,7 +19,7 @@ use agent_protocol::limits::{MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, N
 use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping};
 use agent_protocol::version::{NoCommonVersion, negotiate};
 use agent_protocol::{
-    CheckedReport, GuestMessage, HostMessage, Need, Stamp, decode_guest, encode_host,
+    CheckedReport, GuestMessage, HostMessage, Need, RolledBack, Stamp, decode_guest, encode_host,
     request_messages,
 };
 use persona::domain::DomainId;
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::error::AgentError;
-use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running};
+use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running, WentBack};
 use super::identity::{fresh_session_id, unix_time};
 use super::requests::{Fit, Lanes, Requests};
 use super::words::{GuestWords, Lines};
@@ -57,6 +57,9 @@ const NEED_PAUSE: Duration = Duration::from_millis(NEED_INTERVAL_MS / 2);
 /// Abilities of an agent that are looked at: many more than there are.
 const FEATURES_MAX: usize = 64;
 
+/// News of returns by hand that come faster than this wait for a later report.
+const WENT_BACK_PAUSE: Duration = Duration::from_secs(3);
+
 /// Pings of callers that may be under way at once.
 const PINGS_MAX: usize = 8;
 
@@ -80,7 +83,12 @@ pub(super) enum Happening {
     Nothing,
     Connected(AgentFacts),
     Reported(Box<CheckedReport>),
-    Needed { more: Bytes, reason: GuestWords },
+    /// What holds in the guest is another generation than before, by hand. The report that came with it is passed over.
+    WentBack(AgentFacts),
+    Needed {
+        more: Bytes,
+        reason: GuestWords,
+    },
 }
 
 /// Why the connection is to be closed.
@@ -127,6 +135,8 @@ pub(super) struct Session {
     misconduct: Misconduct,
     /// When the guest last said that it needs memory.
     needed_at: Option<Instant>,
+    /// When the guest last said something new of a return by hand.
+    went_back_at: Option<Instant>,
 }
 
 impl Session {
@@ -162,6 +172,7 @@ impl Session {
             peer_max_frame: MIN_FRAME,
             misconduct: Misconduct::default(),
             needed_at: None,
+            went_back_at: None,
         };
         session.say_hello(reason);
         session
@@ -269,6 +280,9 @@ impl Session {
                 self.credit -= 1;
                 self.grant_at
                     .get_or_insert(now + self.config.telemetry * CREDIT_PERIODS);
+                if let Some(facts) = self.went_back(telemetry.rolled_back.as_ref(), now) {
+                    return Ok(Happening::WentBack(facts));
+                }
                 if let Ok(report) = telemetry.report.check() {
                     return Ok(Happening::Reported(Box::new(report)));
                 }
@@ -301,6 +315,24 @@ impl Session {
                 Happening::Nothing
             }
         }
+    }
+
+    /// What the agent says of itself now, where it says of a return by hand something else than before. A guest that says
+    /// something else each time is heard no more often than a person could do it.
+    fn went_back(&mut self, told: Option<&RolledBack>, now: Instant) -> Option<AgentFacts> {
+        let told = told.map(WentBack::of).map(Box::new);
+        let Stage::Open { facts, .. } = &mut self.stage else {
+            return None;
+        };
+        let soon = self
+            .went_back_at
+            .is_some_and(|before| now < before + WENT_BACK_PAUSE);
+        if facts.rolled_back == told || soon {
+            return None;
+        }
+        self.went_back_at = Some(now);
+        facts.rolled_back = told;
+        Some(facts.clone())
     }
 
     fn undue(&mut self) -> Happening {
@@ -349,6 +381,7 @@ impl Session {
                 version: active.version,
                 digest: identifier(&active.digest),
             }),
+            rolled_back: ack.rolled_back.as_ref().map(WentBack::of).map(Box::new),
             newest_generation: ack.generation,
             journal: ack.journal,
             protocol,

@@ -49,7 +49,14 @@ impl Daemon {
                     &text,
                     serde_json::Value::Null,
                 );
+                self.went_back(id);
                 self.agent_came(id);
+            }
+            AgentEvent::WentBack { facts } => {
+                agent.heard = Some(now);
+                agent.facts = Some(facts);
+                self.went_back(id);
+                self.follow_activation(id);
             }
             AgentEvent::Lost { reason } => {
                 let facts = agent.facts.take();
@@ -115,6 +122,20 @@ impl Daemon {
             }
         }
         self.publish_soon();
+    }
+
+    /// Somebody in the guest went back to an earlier generation by hand: it is written down, shown, and left alone.
+    fn went_back(&mut self, id: DomainId) {
+        let facts = self.domains.get(&id);
+        let facts = facts.and_then(|tracked| tracked.agent.facts.as_ref());
+        let Some(back) = facts.and_then(|facts| facts.rolled_back.as_ref()) else {
+            return;
+        };
+        let text = format!(
+            "somebody in the guest went back to {back} by hand; it holds there until the next activation"
+        );
+        let detail = serde_json::json!({ "rolled_back": back });
+        self.record(AuditKind::Activation, Some(id), &text, detail);
     }
 
     /// Agents whose session was renewed and who have not come back are lost.

@@ -159,7 +159,7 @@ impl Daemon {
     }
 
     /// Sends the activation when it is due, and brings what is in force and shown in line with it.
-    fn follow_activation(&mut self, id: DomainId) {
+    pub(super) fn follow_activation(&mut self, id: DomainId) {
         self.follow_shift_rule(id);
         let Some(tracked) = self.domains.get(&id) else {
             return;
@@ -179,7 +179,14 @@ impl Daemon {
             Resolution::Unbound | Resolution::Conflict(_) => false,
         };
         let side = &mut tracked.persona;
-        let (state, detail, since) = super::show::activation_state(activation);
+        let (state, mut detail, since) = super::show::activation_state(activation);
+        let facts = tracked.agent.facts.as_ref();
+        if let Some(back) = facts.and_then(|facts| facts.rolled_back.as_ref()) {
+            let text = format!(
+                "in the guest somebody went back to {back} by hand; apply a persona to end that"
+            );
+            detail = Some(detail.map_or(text.clone(), |detail| format!("{text}; {detail}")));
+        }
         (side.state, side.detail, side.since) = (state, detail, since);
         side.bound = activation.and_then(|activation| super::show::bound(activation, pinned));
         match activation.and_then(Activation::in_force) {

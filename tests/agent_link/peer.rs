@@ -228,6 +228,7 @@ impl Peer {
             boot_id: self.boot_id.clone(),
             machine_id: None,
             active: None,
+            rolled_back: None,
             generation: 0,
             journal: JournalState::Clean,
             feats: Vec::new(),
@@ -273,5 +274,8 @@ pub(crate) fn report(online: u32) -> GuestMessage {
         memory_available_kib: 512,
         ..Report::default()
     };
-    GuestMessage::Telemetry(Telemetry { report })
+    GuestMessage::Telemetry(Telemetry {
+        report,
+        rolled_back: None,
+    })
 }

@@ -62,15 +62,25 @@ impl Agent {
     /// # Errors
     /// What the agent answers.
     pub(crate) fn need(&self, amount: &str) -> Result<(), String> {
+        self.ask(&["need", amount]).map(drop)
+    }
+
+    /// Has root in the guest ask the agent for something.
+    ///
+    /// # Errors
+    /// What the agent answers.
+    pub(crate) fn ask(&self, words: &[&str]) -> Result<String, String> {
         let said = Command::new(&*AGENT)
-            .args(["need", amount, "--root"])
+            .args(words)
+            .arg("--root")
             .arg(&self.root)
             .output()
             .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if said.status.success() {
-            return Ok(());
+            return Ok(text(&said.stdout));
         }
-        Err(String::from_utf8_lossy(&said.stderr).into_owned())
+        Err(text(&said.stderr))
     }
 
     /// The environment that login shells of the guest get; `None` when there is none.

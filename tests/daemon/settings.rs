@@ -78,3 +78,46 @@ fn settings_are_in_force_in_the_guest_and_what_it_keeps_is_told() {
     daemon.wait_domain(web, "it is gone", none);
     assert_eq!(swappiness(), "60\n");
 }
+
+#[test]
+fn a_return_by_hand_in_the_guest_is_told_and_left_alone_until_the_next_activation() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: front\nenvironment_variables: {STAGE: one}\n");
+    daemon.create("name: back\nenvironment_variables: {STAGE: two}\n");
+    let active = |domain: &DomainView| domain.activation.state == ActivationState::Active;
+    let holds = |value: &str| {
+        let wanted = format!("export STAGE='{value}'\n");
+        agent
+            .environment()
+            .is_some_and(|text| text.contains(&wanted))
+    };
+    for (persona, value) in [("front", "one"), ("back", "two")] {
+        daemon.apply("web", persona);
+        daemon.wait_domain(web, "it is active", |domain| active(domain) && holds(value));
+    }
+    let said = agent.ask(&["rollback"]).unwrap();
+    assert!(said.contains("front version 1"), "{said}");
+    assert!(holds("one"));
+    let told = |domain: &DomainView| {
+        let detail = domain.activation.detail.as_deref().unwrap_or_default();
+        active(domain) && detail.contains("front@1) by hand")
+    };
+    let domain = daemon.wait_domain(web, "the return is told", told);
+    assert_eq!(domain.persona.unwrap().name, "back");
+    let whole = format!("{:?}", daemon.audit());
+    assert!(whole.contains("went back to generation"), "{whole}");
+    // A daemon that starts anew does not fight it either, and knows it from the greeting.
+    daemon.stop();
+    let daemon = stage.start();
+    daemon.wait_domain(web, "the return is told again", told);
+    assert!(holds("one"));
+    daemon.apply("web", "back");
+    daemon.wait_domain(web, "the persona is back", |domain| {
+        active(domain) && domain.activation.detail.is_none()
+    });
+    assert!(holds("two"));
+}

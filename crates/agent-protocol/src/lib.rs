@@ -20,6 +20,7 @@ pub mod command;
 pub mod coordination;
 pub mod cpu_list;
 pub mod report;
+pub mod rollback;
 pub mod settings;
 
 pub mod chunk;
@@ -40,6 +41,7 @@ pub use frame::{Decoder, FrameCounters};
 pub use identity::{RequestId, SessionId};
 pub use message::{GuestMessage, HostMessage, Operation, Reply, ReplyError, Request};
 pub use report::{CheckedReport, Report, ReportRefusal};
+pub use rollback::RolledBack;
 pub use session::{Dropped, Session};
 pub use settings::{SettingLine, SettingOutcome, Settings, SettingsReply};
 pub use version::{PROTOCOL, SUPPORTED, VersionRange};

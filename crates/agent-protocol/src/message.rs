@@ -11,6 +11,7 @@ use crate::{
     coordination::{Need, Resize},
     identity::RequestId,
     report::Report,
+    rollback::RolledBack,
     version::VersionRange,
 };
 
@@ -294,9 +295,12 @@ pub struct HelloAck {
     /// `/etc/machine-id`, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
-    /// The persona that is active.
+    /// The persona that the host made active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<Active>,
+    /// What holds instead of it, where somebody in the guest went back by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
     /// The newest generation that the agent has seen, active or not; older ones are refused.
     #[serde(default)]
     pub generation: u64,
@@ -353,4 +357,7 @@ pub struct HelloRefused {
 pub struct Telemetry {
     /// The report.
     pub report: Report,
+    /// What holds instead of what the host made active, where somebody in the guest went back by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
 }

@@ -3,8 +3,8 @@
 
 use agent_protocol::{
     Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, GuestMessage,
-    HostMessage, Need, Operation, Output, Reply, Report, Request, RequestId, Resize, Script,
-    Session, SessionId, Settings, Stamp, Stream,
+    HostMessage, Need, Operation, Output, Reply, Report, Request, RequestId, Resize, RolledBack,
+    Script, Session, SessionId, Settings, Stamp, Stream,
     activation::{Change, OnFailure},
     chunk::Assembler,
     coordination::Resource,
@@ -164,6 +164,7 @@ fn guest_messages() -> Vec<GuestMessage> {
                 version: 2,
                 digest: "d".to_owned(),
             }),
+            rolled_back: None,
             generation: 7,
             journal: JournalState::Recovering,
             feats: vec![],
@@ -194,6 +195,11 @@ fn guest_messages() -> Vec<GuestMessage> {
                 load1: Some(0.25),
                 ..Report::default()
             },
+            rolled_back: Some(RolledBack {
+                generation: 3,
+                persona: Some("web".to_owned()),
+                version: Some(1),
+            }),
         }),
     ]
 }

@@ -12,6 +12,7 @@
 //! After a crash the sequence goes on where the journal stands; a script whose start is recorded without its end is never run
 //! again: it counts as interrupted, and what was before comes back.
 
+mod by_hand;
 mod environment;
 mod settings;
 mod verdict;
@@ -19,16 +20,16 @@ mod verdict;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use agent_protocol::{
     Activation, ActivationReply, OnFailure, RequestId, Script, ScriptResult,
     activation::Change,
-    message::{DeactivationReply, ErrorCode, ReplyBody, ReplyError, Retry},
+    message::{DeactivationReply, ErrorCode, ReplyBody, ReplyError},
 };
 
-use verdict::{interrupted, judge_script, refusal, shorten};
+use verdict::{interrupted, judge_script, refusal, shorten, storage};
 
 pub(crate) use environment::{EnvironmentError, EnvironmentFiles};
 
@@ -139,7 +140,7 @@ impl Activator {
             Err(error) => error,
         };
         log!("request {request} failed: {}", chain(&error));
-        let failure = ReplyError::new(ErrorCode::Storage, chain(&error), Retry::Useful);
+        let failure = storage(&error);
         self.undo_after_fault(failure.clone(), scripts);
         self.store
             .result(request)
@@ -172,9 +173,7 @@ impl Activator {
             generation,
             fate: Fate::Prepared,
             request: request.clone(),
-            at_unix_s: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            at_unix_s: unix_time().as_secs(),
             activation,
             pre: None,
             post: None,
@@ -182,6 +181,7 @@ impl Activator {
             held: Vec::new(),
             defaults: BTreeMap::new(),
             settings: Vec::new(),
+            rollback: None,
         })?;
         let journal = Journal {
             request,
@@ -192,6 +192,7 @@ impl Activator {
             post: None,
             failure: None,
             settings: None,
+            by_hand: None,
         };
         self.store.write_journal(&journal)?;
         self.proceed(journal, scripts)
@@ -241,18 +242,20 @@ impl Activator {
         mut journal: Journal,
         scripts: &mut impl Scripts,
     ) -> Result<ReplyBody, ActivateError> {
-        let Some(mut record) = self.store.record(journal.generation)? else {
+        let record = match &journal.by_hand {
+            Some(record) => Some(record.as_ref().clone()),
+            None => self.store.record(journal.generation)?,
+        };
+        let Some(mut record) = record else {
             // The journal is written after the record, so this is a record that a person removed: nothing to go on with.
             journal.failure = Some(interrupted("its record is gone"));
             return self.roll_back(journal, None, scripts);
         };
         let activation = record.activation.clone();
-        let pre = activation
-            .as_ref()
-            .and_then(|activation| activation.pre.clone());
-        let post = activation
-            .as_ref()
-            .and_then(|activation| activation.post.clone());
+        // Scripts belong to what the host asks for: what they did is not known, and they need not bear to be run again.
+        let scripted = activation.as_ref().filter(|_| journal.by_hand.is_none());
+        let pre = scripted.and_then(|activation| activation.pre.clone());
+        let post = scripted.and_then(|activation| activation.post.clone());
         loop {
             if let Some(plan) = &journal.settings {
                 record.defaults.clone_from(&plan.defaults);
@@ -328,7 +331,7 @@ impl Activator {
         let before = self
             .store
             .current()
-            .filter(|current| current.generation != record.generation);
+            .filter(|current| current.request != record.request);
         let environment_before = before.map(Record::environment).unwrap_or_default();
         let was_active = before.is_some_and(|before| before.activation.is_some());
         record.fate = if record.activation.is_some() {
@@ -373,7 +376,7 @@ impl Activator {
         if self
             .store
             .current()
-            .is_some_and(|current| current.generation == journal.generation)
+            .is_some_and(|current| current.request == journal.request)
         {
             // The fault came after the flip: the generation holds, only the journal was left to remove.
             self.store.clear_journal()?;
@@ -396,7 +399,7 @@ impl Activator {
         );
         let answer = ReplyBody::Err(error.clone());
         self.store.remember(&journal.request, &answer)?;
-        if let Some(record) = record {
+        if let Some(record) = record.filter(|_| journal.by_hand.is_none()) {
             let (pre, post) = (journal.pre, journal.post);
             self.store.write_record(Record {
                 fate: Fate::Failed,
@@ -456,6 +459,13 @@ impl Activator {
             Err(error) => refusal(ErrorCode::Storage, chain(&error)),
         }
     }
+}
+
+/// The guest's clock, for people; nothing is decided by it.
+fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 fn job(journal: &Journal, record: &Record, stage: Stage, script: &Script) -> ScriptJob {

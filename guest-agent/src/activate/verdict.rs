@@ -6,6 +6,7 @@ use agent_protocol::{
     message::{ErrorCode, ReplyBody, ReplyError, Retry},
 };
 
+use super::ActivateError;
 use crate::{log::chain, script::ScriptError};
 
 /// What a script's end means: its result, and the failure that undoes the activation, if it does.
@@ -55,6 +56,11 @@ pub(super) fn interrupted(why: &str) -> ReplyError {
         format!("the activation was interrupted: {why}"),
         Retry::Useful,
     )
+}
+
+/// A fault of this machine: its disk, its environment files.
+pub(super) fn storage(error: &ActivateError) -> ReplyError {
+    ReplyError::new(ErrorCode::Storage, chain(error), Retry::Useful)
 }
 
 pub(super) fn refusal(code: ErrorCode, message: impl AsRef<str>) -> ReplyBody {

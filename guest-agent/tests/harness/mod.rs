@@ -19,7 +19,7 @@ use agent_protocol::{
     RequestId, SUPPORTED, Script, Session, SessionId, Settings, Stamp, decode_guest, encode_host,
     encode_request,
     limits::MAX_FRAME,
-    message::{Hello, HelloAck, HelloReason, OpStatus, Ping, ReplyBody},
+    message::{Hello, HelloAck, HelloReason, JournalState, OpStatus, Ping, ReplyBody},
 };
 use tempfile::TempDir;
 
@@ -210,6 +210,17 @@ pub fn settled(peer: &mut Peer, request: &RequestId) -> OpStatus {
             OpStatus::Running => std::thread::sleep(PAUSE),
             status => return status,
         }
+    }
+}
+
+/// What the agent says of itself once nothing of an earlier run is left to be finished or undone.
+pub fn recovered(peer: &mut Peer) -> HelloAck {
+    loop {
+        let ack = peer.hello_with(greeting());
+        if ack.journal == JournalState::Clean {
+            return ack;
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -173,8 +173,11 @@ impl Peer {
         self.credit = self.credit.saturating_sub(1);
         self.next = self.period.map(|period| Instant::now() + period);
         let report = self.machine(Machine::report)?;
-        self.say(&GuestMessage::Telemetry(Telemetry { report }))
-            .await
+        self.say(&GuestMessage::Telemetry(Telemetry {
+            report,
+            rolled_back: None,
+        }))
+        .await
     }
 
     async fn say(&mut self, message: &GuestMessage) -> Result<(), Over> {
@@ -353,6 +356,7 @@ fn acknowledgement(machine: &Machine, version: u32) -> HelloAck {
         boot_id: String::new(),
         machine_id: None,
         active: machine.inside.active.clone(),
+        rolled_back: None,
         generation: machine.inside.newest,
         journal: JournalState::Clean,
         feats: vec![SETTINGS_FEATURE.to_owned()],
