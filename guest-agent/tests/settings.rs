@@ -232,6 +232,27 @@ fn there_and_back_again_leaves_every_byte_as_it_was() {
 }
 
 #[test]
+fn settings_variables_and_scripts_together_come_back_byte_by_byte_and_twice_is_as_once() {
+    let guest = debian();
+    let before = tree(&guest);
+    let (_agent, mut peer, _) = guest.greet();
+    let mut become_ = |generation: u64, settings: Settings, value: &str| {
+        let mut wish = with(generation, settings);
+        wish.environment = [("STAGE".to_owned(), value.to_owned())].into();
+        wish.pre = script("test -z \"$NOSUCH\"");
+        wish.post = script(&format!("test \"$STAGE\" = {value}"));
+        ok::<ActivationReply>(peer.ask(activate(wish)));
+        tree(&guest)
+    };
+    let first = become_(1, all(), "one");
+    assert_eq!(become_(2, all(), "one"), first);
+    assert_ne!(become_(3, sysctl("vm.swappiness", "7"), "two"), first);
+    assert_eq!(become_(4, all(), "one"), first);
+    let_go(&mut peer, 5);
+    assert_eq!(tree(&guest), before);
+}
+
+#[test]
 fn what_people_in_the_guest_have_changed_is_kept_and_said() {
     use SettingOutcome::Kept;
     let guest = debian();
