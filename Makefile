@@ -44,9 +44,9 @@ evaluate: ## replay recorded CPU utilisation (DATA/planetlab/*.csv, DATA/nab) th
 	@if [ -z "$(DATA)" ]; then echo "evaluate: give the directory that holds planetlab/*.csv: make evaluate DATA=path" >&2; exit 1; fi
 	@$(CARGO) run --quiet --release --example evaluate -- "$(DATA)"
 
-build: ## build the daemon, the command line and the static guest agent
-	$(CARGO) build --release --workspace --exclude virt-persona-agent --exclude guest-load
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile guest --target x86_64-unknown-linux-gnu -p virt-persona-agent
+build: ## build the daemon, the command line and the static programs of the guest
+	$(CARGO) build --release --workspace --exclude virt-persona-agent --exclude virt-persona-gate --exclude guest-load
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile guest --target x86_64-unknown-linux-gnu -p virt-persona-agent -p virt-persona-gate
 
 clean: ## remove what was built, also this checkout's test guest
 	$(CARGO) clean

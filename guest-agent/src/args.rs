@@ -12,7 +12,8 @@ virt-persona-agent: the agent of virt-persona in the guest
 
 Usage:
   virt-persona-agent [options]                  serve the host
-  virt-persona-agent status [--state DIR]       print the active persona, what it holds, and its generations
+  virt-persona-agent status [--state DIR]       print the active persona, what it holds, whether the gate
+                                                holds people to it, and its generations
   virt-persona-agent history [--state DIR]      print the generations that are kept, with time and fate
   virt-persona-agent rollback [GENERATION]      make the guest what it was in that generation, or in the one before what
                                                 holds; until the host's next activation; root only
@@ -37,7 +38,7 @@ pub(crate) const PORT_NAME: &str = "org.virtpersona.agent.0";
 /// What is to be done.
 pub(crate) enum Invocation {
     Run(Args),
-    Status { state: PathBuf },
+    Status { state: PathBuf, root: PathBuf },
     History { state: PathBuf },
     Rollback { root: PathBuf, to: Option<u64> },
     Need { root: PathBuf, need: Need },
@@ -134,7 +135,10 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
                 reason,
             },
         },
-        (None, Some(Word::Status)) => Invocation::Status { state },
+        (None, Some(Word::Status)) => Invocation::Status {
+            state,
+            root: args.root,
+        },
         (None, Some(Word::History)) => Invocation::History { state },
         (None, Some(Word::Rollback(to))) => Invocation::Rollback {
             root: args.root,

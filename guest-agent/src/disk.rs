@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, Sender},
@@ -96,12 +95,9 @@ impl Disk {
         jobs: Receiver<DiskJob>,
         commands: Commission,
         events: Events,
-        store: Store,
+        activator: Activator,
         runner: Runner,
-        root: &Path,
-        boot_id: String,
     ) -> Self {
-        let activator = Activator::new(store, root, boot_id);
         Self {
             activator,
             desk: Desk {

@@ -44,6 +44,7 @@ mod program;
 mod script;
 mod users;
 
+mod gate;
 mod status;
 mod sys;
 
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
             env!("CARGO_PKG_VERSION"),
             "\n"
         )),
-        Ok(Invocation::Status { state }) => match status::describe(&state) {
+        Ok(Invocation::Status { state, root }) => match status::describe(&state, &root) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
         },
@@ -126,10 +127,8 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         disk_jobs,
         to_commands.clone(),
         events,
-        store,
+        activate::Activator::new(store, &args.root, identity.boot_id.clone(), policy.gate),
         runner,
-        &args.root,
-        identity.boot_id.clone(),
     );
     let conversation = conversation::Conversation::new(identity, policy, state, gauge);
     let telemetry = telemetry::Telemetry::new(&args.root);

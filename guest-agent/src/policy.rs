@@ -60,6 +60,8 @@ pub(crate) struct Policy {
     pub(crate) cpus: Leave,
     /// Commands that the host asks for beside a persona's scripts.
     pub(crate) commands: CommandLeave,
+    /// Holding people who log in to the persona's restricted and overridden commands.
+    pub(crate) gate: Leave,
     /// Asking the guest's hooks before it shrinks, and telling them after it has grown.
     pub(crate) hooks: Leave,
     /// Telling the host that memory is needed.
@@ -75,6 +77,7 @@ impl Default for Policy {
             telemetry: Leave::Granted,
             cpus: Leave::Granted,
             commands: CommandLeave::All(Leave::Denied),
+            gate: Leave::Granted,
             hooks: Leave::Granted,
             need: Leave::Granted,
         }

@@ -7,12 +7,13 @@ use agent_protocol::{SettingOutcome, message::clean_text};
 
 use crate::{
     durable::{Gauge, Writer},
+    gate,
     setting::{Holding, Resource, State},
     store::{Fate, Record, Store, StoreError},
 };
 
 /// A text for people; the first line is the active persona.
-pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
+pub(crate) fn describe(state: &Path, root: &Path) -> Result<String, StoreError> {
     let store = open(state)?;
     let current = store.current();
     let generation = match current {
@@ -52,6 +53,9 @@ pub(crate) fn describe(state: &Path) -> Result<String, StoreError> {
         };
         let told = format!("{outcome}: {}: {}", said.setting, said.reason);
         let _ = writeln!(text, "{}", shown(&told));
+    }
+    for line in gate::describe(state, root, store.current()) {
+        let _ = writeln!(text, "{}", shown(&line));
     }
     for record in newest_first(&store)? {
         let _ = writeln!(text, "{}", shown(&line(&record)));

@@ -7,6 +7,7 @@
 //! journal.json     the operation that is under way, with the step it has reached; absent when nothing is
 //! results/<id>     the answers of the last requests, so that a second delivery is answered and not executed
 //! held-cpus.json   CPUs that were taken offline by order, and in which boot
+//! gate/table.json  what `activate::routing` has the gate hold people to; absent when nothing is restricted
 //! ```
 
 use std::{
@@ -392,6 +393,11 @@ impl Store {
         Ok(self
             .writer
             .replace(&self.directory.join("held-cpus.json"), &bytes, PRIVATE)?)
+    }
+
+    /// Where all of it is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The writer, for files outside the state directory.

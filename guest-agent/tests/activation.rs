@@ -6,7 +6,7 @@ mod harness;
 use std::{fs, process::Command, thread};
 
 use agent_protocol::{
-    ActivationReply, OnFailure, Operation,
+    ActivationReply, CommandTable, GateTable, OnFailure, Operation,
     activation::Change,
     limits::REPLY_OUTPUT_MAX,
     message::{DeactivationReply, OnlineCpusReply, OpStatus, ReplyBody},
@@ -347,6 +347,23 @@ fn a_script_cut_off_by_a_kill_is_undone_and_never_run_again() {
     }
 }
 
+/// Commands that name a generation: one that is restricted, one that is overridden.
+fn commands(name: &str) -> CommandTable {
+    CommandTable {
+        overrides: [("deploy".to_owned(), format!("/opt/{name}"))].into(),
+        restricted: vec![name.to_owned()],
+    }
+}
+
+/// The generation whose commands hold for people; both parts must be of the same.
+fn routed(guest: &Guest) -> Option<String> {
+    let table: GateTable = serde_json::from_str(&guest.read("state/gate/table.json")?).unwrap();
+    let link = fs::read_link(guest.path("run/virt-persona-agent/shims/deploy")).unwrap();
+    let name = table.restricted[0].clone();
+    assert_eq!(link.to_str().unwrap(), format!("/opt/{name}"));
+    Some(name)
+}
+
 /// Kills the agent at each point between two file operations of an activation, one after the other, until one activation
 /// passes all of them. Whatever the point, the next start has the old or the new generation, whole, and no script ran twice.
 #[test]
@@ -355,10 +372,13 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_generation() {
     for point in 1.. {
         let guest = Guest::new();
         let (agent, mut peer, _) = guest.greet();
-        ok::<ActivationReply>(peer.ask(activate(activation(1, &[("A", "old")]))));
+        let mut old = activation(1, &[("A", "old")]);
+        old.commands = commands("old");
+        ok::<ActivationReply>(peer.ask(activate(old)));
         agent.kill();
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
         let mut wish = activation(2, &[("A", "new")]);
+        wish.commands = commands("new");
         wish.pre = script(&format!("echo pre >> {}", guest.path("runs").display()));
         wish.post = script(&format!("echo post >> {}", guest.path("runs").display()));
         let request = fresh_id();
@@ -377,6 +397,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_generation() {
         let (_agent, mut peer, _) = guest.greet();
         let status = settled(&mut peer, &request);
         let known = value(&guest);
+        assert_eq!(routed(&guest), known, "point {point}");
         match &status {
             OpStatus::Done {
                 result: ReplyBody::Ok(_),

@@ -19,6 +19,7 @@ pub mod activation;
 pub mod command;
 pub mod coordination;
 pub mod cpu_list;
+pub mod gate;
 pub mod report;
 pub mod rollback;
 pub mod settings;
@@ -38,6 +39,7 @@ pub use envelope::{
     encode_request, request_messages,
 };
 pub use frame::{Decoder, FrameCounters};
+pub use gate::{GateStanding, GateTable};
 pub use identity::{RequestId, SessionId};
 pub use message::{GuestMessage, HostMessage, Operation, Reply, ReplyError, Request};
 pub use report::{CheckedReport, Report, ReportRefusal};

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Prepared -> [PreStarted -> PreDone] -> SettingsStarted -> EnvironmentStarted -> EnvironmentDone
-//!                 |                        |                 -> [PostStarted -> PostDone] -> current flipped
+//!                 |                        |                 -> [PostStarted -> PostDone] -> commands routed, current flipped
 //!                 |                        |                         |
 //!                 +-- a script or setting failed, or a script's end is not recorded --> RollingBack -> failed
 //! ```
@@ -14,6 +14,7 @@
 
 mod by_hand;
 mod environment;
+mod routing;
 mod settings;
 mod verdict;
 
@@ -32,9 +33,11 @@ use agent_protocol::{
 use verdict::{interrupted, judge_script, refusal, shorten, storage};
 
 pub(crate) use environment::{EnvironmentError, EnvironmentFiles};
+use routing::{Routing, RoutingError};
 
 use crate::{
     log::{chain, log},
+    policy::Leave,
     script::{ScriptError, ScriptJob, Stage, stop_leftovers},
     setting::{Plan, Programs},
     store::{Fate, Journal, Record, Step, Store, StoreError},
@@ -61,6 +64,8 @@ pub(crate) enum ActivateError {
     Store(#[from] StoreError),
     #[error("the environment cannot be changed")]
     Environment(#[from] EnvironmentError),
+    #[error("the persona's commands cannot be held for people who log in")]
+    Routing(#[from] RoutingError),
 }
 
 /// The sequence, with all it works on.
@@ -68,16 +73,19 @@ pub(crate) enum ActivateError {
 pub(crate) struct Activator {
     store: Store,
     files: EnvironmentFiles,
+    routing: Routing,
     root: PathBuf,
     boot_id: String,
 }
 
 impl Activator {
-    pub(crate) fn new(store: Store, root: &Path, boot_id: String) -> Self {
+    pub(crate) fn new(store: Store, root: &Path, boot_id: String, gate: Leave) -> Self {
         let files = EnvironmentFiles::new(root, store.writer());
+        let routing = Routing::new(root, store.directory(), gate, store.writer());
         Self {
             store,
             files,
+            routing,
             root: root.to_owned(),
             boot_id,
         }
@@ -122,6 +130,8 @@ impl Activator {
             );
             self.files.write(&environment)?;
         }
+        // Links are gone after a restart of the guest, and its owner may have changed his mind.
+        self.routing.hold(self.store.current())?;
         Ok(())
     }
 
@@ -355,6 +365,7 @@ impl Activator {
             Some(known) => known.clone(),
             None => answer,
         };
+        self.routing.hold(Some(&record))?;
         self.store.remember(&journal.request, &answer)?;
         self.store.write_record(record.clone())?;
         self.store.make_current(record)?;
@@ -393,6 +404,7 @@ impl Activator {
             .map(Record::environment)
             .unwrap_or_default();
         self.files.write(&environment)?;
+        self.routing.hold(self.store.current())?;
         log!(
             "generation {} failed, what was before holds: {error}",
             journal.generation

@@ -143,12 +143,12 @@ pub(crate) static ROOT: Table = Table::new(
         Key::new(
             "command_overrides",
             Shape::Dictionary(Names::Exact, &Shape::Path, limits::MOST_COMMANDS),
-            "commands asked for through the host (`exec`) that run something else in the guest: name to absolute path",
+            "commands in whose place something else runs in the guest, asked for through the host (`exec`) or in a login shell: name to absolute path",
         ),
         Key::new(
             "restricted_commands",
             Shape::Many(&Shape::Command, limits::MOST_COMMANDS),
-            "commands, by name, that are refused in the guest when they are asked for through the host (`exec`)",
+            "commands, by name, that are refused in the guest: asked for through the host (`exec`), and to people who log in",
         ),
         Key::new(
             "os_settings",

@@ -1,0 +1,266 @@
+//! Follows the agent's table and the directories in which its names lie, and marks the files that they lead to: at once when
+//! the table is changed, a package is upgraded or a link is turned, and now and then for what no notice tells of, such as a
+//! mount. `main` calls it and never comes back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    fs, io,
+    os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use agent_protocol::{GateStanding, GateTable, gate::TABLE_FILE};
+use nix::{
+    errno::Errno,
+    fcntl::AT_FDCWD,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        fanotify::{Fanotify, MarkFlags},
+        inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor},
+    },
+};
+
+use crate::{
+    judge::{ASKED, Barred, Ruling},
+    report::line,
+    service::Service,
+    standing::Standing,
+    targets::{Identity, Targets, find, look},
+};
+
+/// Without any notice all is looked up again after so many milliseconds.
+const PAUSE_MS: u16 = 10_000;
+
+/// Names that come, go or change, and directories that do.
+const NOTICED: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF)
+    .union(AddWatchFlags::IN_ONLYDIR);
+
+/// Why the table cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    #[error("cannot make {path:?}, where the agent writes the table")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot watch {path:?}")]
+    Watch {
+        path: PathBuf,
+        #[source]
+        source: Errno,
+    },
+    #[error("directories cannot be watched")]
+    Notices(#[source] Errno),
+}
+
+/// A table that cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum TableError {
+    #[error("the table of restricted commands cannot be read: {0}")]
+    Read(io::Error),
+    #[error("the table of restricted commands cannot be understood: {0}")]
+    Parse(serde_json::Error),
+}
+
+/// Follows the table for ever.
+pub(crate) fn run(
+    state: &Path,
+    root: &Path,
+    group: &Fanotify,
+    ruling: &Ruling,
+    mut standing: Standing,
+    service: &Service,
+) -> Result<Infallible, WatchError> {
+    let table = state.join(TABLE_FILE);
+    let directory = table.parent().unwrap_or(state).to_owned();
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory);
+    if let Err(source) = made {
+        let path = directory;
+        return Err(WatchError::Directory { path, source });
+    }
+    let notices = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+        .map_err(WatchError::Notices)?;
+    let watched = |source| WatchError::Watch {
+        path: directory.clone(),
+        source,
+    };
+    notices.add_watch(&directory, NOTICED).map_err(watched)?;
+    let mut marks = Marks {
+        root: root.to_owned(),
+        group,
+        ruling,
+        notices: &notices,
+        watches: BTreeMap::new(),
+        places: BTreeMap::new(),
+        table: None,
+    };
+    let mut ready = false;
+    loop {
+        let now = marks.renew(read_table(&table));
+        standing.tell(&now);
+        if !ready {
+            service.tell_ready();
+            ready = true;
+        }
+        let mut waiting = [PollFd::new(notices.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, PollTimeout::from(PAUSE_MS)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(WatchError::Notices(errno)),
+        }
+        // What they say is that something changed; all is looked up again.
+        while notices.read_events().is_ok() {}
+    }
+}
+
+fn read_table(path: &Path) -> Result<Option<GateTable>, TableError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(TableError::Parse),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(TableError::Read(error)),
+    }
+}
+
+/// What is marked.
+struct Marks<'a> {
+    root: PathBuf,
+    group: &'a Fanotify,
+    ruling: &'a Ruling,
+    notices: &'a Inotify,
+    watches: BTreeMap<PathBuf, WatchDescriptor>,
+    /// Where each marked file lies.
+    places: BTreeMap<Identity, PathBuf>,
+    /// The last table that could be read.
+    table: Option<GateTable>,
+}
+
+impl Marks<'_> {
+    /// Makes the marks those of the table as it is now.
+    fn renew(&mut self, table: Result<Option<GateTable>, TableError>) -> GateStanding {
+        let mut problems = Vec::new();
+        match table {
+            Ok(table) => self.table = table,
+            // The one before holds: a damaged file is no leave.
+            Err(error) => problems.push(error.to_string()),
+        }
+        let targets = self.find(&mut problems);
+        let barred = targets.files.iter().map(|(identity, target)| Barred {
+            identity: *identity,
+            name: Arc::from(target.name.as_str()),
+        });
+        // Before the marks, so that the first question finds its answer.
+        self.ruling.replace(barred.collect());
+        let mut places = BTreeMap::new();
+        for (identity, target) in &targets.files {
+            // Again also where it was marked before: the number can be another file's by now.
+            let marked = self.group.mark(
+                MarkFlags::FAN_MARK_ADD,
+                ASKED,
+                AT_FDCWD,
+                Some(&target.handle()),
+            );
+            match marked {
+                Ok(()) => {
+                    if !self.places.contains_key(identity) {
+                        line(&format!(
+                            "`{}` is refused to people: {}",
+                            target.name,
+                            target.place.display()
+                        ));
+                    }
+                    places.insert(*identity, target.place.clone());
+                }
+                Err(errno) => problems.push(format!(
+                    "{} cannot be marked: {errno}",
+                    target.place.display()
+                )),
+            }
+        }
+        self.let_go(places);
+        problems.extend(targets.problems);
+        GateStanding {
+            generation: self.table.as_ref().map(|table| table.generation),
+            files: self.places.len(),
+            absent: targets.absent,
+            problems,
+        }
+    }
+
+    /// Looks up until nothing was looked at before it was watched.
+    fn find(&mut self, problems: &mut Vec<String>) -> Targets {
+        loop {
+            let targets = match &self.table {
+                Some(table) => find(table, &self.root),
+                None => Targets::default(),
+            };
+            if !self.watch(&targets.directories, problems) {
+                return targets;
+            }
+            problems.clear();
+        }
+    }
+
+    /// Watches these directories and no others; says whether one is new.
+    fn watch(&mut self, directories: &BTreeSet<PathBuf>, problems: &mut Vec<String>) -> bool {
+        let mut new = false;
+        let mut watches = BTreeMap::new();
+        for directory in directories {
+            match self.notices.add_watch(directory, NOTICED) {
+                Ok(watch) => {
+                    new |= self.watches.get(directory) != Some(&watch);
+                    watches.insert(directory.clone(), watch);
+                }
+                // It is found when it is there, after a pause.
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(errno) => {
+                    problems.push(format!("cannot watch {}: {errno}", directory.display()));
+                }
+            }
+        }
+        for old in self.watches.values() {
+            // Several paths can lead to one directory, which has one watch. It is gone with its directory.
+            if !watches.values().any(|watch| watch == old) {
+                let _ = self.notices.rm_watch(*old);
+            }
+        }
+        self.watches = watches;
+        new
+    }
+
+    /// Takes marks off files that no name leads to any more. One that cannot be found is left: the judge allows what is
+    /// not in its ruling.
+    fn let_go(&mut self, places: BTreeMap<Identity, PathBuf>) {
+        let before = std::mem::replace(&mut self.places, places);
+        if self.places.is_empty() {
+            if !before.is_empty() {
+                let _ = self
+                    .group
+                    .mark(MarkFlags::FAN_MARK_FLUSH, ASKED, AT_FDCWD, None::<&Path>);
+                line("nothing is refused to people any more");
+            }
+            return;
+        }
+        for (identity, place) in before {
+            if !self.places.contains_key(&identity)
+                && let Ok(Some((found, _file))) = look(&place)
+                && found == identity
+            {
+                let _ = self
+                    .group
+                    .mark(MarkFlags::FAN_MARK_REMOVE, ASKED, AT_FDCWD, Some(&place));
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The persona's commands for people who log in to the guest: the table that the gate (`virt-persona-gate`) holds them to, and
+//! links in a directory of their own that stand first in PATH, for commands in whose place another program runs. Commands
+//! that the host asks for do not come here, `exec` looks them up by itself. The sequence of `activate` calls this.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use agent_protocol::{CommandTable, GateTable, gate::TABLE_FILE};
+
+use crate::{
+    durable::{DurableError, Writer},
+    policy::Leave,
+    script::PATH,
+    store::Record,
+};
+
+/// Links of overridden commands. It is memory, so they are made again at the agent's start.
+const SHIMS: &str = "/run/virt-persona-agent/shims";
+/// Read by login shells, after the persona's own variables.
+const PROFILE_D: &str = "/etc/profile.d/51-virt-persona-commands.sh";
+/// Read by systemd's user managers, after the persona's own variables.
+const ENVIRONMENT_D: &str = "/etc/environment.d/51-virt-persona-commands.conf";
+/// The first line of both; a file without it is somebody else's.
+const MARK: &str = "# Written by virt-persona-agent. Changes made here are lost.";
+/// Nobody but root reads the table, as all state.
+const PRIVATE: u32 = 0o600;
+
+/// Why commands are not routed as the persona says.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoutingError {
+    #[error("{path:?} was not written by virt-persona-agent; move it away")]
+    Foreign { path: PathBuf },
+    #[error("cannot read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the table of restricted commands as JSON")]
+    Json(#[source] serde_json::Error),
+    #[error("cannot route commands")]
+    Write(#[from] DurableError),
+}
+
+/// What is on the disk for it.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    root: PathBuf,
+    table: PathBuf,
+    leave: Leave,
+    writer: Writer,
+}
+
+/// Each file with its text; `None` is no file.
+type Files = [(PathBuf, Option<Vec<u8>>, u32); 3];
+
+impl Routing {
+    pub(crate) fn new(root: &Path, state: &Path, leave: Leave, writer: Writer) -> Self {
+        Self {
+            root: root.to_owned(),
+            table: state.join(TABLE_FILE),
+            leave,
+            writer,
+        }
+    }
+
+    /// Makes files and links those of this generation, and touches nothing that is so already.
+    pub(crate) fn hold(&self, record: Option<&Record>) -> Result<(), RoutingError> {
+        let files = self.files(record)?;
+        for (path, text, mode) in files {
+            let there = read(&path)?;
+            if there == text {
+                continue;
+            }
+            if path != self.table && there.is_some_and(|there| !there.starts_with(MARK.as_bytes()))
+            {
+                // Without anything to write it is not ours to take away.
+                if text.is_none() {
+                    continue;
+                }
+                return Err(RoutingError::Foreign { path });
+            }
+            match text {
+                None => self.writer.remove(&path)?,
+                Some(text) => {
+                    if let Some(directory) = path.parent() {
+                        let mode = if path == self.table { 0o700 } else { 0o755 };
+                        self.writer.directory(directory, mode)?;
+                    }
+                    self.writer.replace(&path, &text, mode)?;
+                }
+            }
+        }
+        self.link(&self.links(record))
+    }
+
+    /// What this generation says of commands, as far as the guest's owner lets it.
+    fn commands<'a>(&self, record: Option<&'a Record>) -> Option<(&'a Record, &'a CommandTable)> {
+        let record = record.filter(|_| self.leave == Leave::Granted)?;
+        Some((record, &record.activation.as_ref()?.commands))
+    }
+
+    fn files(&self, record: Option<&Record>) -> Result<Files, RoutingError> {
+        let restricted = self
+            .commands(record)
+            .filter(|(_, commands)| !commands.restricted.is_empty());
+        let table = restricted.map(|(record, commands)| GateTable {
+            persona: record
+                .activation
+                .as_ref()
+                .map(|activation| activation.persona.clone())
+                .unwrap_or_default(),
+            generation: record.generation,
+            path: PATH.to_owned(),
+            restricted: commands.restricted.clone(),
+        });
+        let table = table
+            .map(|table| serde_json::to_vec(&table))
+            .transpose()
+            .map_err(RoutingError::Json)?;
+        let some = !self.links(record).is_empty();
+        // A shell that is started from another has the directory in PATH already.
+        let profile = format!(
+            "{MARK}\ncase \":$PATH:\" in\n*:{SHIMS}:*) ;;\n*) PATH=\"{SHIMS}:$PATH\"; export PATH ;;\nesac\n"
+        );
+        let environment = format!("{MARK}\nPATH=\"{SHIMS}:${{PATH:-{PATH}}}\"\n");
+        Ok([
+            (self.table.clone(), table, PRIVATE),
+            (
+                self.under(PROFILE_D),
+                some.then(|| profile.into_bytes()),
+                0o644,
+            ),
+            (
+                self.under(ENVIRONMENT_D),
+                some.then(|| environment.into_bytes()),
+                0o644,
+            ),
+        ])
+    }
+
+    /// Overridden commands and what runs instead. One that is restricted, too, is refused and so has no link.
+    fn links<'a>(&self, record: Option<&'a Record>) -> BTreeMap<&'a str, &'a str> {
+        let Some((_, commands)) = self.commands(record) else {
+            return BTreeMap::new();
+        };
+        commands
+            .overrides
+            .iter()
+            .filter(|(name, _)| !commands.restricted.contains(name))
+            .map(|(name, path)| (name.as_str(), path.as_str()))
+            .collect()
+    }
+
+    /// Makes the links these and no others; without any the directory goes, too.
+    fn link(&self, links: &BTreeMap<&str, &str>) -> Result<(), RoutingError> {
+        let directory = self.under(SHIMS);
+        let there = match fs::read_dir(&directory) {
+            Ok(entries) => entries.flatten().map(|entry| entry.file_name()).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => {
+                let path = directory;
+                return Err(RoutingError::Read { path, source });
+            }
+        };
+        for name in there {
+            if !name.to_str().is_some_and(|name| links.contains_key(name)) {
+                self.writer.remove(&directory.join(name))?;
+            }
+        }
+        if links.is_empty() {
+            // It is gone already, or somebody put something into it.
+            let _ = fs::remove_dir(&directory);
+            return Ok(());
+        }
+        if let Some(parent) = directory.parent() {
+            // Users pass here; they must not look.
+            self.writer.directory(parent, 0o711)?;
+        }
+        self.writer.directory(&directory, 0o755)?;
+        for (name, target) in links {
+            let link = directory.join(name);
+            if fs::read_link(&link).ok().as_deref() != Some(Path::new(target)) {
+                self.writer.point(&link, Path::new(target))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn under(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, RoutingError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RoutingError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}

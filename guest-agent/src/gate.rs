@@ -1,0 +1,74 @@
+//! Whether the gate holds people who log in to the persona's restricted commands, as lines for `status`. The gate is a program
+//! of its own; it says so under /run, and by a lock that it holds for as long as it runs.
+
+use std::{fs, fs::File, path::Path};
+
+use agent_protocol::{
+    GateStanding,
+    gate::{GATE_DIRECTORY, LOCK_FILE, STANDING_FILE, TABLE_FILE},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use crate::store::Record;
+
+/// Nothing where the generation restricts no command.
+pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Vec<String> {
+    let activation = record.and_then(|record| record.activation.as_ref());
+    let restricted = activation
+        .map(|activation| activation.commands.restricted.as_slice())
+        .unwrap_or_default();
+    if restricted.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!("restricted: {}", restricted.join(", "))];
+    let only = "gate: they are refused to commands from the host only";
+    if !state.join(TABLE_FILE).exists() {
+        lines.push(format!(
+            "{only}, because the guest's owner does not allow more (`gate` in agent.toml)"
+        ));
+        return lines;
+    }
+    let directory = root.join(GATE_DIRECTORY);
+    let standing = fs::read(directory.join(STANDING_FILE))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<GateStanding>(&bytes).ok())
+        .unwrap_or_default();
+    let generation = record.map(|record| record.generation);
+    if !runs(&directory.join(LOCK_FILE)) {
+        let why = standing.problems.first();
+        let why = why.map_or(String::new(), |why| format!(": {why}"));
+        lines.push(format!(
+            "{only}, because virt-persona-gate does not run{why}"
+        ));
+        return lines;
+    }
+    if standing.generation != generation {
+        lines.push(format!("{only} until the gate has read the table"));
+    } else {
+        lines.push(format!(
+            "gate: they are refused to people who log in, too; files marked: {}",
+            standing.files
+        ));
+        if !standing.absent.is_empty() {
+            let absent = standing.absent.join(", ");
+            lines.push(format!("gate: no program has these names now: {absent}"));
+        }
+    }
+    let problems = standing.problems.iter();
+    lines.extend(problems.map(|problem| format!("gate: {problem}")));
+    lines
+}
+
+/// A gate that runs has locked the file.
+fn runs(lock: &Path) -> bool {
+    let Ok(file) = File::open(lock) else {
+        return false;
+    };
+    matches!(
+        Flock::lock(file, FlockArg::LockSharedNonblock),
+        Err((_, Errno::EWOULDBLOCK))
+    )
+}
