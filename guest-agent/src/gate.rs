@@ -1,4 +1,4 @@
-//! Whether the gate holds people who log in to the persona's restricted commands, as lines for `status`. The gate is a program
+//! Whether the gate holds people who log in to the persona's restricted commands, for `status` and for the host's answer. The gate is a program
 //! of its own; it says so under /run, and by a lock that it holds for as long as it runs.
 
 use std::{fs, fs::File, path::Path};
@@ -37,7 +37,7 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
         .and_then(|bytes| serde_json::from_slice::<GateStanding>(&bytes).ok())
         .unwrap_or_default();
     let generation = record.map(|record| record.generation);
-    if !runs(&directory.join(LOCK_FILE)) {
+    if !runs(root) {
         let why = standing.problems.first();
         let why = why.map_or(String::new(), |why| format!(": {why}"));
         lines.push(format!(
@@ -62,9 +62,9 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
     lines
 }
 
-/// A gate that runs has locked the file.
-fn runs(lock: &Path) -> bool {
-    let Ok(file) = File::open(lock) else {
+/// A gate that runs has locked its file.
+pub(crate) fn runs(root: &Path) -> bool {
+    let Ok(file) = File::open(root.join(GATE_DIRECTORY).join(LOCK_FILE)) else {
         return false;
     };
     matches!(

@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent_protocol::{
-    CommandTable, GateStanding, GateTable, Operation,
+    ActivationReply, CommandTable, GateStanding, GateTable, Operation, SettingOutcome,
     message::{OpStatus, ReplyBody},
 };
 use harness::{Guest, Peer, activate, activation, code, fresh_id, ok, script};
@@ -178,7 +178,21 @@ fn status_says_whether_people_are_held_to_the_table_and_why_not() {
     let (_agent, mut peer, _) = guest.greet();
     ok::<serde_json::Value>(peer.ask(wish(1, &[], &[])));
     assert!(!status(&guest).contains("gate:"));
-    ok::<serde_json::Value>(peer.ask(wish(2, &[], &["nc", "frob"])));
+    let told = |peer: &mut Peer| {
+        let reply = ok::<ActivationReply>(peer.ask(wish(2, &[], &["nc", "frob"])));
+        let lines = reply.settings.unwrap().lines;
+        assert_eq!(
+            (lines.len(), lines[0].setting.as_str()),
+            (1, "restricted_commands")
+        );
+        (lines[0].outcome, lines[0].reason.clone())
+    };
+    let (outcome, reason) = told(&mut peer);
+    assert_eq!(outcome, SettingOutcome::Refused);
+    assert!(
+        reason.ends_with("virt-persona-gate does not run in the guest"),
+        "{reason}"
+    );
     let shown = status(&guest);
     assert!(shown.contains("restricted: nc, frob\n"), "{shown}");
     assert!(
@@ -213,6 +227,7 @@ fn status_says_whether_people_are_held_to_the_table_and_why_not() {
     };
     say(&standing);
     let shown = status(&guest);
+    assert_eq!(told(&mut peer), (SettingOutcome::Unchanged, String::new()));
     for part in [
         "gate: they are refused to people who log in, too; files marked: 1\n",
         "gate: no program has these names now: frob\n",

@@ -442,7 +442,7 @@ impl Activator {
 
     fn answer(&self, record: &Record, outcome: Change, needs_relogin: bool) -> ReplyBody {
         let generation = record.generation;
-        let settings = settings::reply(record, outcome);
+        let settings = settings::reply(record, outcome, self.routing.line(record, outcome));
         let value = if record.activation.is_some() {
             let environment_files = EnvironmentFiles::paths(&record.environment());
             let (pre, post) = (

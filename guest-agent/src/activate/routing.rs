@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::{CommandTable, GateTable, gate::TABLE_FILE};
+use agent_protocol::{
+    CommandTable, GateTable, SettingLine, SettingOutcome, activation::Change, gate::TABLE_FILE,
+};
 
 use crate::{
     durable::{DurableError, Writer},
+    gate,
     policy::Leave,
     script::PATH,
     store::Record,
@@ -95,6 +98,31 @@ impl Routing {
             }
         }
         self.link(&self.links(record))
+    }
+
+    /// What the host is told of restricted commands, as of a setting: whether people are held to them.
+    pub(crate) fn line(&self, record: &Record, outcome: Change) -> Option<SettingLine> {
+        let commands = &record.activation.as_ref()?.commands;
+        if commands.restricted.is_empty() {
+            return None;
+        }
+        let only = |why| format!("refused to commands from the host only: {why}");
+        let (outcome, reason) = if self.leave == Leave::Denied {
+            let why = "the guest's owner does not allow more (`gate` in agent.toml)";
+            (SettingOutcome::Kept, only(why))
+        } else if !gate::runs(&self.root) {
+            let why = "virt-persona-gate does not run in the guest";
+            (SettingOutcome::Refused, only(why))
+        } else if outcome == Change::Unchanged {
+            (SettingOutcome::Unchanged, String::new())
+        } else {
+            (SettingOutcome::Applied, String::new())
+        };
+        Some(SettingLine {
+            setting: "restricted_commands".to_owned(),
+            outcome,
+            reason,
+        })
     }
 
     /// What this generation says of commands, as far as the guest's owner lets it.

@@ -2,7 +2,7 @@
 //! the kernel lost with its last boot. What a setting is and does is in `setting`.
 
 use agent_protocol::{
-    Activation, SettingOutcome, SettingsReply,
+    Activation, SettingLine, SettingOutcome, SettingsReply,
     activation::Change,
     message::{ErrorCode, ReplyError, Retry},
 };
@@ -141,13 +141,17 @@ fn failure(error: &SettingError) -> ReplyError {
 }
 
 /// What an answer says of settings: nothing where none are asked for and none were held, as to a host that knows none; of
-/// an activation that holds already, that nothing changed.
-pub(super) fn reply(record: &Record, outcome: Change) -> Option<SettingsReply> {
+/// an activation that holds already, that nothing changed. `people` is what is said of commands, as of one setting more.
+pub(super) fn reply(
+    record: &Record,
+    outcome: Change,
+    people: Option<SettingLine>,
+) -> Option<SettingsReply> {
     let asked = record
         .activation
         .as_ref()
         .is_some_and(|activation| !activation.settings.is_empty());
-    if !asked && record.settings.is_empty() {
+    if !asked && record.settings.is_empty() && people.is_none() {
         return None;
     }
     let mut lines = record.settings.clone();
@@ -158,5 +162,6 @@ pub(super) fn reply(record: &Record, outcome: Change) -> Option<SettingsReply> {
             }
         }
     }
+    lines.extend(people);
     Some(SettingsReply::fit(&lines))
 }
