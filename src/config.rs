@@ -235,6 +235,17 @@ pub enum NeedWord {
     Ignore,
 }
 
+/// Who is asked in a guest that has no agent of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StandInWord {
+    /// qemu-guest-agent, as far as it can.
+    #[default]
+    QemuGuestAgent,
+    /// Nobody.
+    None,
+}
+
 /// `[agent]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -244,6 +255,8 @@ pub struct AgentSection {
     pub consent_s: u64,
     /// Whether a guest may ask for memory at once.
     pub need: NeedWord,
+    /// Who stands in for the agent where there is none.
+    pub stand_in: StandInWord,
 }
 
 impl Default for AgentSection {
@@ -251,6 +264,7 @@ impl Default for AgentSection {
         Self {
             consent_s: 5,
             need: NeedWord::Honour,
+            stand_in: StandInWord::QemuGuestAgent,
         }
     }
 }

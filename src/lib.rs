@@ -13,6 +13,8 @@ pub mod agent;
 pub mod hypervisor;
 pub mod observe;
 
+pub mod stand_in;
+
 pub mod act;
 pub mod adopt;
 

@@ -14,6 +14,7 @@ mod guest;
 pub mod limit;
 mod memory;
 mod notices;
+mod stand_in;
 mod vcpu;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::hypervisor::Hypervisor;
 
 pub use guest::{Answer, CpusOnline, Guest, GuestFault};
 pub use notices::Notices;
+pub use stand_in::GuestOrStandIn;
 
 /// What carries steps out.
 #[derive(Clone)]

@@ -662,6 +662,9 @@ impl Hypervisor for Breaking {
     fn attach_device(&self, _: DomainId, _: String) -> Answer<'_, ()> {
         broken("attach_device")
     }
+    fn guest_agent_command(&self, _: DomainId, _: String, _: Duration) -> Answer<'_, String> {
+        broken("guest_agent_command")
+    }
 }
 
 #[tokio::test]

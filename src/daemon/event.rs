@@ -13,6 +13,7 @@ use crate::hypervisor::{
 use super::adopt::Adopting;
 use super::exec::Executed;
 use super::personas::ActivationResult;
+use super::stand_in::{StandInLook, StoodIn};
 use super::tags::TagsWritten;
 
 /// When something was asked, counted in steps that had ended by then: an answer from before the end of a step of a
@@ -53,6 +54,10 @@ pub enum Event {
     LimitLost(Box<LimitStep>),
     /// A guest was asked to activate or deactivate a persona.
     Activated(Box<ActivationResult>),
+    /// qemu-guest-agent was asked in place of our own agent.
+    StoodIn(Box<StoodIn>),
+    /// qemu-guest-agent was asked for a guest's CPUs.
+    StandInLooked(StandInLook),
     /// The status element of a domain was written.
     StatusWritten(DomainId, Result<(), HypervisorError>),
     /// Tags were written because somebody asked for it.

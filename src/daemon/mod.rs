@@ -42,6 +42,7 @@ mod requests;
 mod rollout;
 mod shift;
 mod show;
+mod stand_in;
 mod status;
 pub mod systemd;
 mod tags;
@@ -60,14 +61,15 @@ use planner::{Policy, State};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
-use crate::act::Hands;
+use crate::act::{Guest, GuestOrStandIn, Hands};
 use crate::agent::Registry;
 use crate::audit::{AuditKind, AuditTrail, Entry};
 use crate::catalog::{Catalogue, host_id};
 use crate::command::Request;
-use crate::config::Config;
+use crate::config::{Config, StandInWord};
 use crate::hypervisor::{DomainId, Events, HostFacts, Hypervisor};
 use crate::observe::{HostReadings, Observer};
+use crate::stand_in::StandIn;
 use crate::store::Store;
 use crate::view::{AuditRecordView, HypervisorState, HypervisorView, Listing, View};
 
@@ -150,6 +152,7 @@ pub struct Daemon {
     hands: Hands,
     recording: recording::Recording,
     executions: exec::Executions,
+    stand_ins: stand_in::StandIns,
     host: Option<HostFacts>,
     host_readings: Option<HostReadings>,
     domains: BTreeMap<DomainId, Tracked>,
@@ -206,12 +209,25 @@ enum Flow {
     Stop,
 }
 
+/// Who is asked in a guest.
+fn guest(parts: &Parts) -> Arc<dyn Guest> {
+    let registry = parts.registry.clone();
+    match parts.config.agent.stand_in {
+        StandInWord::None => Arc::new(registry),
+        StandInWord::QemuGuestAgent => Arc::new(GuestOrStandIn {
+            registry,
+            stand_in: StandIn::new(parts.hypervisor.clone()),
+        }),
+    }
+}
+
 /// Runs until it is told to stop.
 ///
 /// # Errors
 /// When the store or the catalogue cannot be read at start.
 pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let (inbox, mut events) = mpsc::unbounded_channel();
+    let guest = guest(&parts);
     let Parts {
         mut hypervisor_events,
         mut agent_events,
@@ -226,7 +242,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let catalog = Catalogue::open(parts.store.clone(), clock.now()).map_err(DaemonError::Store)?;
     let hands = Hands {
         hypervisor: parts.hypervisor.clone(),
-        guest: Arc::new(parts.registry.clone()),
+        guest,
         notices: crate::act::Notices::default(),
         settings: tick::settings(&parts.config),
     };
@@ -262,6 +278,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         hands,
         recording: recording::Recording::start(&parts.config),
         executions: exec::Executions::default(),
+        stand_ins: stand_in::StandIns::default(),
         host: None,
         host_readings: None,
         domains: BTreeMap::new(),
@@ -393,6 +410,8 @@ impl Daemon {
             Event::StatusWritten(domain, result) => self.status_is_written(domain, result),
             Event::TagsWritten(written) => self.tags_are_written(*written),
             Event::Adoption(adopting) => self.adoption_goes_on(*adopting),
+            Event::StoodIn(ended) => self.stood_in(*ended),
+            Event::StandInLooked(look) => self.stand_in_looked(&look),
             Event::Executed(executed) => self.execution_ended(&executed),
             Event::Request(request) => self.answer(*request),
             Event::Reload => {

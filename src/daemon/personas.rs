@@ -170,6 +170,7 @@ impl Daemon {
             let due = due.clone();
             self.send(id, &due);
         }
+        let trouble = self.stand_in_trouble(id).map(str::to_owned);
         let Some(tracked) = self.domains.get_mut(&id) else {
             return;
         };
@@ -186,6 +187,10 @@ impl Daemon {
                 "in the guest somebody went back to {back} by hand; apply a persona to end that"
             );
             detail = Some(detail.map_or(text.clone(), |detail| format!("{text}; {detail}")));
+        }
+        if let (Some(detail), Some(trouble)) = (&mut detail, trouble) {
+            detail.push_str("; ");
+            detail.push_str(&trouble);
         }
         (side.state, side.detail, side.since) = (state, detail, since);
         side.bound = activation.and_then(|activation| super::show::bound(activation, pinned));
@@ -210,7 +215,12 @@ impl Daemon {
         self.statistics_on(id);
     }
 
-    fn advance(&mut self, id: DomainId, event: ActivationEvent, entries: Vec<Entry>) -> Transition {
+    pub(super) fn advance(
+        &mut self,
+        id: DomainId,
+        event: ActivationEvent,
+        entries: Vec<Entry>,
+    ) -> Transition {
         let now = self.clock.now();
         let mut batch = Batch::new();
         let transition = self
@@ -487,7 +497,7 @@ pub(super) fn presence(connected: bool) -> AgentPresence {
     }
 }
 
-fn wanted_text(desired: &Desired) -> String {
+pub(super) fn wanted_text(desired: &Desired) -> String {
     match desired {
         Desired::Nothing => "no persona".into(),
         Desired::Persona {

@@ -145,6 +145,7 @@ impl Daemon {
             let hypervisor = self.hypervisor.clone();
             self.spawn(async move { Event::Stats(hypervisor.bulk_stats().await) });
             self.ask_guests_again();
+            self.stand_in(now);
         }
         if due(self.last_list, LIST_AGAIN) {
             self.last_list = Some(now);

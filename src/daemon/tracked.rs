@@ -86,6 +86,24 @@ pub(super) struct AgentSide {
     pub(super) trouble: Option<(AgentState, String)>,
     /// The daemon renews the session, which is no loss as long as the agent comes back.
     pub(super) renewed: Option<Renewed>,
+    /// CPUs as qemu-guest-agent shows them, where it stands in.
+    pub(super) stand_in: Option<ShownCpus>,
+}
+
+/// What a stand-in for the agent shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ShownCpus {
+    pub(super) online: u32,
+    pub(super) at: Moment,
+}
+
+impl ShownCpus {
+    /// It is asked three times as often.
+    const FRESH: Duration = Duration::from_secs(30);
+
+    fn is_fresh(self, now: Moment) -> bool {
+        now.since(self.at) < Self::FRESH
+    }
 }
 
 /// A session that ended because the daemon wanted another.
@@ -199,7 +217,15 @@ impl Tracked {
 
     /// vCPUs online, of a fresh report of the guest.
     pub(super) fn claimed_online(&self, now: Moment) -> Option<u32> {
-        let online = guest::online_vcpus(self.agent.report.as_ref()?, now)?;
+        let online = match &self.agent.report {
+            Some(report) => guest::online_vcpus(report, now)?,
+            None => {
+                self.agent
+                    .stand_in
+                    .filter(|cpus| cpus.is_fresh(now))?
+                    .online
+            }
+        };
         // A guest cannot have more online than are plugged; such a claim is worth nothing.
         (online <= self.description.vcpus_plugged).then_some(online)
     }
@@ -222,13 +248,17 @@ impl Tracked {
     /// What a step that has just ended saw of the guest's CPUs counts at once: the report in hand is of before, and by it
     /// the domain would seem to hold less than it does. Where nothing is known, it holds what is plugged.
     pub(super) fn step_showed(&mut self, outcome: &Outcome) {
-        let Some(report) = &mut self.agent.report else {
-            return;
-        };
         if outcome.step.resource != Resource::Vcpus {
             return;
         }
         let shown = outcome.guest.and_then(|online| u32::try_from(online).ok());
+        let Some(report) = &mut self.agent.report else {
+            self.agent.stand_in = self
+                .agent
+                .stand_in
+                .and_then(|cpus| shown.map(|online| ShownCpus { online, ..cpus }));
+            return;
+        };
         if shown.is_some() || outcome.ending == planner::Ending::Unknown {
             report.online_count = shown;
             report.present_count = report.present_count.max(shown);
@@ -255,7 +285,7 @@ impl Tracked {
                 } else {
                     1
                 },
-                ability: self.vcpu_ability(),
+                ability: self.vcpu_ability(now),
             },
             memory: self.memory(self.dimm_growth),
             knobs: super::limits::knobs(description),
@@ -264,10 +294,12 @@ impl Tracked {
         }
     }
 
-    fn vcpu_ability(&self) -> Ability {
+    fn vcpu_ability(&self, now: Moment) -> Ability {
         if self.description.vcpus_maximum <= self.description.vcpus_fixed {
             Ability::NoHotplugVcpus
-        } else if self.agent.facts.is_none() {
+        } else if self.agent.facts.is_none()
+            && !self.agent.stand_in.is_some_and(|cpus| cpus.is_fresh(now))
+        {
             Ability::NoGuestAgent
         } else {
             Ability::Both

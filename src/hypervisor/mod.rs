@@ -625,6 +625,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn redefine(&self, domain: DomainId, from: String, to: String) -> Answer<'_, Definition>;
     /// Gives the running domain a device, and its persistent definition none.
     fn attach_device(&self, domain: DomainId, device: String) -> Answer<'_, ()>;
+    /// Sends a command (qemu-ga-ref(7), JSON as text) to the guest's qemu-guest-agent and gives its answer. What that agent
+    /// refuses is an error in its own words. An agent that is not there is noticed within `deadline`.
+    fn guest_agent_command(
+        &self,
+        domain: DomainId,
+        command: String,
+        deadline: Duration,
+    ) -> Answer<'_, String>;
 }
 
 /// How events arrive: unbounded, because the callbacks that send them must never block.

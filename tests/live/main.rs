@@ -25,6 +25,7 @@ mod prerequisites;
 mod process;
 mod recovery;
 mod scene;
+mod stand_in;
 mod vcpus;
 
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -19,6 +19,7 @@ pub mod activation;
 pub mod command;
 pub mod coordination;
 pub mod cpu_list;
+pub mod environment;
 pub mod gate;
 pub mod report;
 pub mod rollback;

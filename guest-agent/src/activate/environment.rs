@@ -7,14 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::durable::{DurableError, Writer};
+use agent_protocol::environment::{
+    ENVIRONMENT_D, MARK, PROFILE_D, render_environment_d, render_profile,
+};
 
-/// Read by systemd's user managers.
-const ENVIRONMENT_D: &str = "/etc/environment.d/50-virt-persona.conf";
-/// Read by login shells.
-const PROFILE_D: &str = "/etc/profile.d/50-virt-persona.sh";
-/// The first line of both; a file without it is somebody else's.
-const MARK: &str = "# Written by virt-persona-agent. Changes made here are lost; a file with a higher number wins.";
+use crate::durable::{DurableError, Writer};
 
 /// Why the files are not as they should be.
 #[derive(Debug, thiserror::Error)]
@@ -117,48 +114,6 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, EnvironmentError> {
     }
 }
 
-/// In double quotes the backslash escapes itself, the quote and the backtick; `$` begins an expansion and is doubled.
-fn render_environment_d(variables: &Variables) -> String {
-    render(variables, |text, name, value| {
-        text.push_str(name);
-        text.push_str("=\"");
-        if value.is_empty() {
-            // The parser takes an empty value for an error, but not one that expands to nothing.
-            text.push_str("${");
-            text.push_str(name);
-            text.push_str(":+}");
-        }
-        for character in value.chars() {
-            match character {
-                '"' | '\\' | '`' => text.extend(['\\', character]),
-                '$' => text.push_str("$$"),
-                other => text.push(other),
-            }
-        }
-        text.push('"');
-    })
-}
-
-/// In single quotes a shell leaves all but the quote alone.
-fn render_profile(variables: &Variables) -> String {
-    render(variables, |text, name, value| {
-        text.push_str("export ");
-        text.push_str(name);
-        text.push_str("='");
-        text.push_str(&value.replace('\'', "'\\''"));
-        text.push('\'');
-    })
-}
-
-fn render(variables: &Variables, line: impl Fn(&mut String, &str, &str)) -> String {
-    let mut text = format!("{MARK}\n");
-    for (name, value) in variables {
-        line(&mut text, name, value);
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,16 +149,6 @@ mod tests {
         assert_eq!(
             String::from_utf8(output.stdout).unwrap(),
             format!("1|{NASTY}|")
-        );
-    }
-
-    #[test]
-    fn the_form_for_systemd_escapes_what_it_would_expand() {
-        let value = "\"$x\" `y` \\".to_owned();
-        let variables = [("A".to_owned(), value), ("B".to_owned(), String::new())].into();
-        assert_eq!(
-            render_environment_d(&variables),
-            format!("{MARK}\nA=\"\\\"$$x\\\" \\`y\\` \\\\\"\nB=\"${{B:+}}\"\n")
         );
     }
 

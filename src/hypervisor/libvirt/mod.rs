@@ -60,6 +60,8 @@ enum Lane {
     Read(DomainId),
     /// What goes to the domain's monitor.
     Change(DomainId),
+    /// What goes to the guest's own agent, which may not answer while the monitor does.
+    Guest(DomainId),
 }
 
 /// The hypervisor behind a libvirt URI.
@@ -256,7 +258,7 @@ impl Libvirt {
     ) -> Result<T, HypervisorError> {
         let domain = match &lane {
             Lane::Host | Lane::Stats(_) => "-".to_owned(),
-            Lane::Read(id) | Lane::Change(id) => id.to_string(),
+            Lane::Read(id) | Lane::Change(id) | Lane::Guest(id) => id.to_string(),
         };
         let call = Call {
             operation,
@@ -444,6 +446,27 @@ impl Hypervisor for Libvirt {
                     Ok(qmp::Reply::Refused(message)) => Err(working.refused(message)),
                     Err(detail) => Err(working.unreadable(detail)),
                 }
+            },
+        ))
+    }
+
+    fn guest_agent_command(
+        &self,
+        domain: DomainId,
+        command: String,
+        deadline: Duration,
+    ) -> Answer<'_, String> {
+        Box::pin(self.call(
+            Lane::Guest(domain),
+            "guest_agent_command",
+            // libvirt gives up first, so that its words are what is told.
+            deadline + REQUEST,
+            move |working| {
+                let seconds = i32::try_from(deadline.as_secs()).unwrap_or(i32::MAX);
+                working
+                    .find(domain)?
+                    .qemu_agent_command(&command, seconds, 0)
+                    .map_err(|error| working.failed(&error))
             },
         ))
     }

@@ -312,6 +312,20 @@ impl Hypervisor for Simulated {
         ))
     }
 
+    fn guest_agent_command(&self, domain: DomainId, _: String, _: Duration) -> Answer<'_, String> {
+        // Its guests have the agent or none; a program that answers as qemu-guest-agent does is for real ones.
+        Box::pin(async move {
+            Err(HypervisorError::Failed {
+                operation: "guest_agent_command",
+                domain: domain.to_string(),
+                source: LibraryError {
+                    message: "QEMU guest agent is not connected".into(),
+                    code: None,
+                },
+            })
+        })
+    }
+
     fn set_limit(&self, domain: DomainId, knob: Knob, to: KnobValue) -> Answer<'_, ()> {
         Box::pin(self.call(
             Lane::Change(domain),

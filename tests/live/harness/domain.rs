@@ -24,6 +24,8 @@ pub(crate) enum Variant {
     Full,
     /// The same, and qemu-ga runs beside the agent, on a port of its own.
     Qga,
+    /// As full, and qemu-ga is all that runs in the guest; there is no port for the agent.
+    QgaAlone,
     /// As full, and the agent is not started in the guest.
     NoAgent,
     /// No maxMemory, NUMA cell and virtio-mem: memory by the balloon alone.
@@ -52,6 +54,7 @@ impl Variant {
                 "virtio-mem",
                 "qga",
             ],
+            Self::QgaAlone => &["numa", "serial-controller", "witness", "virtio-mem", "qga"],
             Self::Balloon => &["serial-controller", "agent-port", "witness"],
             Self::Fixed => &["serial-controller", "witness"],
             Self::Plain => &[],
@@ -62,6 +65,7 @@ impl Variant {
         match self {
             Self::Full | Self::Balloon | Self::Plain => "",
             Self::Qga => "qga ",
+            Self::QgaAlone => "noagent qga ",
             Self::NoAgent | Self::Fixed => "noagent ",
         }
     }
