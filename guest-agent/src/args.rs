@@ -19,6 +19,9 @@ Usage:
                                                 holds; until the host's next activation; root only
   virt-persona-agent need MEMORY [--reason TEXT]
                                                 ask the host for so much more memory, as 256M; root only
+  virt-persona-agent emit NAME=VALUE [UNIT] ...
+                                                say figures of an application, as queue=17 or latency=350 ms;
+                                                NAME+=VALUE counts
   virt-persona-agent --version | --help
 
 Options:
@@ -42,6 +45,7 @@ pub(crate) enum Invocation {
     History { state: PathBuf },
     Rollback { root: PathBuf, to: Option<u64> },
     Need { root: PathBuf, need: Need },
+    Emit { root: PathBuf, lines: Vec<String> },
     Version,
     Help,
 }
@@ -83,6 +87,8 @@ pub(crate) enum ArgsError {
     NoValue(&'static str),
     #[error("an amount of memory is a number of bytes, or one with K, M, G or T, not {0:?}")]
     Memory(OsString),
+    #[error("emit needs NAME=VALUE, not {0:?}")]
+    Figure(OsString),
     #[error("--transport is unix:PATH or fd:N with N from 3, not {0:?}")]
     Transport(OsString),
 }
@@ -91,6 +97,7 @@ pub(crate) enum ArgsError {
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, ArgsError> {
     let mut arguments = arguments.peekable();
     let (mut word, mut needed, mut reason) = (None, None, String::new());
+    let mut emitted: Option<Vec<String>> = None;
     let mut args = Args {
         transport: Transport::NamedPort,
         state: "/var/lib/virt-persona-agent".into(),
@@ -100,6 +107,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
     while let Some(argument) = arguments.next() {
         let mut value = |name| arguments.next().ok_or(ArgsError::NoValue(name));
         match argument.to_str() {
+            Some("emit") if emitted.is_none() => emitted = Some(Vec::new()),
             Some("status") => word = Some(Word::Status),
             Some("history") => word = Some(Word::History),
             Some("rollback") => {
@@ -123,8 +131,16 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
             Some("--state") => args.state = value("--state")?.into(),
             Some("--config") => args.config = value("--config")?.into(),
             Some("--root") => args.root = value("--root")?.into(),
+            Some(said) if !said.starts_with("--") && emitted.is_some() => {
+                emitted.get_or_insert_default().push(said.to_owned());
+            }
             _ => return Err(ArgsError::Unknown(argument)),
         }
+    }
+    if let Some(words) = emitted {
+        let lines = figures(words)?;
+        let root = args.root;
+        return Ok(Invocation::Emit { root, lines });
     }
     let state = args.state.clone();
     Ok(match (needed, word) {
@@ -146,6 +162,22 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
         },
         (None, None) => Invocation::Run(args),
     })
+}
+
+/// Each word with a name in it begins a line; another is the unit of the one before.
+fn figures(words: Vec<String>) -> Result<Vec<String>, ArgsError> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            _ if word.contains(['=', ':']) => lines.push(word),
+            Some(line) => *line = format!("{line} {word}"),
+            None => return Err(ArgsError::Figure(word.into())),
+        }
+    }
+    if lines.is_empty() {
+        return Err(ArgsError::Figure(OsString::new()));
+    }
+    Ok(lines)
 }
 
 fn parse_transport(value: OsString) -> Result<Transport, ArgsError> {
@@ -194,6 +226,22 @@ mod tests {
         );
         assert!(matches!(read("need lots"), Err(ArgsError::Memory(_))));
         assert!(matches!(read("need"), Err(ArgsError::NoValue("need"))));
+    }
+
+    #[test]
+    fn figures_have_names_and_may_have_units() {
+        let Ok(Invocation::Emit { lines, .. }) =
+            read("--root / emit queue=17 latency=350 ms hits+=1")
+        else {
+            panic!("no figures")
+        };
+        assert_eq!(lines, ["queue=17", "latency=350 ms", "hits+=1"]);
+        assert!(matches!(read("emit"), Err(ArgsError::Figure(_))));
+        assert!(matches!(read("emit ms"), Err(ArgsError::Figure(_))));
+        assert!(matches!(
+            read("emit a=1 --dance"),
+            Err(ArgsError::Unknown(_))
+        ));
     }
 
     #[test]

@@ -15,13 +15,17 @@ use std::{
     time::Instant,
 };
 
-use agent_protocol::message::{ErrorCode, ReplyBody, ReplyError, Retry};
+use agent_protocol::{
+    Report,
+    message::{ErrorCode, ReplyBody, ReplyError, Retry},
+};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 
 use crate::{
+    applications::{Applications, Heard},
     args::{Args, PORT_NAME, Transport},
     commands::{CommandJob, Commission},
     conversation::{Conversation, Order},
@@ -32,7 +36,7 @@ use crate::{
     log::{chain, log},
     need::{Pressure, under_pressure},
     sys,
-    telemetry::Telemetry,
+    telemetry::{Telemetry, TelemetryError},
     uevent::{Uevent, Uevents},
 };
 
@@ -48,6 +52,7 @@ const UEVENTS: u64 = 3;
 const LOCAL: u64 = 4;
 const CLIENT: u64 = 5;
 const PRESSURE: u64 = 6;
+const APPLICATIONS: u64 = 7;
 
 /// Why the channel ends.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +105,9 @@ pub(crate) struct Channel {
     telemetry: Telemetry,
     local: Option<Local>,
     pressure: Option<Pressure>,
+    applications: Applications,
+    /// Until when applications wait, after they said a lot.
+    deaf_until: Option<Instant>,
 }
 
 /// The other threads.
@@ -116,6 +124,7 @@ impl Channel {
         args: &Args,
         conversation: Conversation,
         telemetry: Telemetry,
+        applications: Applications,
         workers: Workers,
     ) -> Result<Self, ChannelError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
@@ -139,6 +148,8 @@ impl Channel {
             telemetry,
             local: None,
             pressure: None,
+            applications,
+            deaf_until: None,
         };
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         channel.register(channel.workers.results.as_fd(), edge, WORKERS)?;
@@ -194,11 +205,14 @@ impl Channel {
                     LOCAL => self.accept_local()?,
                     CLIENT => self.hear_client(),
                     PRESSURE => self.on_pressure(event.events()),
+                    APPLICATIONS => self.hear_applications()?,
                     _ => self.take_notices()?,
                 }
             }
-            self.report_if_due();
+            self.hear_again()?;
+            self.report_if_due()?;
             busy = self.pump()?;
+            self.listen_to_applications()?;
             if self.port.is_none() && matches!(self.transport, Transport::Inherited(_)) {
                 return Ok(());
             }
@@ -210,7 +224,8 @@ impl Channel {
         if busy {
             return EpollTimeout::ZERO;
         }
-        let Some(due) = self.conversation.report_due() else {
+        let due = self.conversation.report_due();
+        let Some(due) = due.into_iter().chain(self.deaf_until).min() else {
             return EpollTimeout::NONE;
         };
         // Rounded up, or the last millisecond would be waited for again and again.
@@ -416,15 +431,75 @@ impl Channel {
         }
     }
 
-    fn report_if_due(&mut self) {
+    fn report_if_due(&mut self) -> Result<(), ChannelError> {
         let now = Instant::now();
         if self.conversation.report_due().is_some_and(|due| due <= now) {
-            let report = self.telemetry.report(self.conversation.overwritten());
+            let report = self.measure()?;
             let report = report
                 .inspect_err(|error| log!("no report: {}", chain(error)))
                 .ok();
             self.conversation.queue_report(report, now);
         }
+        Ok(())
+    }
+
+    /// A report of now, with what applications have said until now.
+    fn measure(&mut self) -> Result<Result<Report, TelemetryError>, ChannelError> {
+        let overwritten = self.conversation.overwritten();
+        let mut report = self
+            .telemetry
+            .report(self.conversation.parts(), overwritten);
+        if let Ok(report) = &mut report
+            && self.conversation.wants_applications()
+        {
+            self.hear_applications()?;
+            let interval = self.conversation.interval().unwrap_or_default();
+            report.app = self.applications.figures(interval);
+        }
+        Ok(report)
+    }
+
+    /// Listens to applications while the host wants to know what they say, and only then.
+    fn listen_to_applications(&mut self) -> Result<(), ChannelError> {
+        if !self.conversation.wants_applications() {
+            self.applications.close();
+            self.deaf_until = None;
+        } else if let Some(socket) = self.applications.listen() {
+            // Level-triggered: what is left after a pause is told again.
+            self.epoll
+                .add(socket, EpollEvent::new(EpollFlags::EPOLLIN, APPLICATIONS))
+                .map_err(|error| ChannelError::Wait(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn hear_applications(&mut self) -> Result<(), ChannelError> {
+        if self.deaf_until.is_some() {
+            return Ok(());
+        }
+        if let Heard::Enough(until) = self.applications.hear(Instant::now()) {
+            self.deaf_until = Some(until);
+            self.wait_for_applications(EpollFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    /// Listens again after a pause.
+    fn hear_again(&mut self) -> Result<(), ChannelError> {
+        if self.deaf_until.is_some_and(|until| until <= Instant::now()) {
+            self.deaf_until = None;
+            self.wait_for_applications(EpollFlags::EPOLLIN)?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_applications(&self, flags: EpollFlags) -> Result<(), ChannelError> {
+        let Some(socket) = self.applications.socket() else {
+            return Ok(());
+        };
+        self.epoll
+            .modify(socket, &mut EpollEvent::new(flags, APPLICATIONS))
+            .map_err(|error| ChannelError::Wait(error.into()))
     }
 
     /// Writes and reads until neither goes on. Says whether there is more to read, left for the next turn.
@@ -495,7 +570,7 @@ impl Channel {
             }
         };
         for order in self.conversation.receive(&buffer[..length], Instant::now()) {
-            self.carry_out(order);
+            self.carry_out(order)?;
         }
         Ok(Read::More)
     }
@@ -532,7 +607,7 @@ impl Channel {
         }
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: Order) -> Result<(), ChannelError> {
         // The other threads live as long as the process; a send to them cannot fail before its end.
         match order {
             Order::Wish { id, wish, deadline } => {
@@ -566,7 +641,7 @@ impl Channel {
             })),
             Order::Reread => drop(self.workers.disk.send(DiskJob::Reread)),
             Order::Report { id } => {
-                let body = match self.telemetry.report(self.conversation.overwritten()) {
+                let body = match self.measure()? {
                     Ok(report) => serde_json::to_value(report).map(ReplyBody::Ok),
                     Err(error) => Ok(unmeasured(chain(&error))),
                 };
@@ -576,6 +651,7 @@ impl Channel {
                 );
             }
         }
+        Ok(())
     }
 }
 

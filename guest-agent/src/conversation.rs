@@ -11,8 +11,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Assembler, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation, Reply,
-    ReplyError, Report, Request, RequestId, RolledBack, SUPPORTED, Session, SessionId, Stamp,
+    Assembler, Collect, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation,
+    Part, Parts, Reply, ReplyError, Report, Request, RequestId, RolledBack, SUPPORTED, Session,
+    SessionId, Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
@@ -134,6 +135,8 @@ struct Live {
     assembler: Assembler,
     max_frame: usize,
     reporting: Reporting,
+    /// What reports have, beside what they always have.
+    parts: Parts,
     ear: Ear,
 }
 
@@ -278,20 +281,21 @@ impl Conversation {
         if let Some(frame) = self.streams.next_frame(&mut live.session, live.max_frame) {
             return Some(frame);
         }
-        let report = live.reporting.take()?;
+        let mut report = live.reporting.take()?;
         let stamp = live.session.stamp();
-        match encode_guest(
-            &stamp,
-            &GuestMessage::Telemetry(Telemetry {
-                report,
+        loop {
+            let message = GuestMessage::Telemetry(Telemetry {
+                report: report.clone(),
                 rolled_back: self.state.rolled_back.clone(),
-            }),
-            live.max_frame,
-        ) {
-            Ok(frame) => Some(frame),
-            Err(error) => {
-                log!("cannot send a report: {}", chain(&error));
-                None
+            });
+            match encode_guest(&stamp, &message, live.max_frame) {
+                Ok(frame) => return Some(frame),
+                // A host that takes short frames gets as many figures of applications as fit.
+                Err(_) if !report.app.is_empty() => report.app.truncate(report.app.len() / 2),
+                Err(error) => {
+                    log!("cannot send a report: {}", chain(&error));
+                    return None;
+                }
             }
         }
     }
@@ -299,6 +303,26 @@ impl Conversation {
     /// When the next report is due; `None` while nobody wants one, so that an idle agent does not wake.
     pub(crate) fn report_due(&self) -> Option<Instant> {
         self.live.as_ref().and_then(|live| live.reporting.due())
+    }
+
+    /// Which parts reports have; nothing but what is always there where nobody listens or the guest's owner denies it.
+    pub(crate) fn parts(&self) -> Parts {
+        match &self.live {
+            Some(live) if self.policy.telemetry == Leave::Granted => live.parts,
+            _ => Parts::NONE,
+        }
+    }
+
+    /// Whether anybody wants to know what applications say.
+    pub(crate) fn wants_applications(&self) -> bool {
+        self.parts().has(Part::Applications)
+    }
+
+    /// The time between two reports; `None` while they come on request only.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.live
+            .as_ref()
+            .and_then(|live| live.reporting.interval())
     }
 
     /// How many reports were overwritten in this session.
@@ -384,6 +408,10 @@ impl Conversation {
                 }
                 None
             }
+            Ok(HostMessage::Collect(Collect { parts })) => {
+                live.parts = parts;
+                None
+            }
             Ok(HostMessage::Chunk(chunk)) => match live.assembler.take(&chunk) {
                 Ok(None) => None,
                 Ok(Some(body)) => match decode_request_body(&body, &stamp) {
@@ -460,6 +488,7 @@ impl Conversation {
                     assembler: Assembler::new(),
                     max_frame: hello.max_frame.clamp(MIN_FRAME, MAX_FRAME),
                     reporting: Reporting::new(interval),
+                    parts: Parts::default(),
                     ear: if hello.feats.iter().any(|feat| feat == NEED_FEATURE) {
                         Ear::Open
                     } else {

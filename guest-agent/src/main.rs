@@ -22,6 +22,7 @@ mod conversation;
 mod events;
 mod uevent;
 
+mod applications;
 mod local;
 mod need;
 mod outbox;
@@ -84,6 +85,10 @@ fn main() -> ExitCode {
             Ok(()) => print("the host was told\n"),
             Err(error) => fail(&error),
         },
+        Ok(Invocation::Emit { root, lines }) => match applications::emit(&root, &lines) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
         Ok(Invocation::Run(args)) => match run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error.as_ref()),
@@ -130,12 +135,14 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         activate::Activator::new(store, &args.root, identity.boot_id.clone(), policy.gate),
         runner,
     );
+    let applications = applications::Applications::new(&args.root, &policy.metrics);
     let conversation = conversation::Conversation::new(identity, policy, state, gauge);
     let telemetry = telemetry::Telemetry::new(&args.root);
     let mut channel = channel::Channel::open(
         &args,
         conversation,
         telemetry,
+        applications,
         channel::Workers {
             results: from_workers,
             disk: to_disk,

@@ -44,6 +44,16 @@ impl CommandLeave {
     }
 }
 
+/// Who in the guest may say figures of applications.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "true, false or a list of users")]
+pub(crate) enum Emitters {
+    /// Every user, or none.
+    All(Leave),
+    /// These users, and root.
+    These(Vec<String>),
+}
+
 /// The table `[allow]` of `agent.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -66,6 +76,8 @@ pub(crate) struct Policy {
     pub(crate) hooks: Leave,
     /// Telling the host that memory is needed.
     pub(crate) need: Leave,
+    /// Taking figures of applications along with reports.
+    pub(crate) metrics: Emitters,
 }
 
 impl Default for Policy {
@@ -80,6 +92,7 @@ impl Default for Policy {
             gate: Leave::Granted,
             hooks: Leave::Granted,
             need: Leave::Granted,
+            metrics: Emitters::All(Leave::Granted),
         }
     }
 }
@@ -208,6 +221,24 @@ mod tests {
         );
         check("[allow]\ncommands = \"uptime\"\n", None);
         assert_eq!(CommandLeave::These(Vec::new()).any(), Leave::Denied);
+    }
+
+    #[test]
+    fn figures_may_be_said_by_all_none_or_the_users_of_a_list() {
+        for (text, metrics) in [
+            ("false", Emitters::All(Leave::Denied)),
+            (
+                "[\"www-data\"]",
+                Emitters::These(vec!["www-data".to_owned()]),
+            ),
+        ] {
+            let policy = Policy {
+                metrics,
+                ..Policy::default()
+            };
+            check(&format!("[allow]\nmetrics = {text}\n"), Some(policy));
+        }
+        check("[allow]\nmetrics = \"www-data\"\n", None);
     }
 
     #[test]

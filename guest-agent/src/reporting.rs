@@ -47,6 +47,11 @@ impl Reporting {
         }
     }
 
+    /// The time between two reports; `None` when they come on request only.
+    pub(crate) fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
     /// When the next report is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due

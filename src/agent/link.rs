@@ -19,7 +19,7 @@ use std::time::Duration;
 use agent_protocol::limits::MAX_FRAME;
 use agent_protocol::message::HelloReason;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{Operation, RequestId};
+use agent_protocol::{Operation, Parts, RequestId};
 use futures_util::FutureExt;
 use persona::domain::DomainId;
 use tokio::io::Interest;
@@ -46,6 +46,8 @@ pub(super) struct Control {
     /// Grows with each wish for another session.
     pub(super) renewals: u64,
     pub(super) reason: HelloReason,
+    /// Which parts reports shall have.
+    pub(super) parts: Parts,
 }
 
 impl Control {
@@ -55,6 +57,7 @@ impl Control {
             running,
             renewals: 0,
             reason: HelloReason::Connect,
+            parts: Parts::default(),
         }
     }
 }
@@ -347,6 +350,7 @@ impl Link {
             control.running,
             Instant::now(),
         );
+        session.collect(control.parts);
         let mut talk = Talk::new(stream);
         let verdict = loop {
             match self.turn(&control, &mut session, &mut talk).await {
@@ -434,6 +438,7 @@ impl Link {
         }
         let now = Instant::now();
         session.set_running(control.running, now);
+        session.collect(control.parts);
         if std::mem::replace(&mut self.renewals, control.renewals) != control.renewals
             && let Err(ending) = session.renew(control.reason, now)
         {

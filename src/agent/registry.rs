@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_protocol::message::HelloReason;
-use agent_protocol::{Command, Operation, RequestId};
+use agent_protocol::{Command, Operation, Parts, RequestId};
 use persona::domain::DomainId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -121,6 +121,15 @@ impl Registry {
             handle.control.send_if_modified(|control| {
                 std::mem::replace(&mut control.running, running) != running
             });
+        }
+    }
+
+    /// Which parts the reports of `domain` shall have, from here on and in every session to come.
+    pub fn collect(&self, domain: DomainId, parts: Parts) {
+        if let Some(handle) = self.links().get(&domain) {
+            handle
+                .control
+                .send_if_modified(|control| std::mem::replace(&mut control.parts, parts) != parts);
         }
     }
 

@@ -19,8 +19,8 @@ use agent_protocol::limits::{MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, N
 use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping};
 use agent_protocol::version::{NoCommonVersion, negotiate};
 use agent_protocol::{
-    CheckedReport, GuestMessage, HostMessage, Need, RolledBack, Stamp, decode_guest, encode_host,
-    request_messages,
+    CheckedReport, Collect, GuestMessage, HostMessage, Need, Parts, RolledBack, Stamp,
+    decode_guest, encode_host, request_messages,
 };
 use persona::domain::DomainId;
 use persona::units::Bytes;
@@ -131,6 +131,9 @@ pub(super) struct Session {
     pinged: u64,
     credit: u32,
     grant_at: Option<Instant>,
+    /// Which parts of reports are wanted, and which the agent was told.
+    wanted: Parts,
+    told: Parts,
     peer_max_frame: usize,
     misconduct: Misconduct,
     /// When the guest last said that it needs memory.
@@ -169,6 +172,8 @@ impl Session {
             pinged: 0,
             credit: 0,
             grant_at: None,
+            wanted: Parts::default(),
+            told: Parts::default(),
             peer_max_frame: MIN_FRAME,
             misconduct: Misconduct::default(),
             needed_at: None,
@@ -359,6 +364,7 @@ impl Session {
                     *until = (*until).max(now + self.config.hello_timeout);
                 }
                 self.order = agent_protocol::Session::new(fresh_session_id());
+                self.told = Parts::default();
                 self.queue.clear();
                 self.say_hello(HelloReason::Reboot);
                 Ok(())
@@ -397,8 +403,25 @@ impl Session {
             since: now,
         };
         self.heard(now);
+        self.tell_parts();
         self.grant();
         Ok(Happening::Connected(facts))
+    }
+
+    /// Reports shall have these parts and no others.
+    pub(super) fn collect(&mut self, parts: Parts) {
+        self.wanted = parts;
+        if self.facts().is_some() {
+            self.tell_parts();
+        }
+    }
+
+    /// A session begins with the parts that an agent without a word of the host reports.
+    fn tell_parts(&mut self) {
+        if std::mem::replace(&mut self.told, self.wanted) != self.wanted {
+            self.queue
+                .push(HostMessage::Collect(Collect { parts: self.wanted }));
+        }
     }
 
     fn grant(&mut self) {

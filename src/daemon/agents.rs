@@ -61,6 +61,7 @@ impl Daemon {
             AgentEvent::Lost { reason } => {
                 let facts = agent.facts.take();
                 agent.report = None;
+                agent.applications.lose();
                 if matches!(reason, LostReason::Renewed | LostReason::Reverted) {
                     let boot = facts.map(|facts| facts.boot_id);
                     agent.renewed = Some(Renewed { at: now, boot });

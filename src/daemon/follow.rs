@@ -294,6 +294,7 @@ impl Daemon {
                 };
                 self.registry.attach(id, socket, running);
                 self.registry.set_running(id, running);
+                self.registry.collect(id, tracked.persona.parts);
             }
         }
         match emulator.filter(|_| run != Run::Off) {

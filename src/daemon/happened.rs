@@ -2,7 +2,7 @@
 //! makes them known is in `follow`; a rule reads them with the readings, through [`Tracked`].
 
 use persona::Moment;
-use persona::signal::{Event, EventKind, Metric, Reading, Signals};
+use persona::signal::{Event, EventKind, Metric, Named, Reading, Signals};
 
 use super::tracked::Tracked;
 
@@ -27,6 +27,10 @@ impl Happened {
 impl Signals for Tracked {
     fn reading(&self, metric: Metric) -> Option<Reading> {
         self.readings.reading(metric)
+    }
+
+    fn named(&self, named: &Named) -> Option<Reading> {
+        self.agent.applications.reading(named)
     }
 
     fn happened(&self, event: &Event) -> Option<Moment> {

@@ -10,6 +10,7 @@
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back; unsettled: how cut-off ones ended
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! exec       commands in guests -> the agent, the audit
+//! collect    what the agents are asked to report, which the persona in force decides
 //! need       a guest that is short of memory -> a plan at once
 //! approvals  proposals and what people say to them;  holds: what people want left alone
 //! show       what is known -> view;  explain and doctor: the long answers
@@ -23,6 +24,7 @@ mod adopted;
 mod agents;
 mod approvals;
 mod clock;
+mod collect;
 mod disk;
 mod doctor;
 mod event;

@@ -211,6 +211,8 @@ impl Daemon {
                 ),
             },
         }
+        side.parts = super::collect::parts(side.in_force.as_deref());
+        self.registry.collect(id, side.parts);
         self.show_status(id);
         self.statistics_on(id);
     }

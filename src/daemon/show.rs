@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use persona::rule::Resource;
-use persona::signal::{Metric, Signals};
+use persona::signal::{Metric, Reading, Signals, Unit};
 use persona::units::{Bytes, Moment};
 use planner::report::{Reason, Verdict};
 use planner::snapshot::{Ability, Run};
@@ -345,17 +345,24 @@ fn value(tracked: &Tracked, metric: Metric, now: Moment) -> Option<f64> {
 fn reading_views(tracked: &Tracked, now: Moment) -> Vec<ReadingView> {
     let shown = |metric: &Metric| {
         let reading = tracked.readings.reading(*metric)?;
-        let age = u64::try_from(now.since(reading.at).as_millis()).ok();
-        Some(ReadingView {
-            metric: metric.name().to_owned(),
-            // What is too old counts for no rule, so it is not shown as a value either.
-            value: reading.is_fresh(now).then_some(reading.value),
-            unit: metric.unit(),
-            source: Some(reading.source),
-            age_ms: age,
-        })
+        Some(reading_view(metric.name(), metric.unit(), reading, now))
     };
-    Metric::ALL.iter().filter_map(shown).collect()
+    let applications = tracked.agent.applications.readings().into_iter();
+    // Rules compare such a figure with whatever they like; it is shown as the number that it is.
+    let said = applications
+        .map(|(named, reading)| reading_view(named.as_str(), Unit::Count, reading, now));
+    Metric::ALL.iter().filter_map(shown).chain(said).collect()
+}
+
+fn reading_view(name: &str, unit: Unit, reading: Reading, now: Moment) -> ReadingView {
+    ReadingView {
+        metric: name.to_owned(),
+        // What is too old counts for no rule, so it is not shown as a value either.
+        value: reading.is_fresh(now).then_some(reading.value),
+        unit,
+        source: Some(reading.source),
+        age_ms: u64::try_from(now.since(reading.at).as_millis()).ok(),
+    }
 }
 
 fn agent_view(tracked: &Tracked, now: Moment) -> AgentView {

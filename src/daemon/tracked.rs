@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::CheckedReport;
+use agent_protocol::{CheckedReport, Part, Parts};
 use persona::Persona;
 use persona::rule::Resource;
 use persona::signal::EventKind;
@@ -24,7 +24,9 @@ use crate::agent::{AgentFacts, GuestWords};
 use crate::catalog::Composed;
 use crate::config::DimmGrowth;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState, VirtioMem};
-use crate::observe::{DiskRates, GuestFaults, GuestReport, Missing, Readings, VcpuBasis, guest};
+use crate::observe::{
+    Applications, DiskRates, GuestFaults, GuestReport, Missing, Readings, VcpuBasis, guest,
+};
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
 
 /// What the balloon may leave at least, when the persona does not say: less does not keep a kernel alive.
@@ -82,6 +84,8 @@ pub(super) enum Looking {
 pub(super) struct AgentSide {
     pub(super) facts: Option<AgentFacts>,
     pub(super) report: Option<GuestReport>,
+    /// What applications say.
+    pub(super) applications: Applications,
     pub(super) heard: Option<Moment>,
     pub(super) trouble: Option<(AgentState, String)>,
     /// The daemon renews the session, which is no loss as long as the agent comes back.
@@ -121,6 +125,8 @@ pub(super) struct PersonaSide {
     pub(super) bound: Option<BoundPersona>,
     /// What its rules are evaluated by: what the guest has activated, or what waits for an agent that is not there.
     pub(super) in_force: Option<Arc<Persona>>,
+    /// What the agent is asked to report.
+    pub(super) parts: Parts,
     /// Where each of its values was written.
     pub(super) layers: Option<Arc<Composed>>,
     pub(super) state: ActivationState,
@@ -141,6 +147,7 @@ impl Default for PersonaSide {
         Self {
             bound: None,
             in_force: None,
+            parts: Parts::default(),
             layers: None,
             state: ActivationState::None,
             detail: None,
@@ -233,13 +240,21 @@ impl Tracked {
     /// Takes over what the agent reports; it counts from its arrival, since the guest's own clock is not asked.
     pub(super) fn take_report(&mut self, report: &CheckedReport, period: Duration, now: Moment) {
         self.agent.heard = Some(now);
+        // An agent that does not know the wish reports more than it is asked for.
+        let parts = self.persona.parts;
+        let applications = &mut self.agent.applications;
+        if parts.has(Part::Applications) {
+            applications.take(&report.app, period, now);
+        } else {
+            applications.clear();
+        }
         self.agent.report = Some(GuestReport {
             online_count: Some(report.online.count()),
             present_count: Some(report.present_count),
             memory_total: Some(Bytes::from_kib(report.memory_total_kib)),
             memory_available: Some(Bytes::from_kib(report.memory_available_kib)),
             memory_pressure: report.psi_memory_some_avg10,
-            load1: report.load1,
+            load1: report.load1.filter(|_| parts.has(Part::Cpu)),
             at: now,
             period,
         });

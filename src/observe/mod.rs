@@ -8,6 +8,7 @@
 //! An open domain costs three descriptors, one a vCPU, one more for each vCPU with a quota, and six for its groups. What
 //! changes slowly or costs much (pressure, paging) is read at turns, which differ from domain to domain.
 
+pub mod applications;
 pub mod cgroup;
 mod descriptor;
 pub mod disk;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use nix::unistd::{SysconfVar, sysconf};
 use persona::units::Moment;
 
+pub use self::applications::Applications;
 pub use self::cgroup::GroupSample;
 pub use self::disk::DiskRates;
 pub use self::domain::DomainSample;

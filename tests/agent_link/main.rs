@@ -12,7 +12,7 @@ mod situations;
 
 use agent_protocol::message::{HelloReason, HelloRefused, Ping};
 use agent_protocol::version::VersionRange;
-use agent_protocol::{GuestMessage, Need, Operation, RequestId, SessionId};
+use agent_protocol::{GuestMessage, Need, Operation, Part, Parts, RequestId, SessionId};
 use peer::{DOMAIN, Host, advance, report, seconds};
 use persona::domain::DomainId;
 use serde_json::json;
@@ -551,6 +551,25 @@ async fn telemetry_beyond_credit_is_dropped_and_the_latest_report_holds() {
     assert_eq!(slot.take().unwrap().online.count(), 8);
     advance(seconds(5)).await;
     assert_eq!(peer.credit().await, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_is_told_in_each_session_which_parts_of_reports_are_wanted() {
+    let mut host = Host::new();
+    let guest = host.guest(DOMAIN, "a");
+    let mut peer = guest.connect().await;
+    assert!(connected(&host.event().await));
+    let parts = Parts::BASE.with(Part::Applications);
+    host.registry.collect(DOMAIN, parts);
+    assert_eq!(peer.parts().await, parts);
+    host.registry.collect(DOMAIN, parts);
+    host.registry.renew(DOMAIN, HelloReason::Revert);
+    peer.closed().await;
+    advance(seconds(1)).await;
+    let mut peer = guest.connect().await;
+    assert_eq!(peer.parts().await, parts);
+    host.registry.collect(DOMAIN, Parts::BASE);
+    assert_eq!(peer.parts().await, Parts::BASE);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use agent_protocol::limits::MAX_FRAME;
 use agent_protocol::message::{Announce, Hello, HelloAck, JournalState, Ping, Telemetry};
 use agent_protocol::{
-    Decoder, GuestMessage, HostMessage, Reply, Report, Request, SessionId, Stamp, decode_host,
-    encode_guest,
+    Decoder, GuestMessage, HostMessage, Parts, Reply, Report, Request, SessionId, Stamp,
+    decode_host, encode_guest,
 };
 use persona::domain::DomainId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -178,7 +178,7 @@ impl Peer {
         loop {
             match self.next().await.expect("the connection is open").1 {
                 HostMessage::Request(request) => return request,
-                HostMessage::Credit(_) => {}
+                HostMessage::Credit(_) | HostMessage::Collect(_) => {}
                 other => panic!("{other:?} instead of a request"),
             }
         }
@@ -190,6 +190,17 @@ impl Peer {
                 HostMessage::Ping(Ping { n }) => return n,
                 HostMessage::Credit(_) => {}
                 other => panic!("{other:?} instead of a ping"),
+            }
+        }
+    }
+
+    /// The parts that reports shall have, before anything else but credit.
+    pub(crate) async fn parts(&mut self) -> Parts {
+        loop {
+            match self.next().await.expect("the connection is open").1 {
+                HostMessage::Collect(collect) => return collect.parts,
+                HostMessage::Credit(_) => {}
+                other => panic!("{other:?} instead of parts"),
             }
         }
     }

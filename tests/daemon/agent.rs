@@ -83,6 +83,24 @@ impl Agent {
         Err(text(&said.stderr))
     }
 
+    /// Says figures of applications, as soon as somebody takes them.
+    pub(crate) fn emit(&self, words: &[&str]) {
+        loop {
+            let said = Command::new(&*AGENT)
+                .arg("emit")
+                .args(words)
+                .arg("--root")
+                .arg(&self.root)
+                .output()
+                .unwrap();
+            if said.status.success() {
+                return;
+            }
+            let why = String::from_utf8_lossy(&said.stderr);
+            assert!(why.contains("nobody takes figures"), "{why}");
+        }
+    }
+
     /// The environment that login shells of the guest get; `None` when there is none.
     pub(crate) fn environment(&self) -> Option<String> {
         fs::read_to_string(self.root.join("etc/profile.d/50-virt-persona.sh")).ok()

@@ -32,3 +32,4 @@ mod replay;
 mod rollout;
 mod settings;
 mod shift;
+mod telemetry;

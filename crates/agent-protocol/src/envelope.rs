@@ -108,6 +108,7 @@ pub fn encode_host(
         HostMessage::Hello(body) => encode("hello", stamp, body, max_frame),
         HostMessage::Ping(body) => encode("ping", stamp, body, max_frame),
         HostMessage::Credit(body) => encode("credit", stamp, body, max_frame),
+        HostMessage::Collect(body) => encode("collect", stamp, body, max_frame),
         HostMessage::Request(body) => encode("request", stamp, body, max_frame),
         HostMessage::Chunk(body) => encode("chunk", stamp, body, max_frame),
     }
@@ -189,6 +190,7 @@ pub fn decode_host(text: &str) -> Result<(Stamp, HostMessage), DecodeError> {
         "hello" => HostMessage::Hello(body(value)?),
         "ping" => HostMessage::Ping(body(value)?),
         "credit" => HostMessage::Credit(body(value)?),
+        "collect" => HostMessage::Collect(body(value)?),
         "request" => HostMessage::Request(decode_request(value, &stamp)?),
         "chunk" => HostMessage::Chunk(body(value)?),
         _ => return Err(unknown(&name)),

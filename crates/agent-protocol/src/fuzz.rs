@@ -2,6 +2,7 @@
 //! when a promise of this crate is broken. Nothing else calls it.
 
 use crate::{
+    application::{is_name, is_value},
     chunk::{Assembler, Chunk},
     coordination::Consent,
     envelope::{
@@ -9,8 +10,8 @@ use crate::{
     },
     frame::Decoder,
     limits::{
-        BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME, NEED_REASON_MAX,
-        OUTPUT_RAW_MAX,
+        APP_FIGURES_MAX, BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME,
+        NEED_REASON_MAX, OUTPUT_RAW_MAX,
     },
     message::{GuestMessage, HostMessage, Operation, Request},
     session::Session,
@@ -29,6 +30,10 @@ pub fn stream(mut bytes: &[u8]) {
                 if let Ok(report) = telemetry.report.check() {
                     assert!(report.memory_available_kib <= report.memory_total_kib);
                     assert!(report.online.count() <= report.present_count);
+                    assert!(report.app.len() <= APP_FIGURES_MAX);
+                    for figure in &report.app {
+                        assert!(is_name(&figure.name) && is_value(figure.value, figure.kind));
+                    }
                 }
             }
             Ok((_, GuestMessage::Need(need))) => {

@@ -147,5 +147,18 @@ pub const CPUS_MAX: u32 = 16_384;
 /// Memory that a report may speak of, in KiB (64 TiB: 46 bits of physical address, the common limit of x86 hosts).
 pub const MEMORY_MAX_KIB: u64 = 64 << 30;
 
+/// Figures of applications in a report: enough for the rules of a persona, and a bound on what a guest can make a host keep.
+pub const APP_FIGURES_MAX: usize = 64;
+
+/// Bytes of the name of such a figure; with `guest.app.` before it rules can still name it.
+pub const APP_NAME_MAX: usize = 128;
+
+/// Largest value of one, either way: up to there an `f64` still counts tenths.
+pub const APP_VALUE_MAX: f64 = 1e15;
+
+/// Longest interval in milliseconds that one may be said at: three of them, half an hour, is the longest for which an old
+/// value counts.
+pub const APP_EVERY_MAX_MS: u64 = 600_000;
+
 /// Processes that a report may speak of: the kernel's own ceiling for `pid_max` on 64-bit machines.
 pub const PROCESSES_MAX: u64 = 4_194_304;

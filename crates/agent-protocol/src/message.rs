@@ -10,6 +10,7 @@ use crate::{
     command::{Command, Output},
     coordination::{Need, Resize},
     identity::RequestId,
+    parts::Collect,
     report::Report,
     rollback::RolledBack,
     version::VersionRange,
@@ -29,6 +30,8 @@ pub enum HostMessage {
     Ping(Ping),
     /// Allows so many more telemetry frames.
     Credit(Credit),
+    /// Says which parts reports shall have.
+    Collect(Collect),
     /// Asks for something; answered by a [`Reply`].
     Request(Request),
     /// A piece of a request that is longer than a frame.

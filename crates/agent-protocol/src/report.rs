@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    application::{self, AppFigure, CheckedAppFigure},
     cpu_list::CpuList,
     limits::{CPUS_MAX, MEMORY_MAX_KIB, PROCESSES_MAX},
 };
@@ -41,6 +42,9 @@ pub struct Report {
     /// Processes and threads (`/proc/loadavg`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
+    /// What applications say; where it is wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub app: Vec<AppFigure>,
     /// Reports that were overwritten before they could be sent, since the session began.
     #[serde(default)]
     pub dropped: u64,
@@ -69,6 +73,8 @@ pub struct CheckedReport {
     pub load1: Option<f64>,
     /// At least one.
     pub processes: Option<u64>,
+    /// What applications say, as far as it can be.
+    pub app: Vec<CheckedAppFigure>,
     /// Reports overwritten.
     pub dropped: u64,
 }
@@ -168,6 +174,7 @@ impl Report {
             psi_cpu_some_avg10: percent(self.psi_cpu_some_avg10, "CPU pressure")?,
             load1: check_figure(self.load1, "load")?,
             processes: self.processes,
+            app: application::check(&self.app),
             dropped: self.dropped,
         })
     }

@@ -227,7 +227,8 @@ impl Peer {
                 continue;
             }
             match message {
-                HostMessage::Hello(_) => {}
+                // It reports what it always does.
+                HostMessage::Hello(_) | HostMessage::Collect(_) => {}
                 HostMessage::Ping(ping) => self.say(&GuestMessage::Pong(ping)).await?,
                 HostMessage::Credit(credit) => {
                     self.credit = self.credit.saturating_add(credit.frames).min(CREDIT_MAX);

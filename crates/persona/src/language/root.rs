@@ -74,10 +74,9 @@ pub(crate) static ROOT: Table = Table::new(
         Key::new(
             "learning_domains",
             Shape::Many(&Shape::Choice(LEARNING), LEARNING.len()),
-            "what may be collected in the guest and learnt from",
+            "what is collected in the guest; the size of memory, its pressure and the CPUs are always",
         )
-        .absent("only what the host measures")
-        .inactive("nothing is learnt"),
+        .absent("what the rules read, and the load"),
         Key::new(
             "trust_levels",
             Shape::Map(&TRUST),

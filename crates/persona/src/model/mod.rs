@@ -2,6 +2,7 @@
 //! how it is read is in `read`, what must hold between its values in `validate`. Every other crate reads these types.
 
 mod base;
+mod collected;
 mod feed;
 mod guest;
 mod name;

@@ -82,6 +82,8 @@ impl Parser<'_> {
                     self.inactive(at, message, STAYS_UNKNOWN);
                 }
             }
+            // What applications say is collected by the guest's agent.
+            Signal::Named(named) if named.source().is_none() => {}
             Signal::Named(named) => {
                 let message = format!("nothing in this version delivers `{named}`");
                 self.inactive(at, message, STAYS_UNKNOWN);

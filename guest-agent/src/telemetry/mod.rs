@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use agent_protocol::{CpuList, Report};
+use agent_protocol::{CpuList, Part, Parts, Report};
 use nix::time::{ClockId, clock_gettime};
 
 /// Longest file read; `/proc/meminfo` has less than 2 KiB, a list of CPUs may be longer.
@@ -49,8 +49,8 @@ impl Telemetry {
         }
     }
 
-    /// Measures now. `dropped` is the caller's count of reports that were overwritten.
-    pub(crate) fn report(&mut self, dropped: u64) -> Result<Report, TelemetryError> {
+    /// Measures now what is wanted. `dropped` is the caller's count of reports that were overwritten.
+    pub(crate) fn report(&mut self, parts: Parts, dropped: u64) -> Result<Report, TelemetryError> {
         let online = self.cpus("sys/devices/system/cpu/online")?;
         let present = self.cpus("sys/devices/system/cpu/present")?;
         let meminfo = self.read("proc/meminfo")?;
@@ -73,10 +73,17 @@ impl Telemetry {
         };
         // Kernels without CONFIG_PSI, or with psi=0, have no such files.
         report.psi_memory_some_avg10 = self.read("proc/pressure/memory").ok().and_then(some_avg10);
-        report.psi_cpu_some_avg10 = self.read("proc/pressure/cpu").ok().and_then(some_avg10);
-        let load = self.read("proc/loadavg").ok();
-        report.load1 = load.and_then(|text| text.split_whitespace().next()?.parse().ok());
-        report.processes = load.and_then(processes);
+        let cpu = parts.has(Part::Cpu);
+        if cpu {
+            report.psi_cpu_some_avg10 = self.read("proc/pressure/cpu").ok().and_then(some_avg10);
+        }
+        if cpu || parts.has(Part::Processes) {
+            let text = self.read("proc/loadavg").ok();
+            let load = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
+            report.load1 = load.filter(|_| cpu);
+            let count = text.and_then(processes);
+            report.processes = count.filter(|_| parts.has(Part::Processes));
+        }
         Ok(report)
     }
 
@@ -167,7 +174,9 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_reported_and_the_report_is_plausible() {
-        let report = Telemetry::new(Path::new("/")).report(3).unwrap();
+        let report = Telemetry::new(Path::new("/"))
+            .report(Parts::BASE, 3)
+            .unwrap();
         assert_eq!(report.check().map(|checked| checked.dropped), Ok(3));
     }
 }
