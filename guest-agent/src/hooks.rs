@@ -24,7 +24,7 @@ use std::{
 
 use agent_protocol::{
     Consent, GrownReply, RequestId, Resize,
-    limits::{HOOK_KILL_GRACE_MS, HOOK_MARGIN_MS, HOOK_RUNS_MAX, HOOKS_MAX},
+    limits::{HOOK_KILL_GRACE_MS, HOOK_MARGIN_MS, HOOK_RUNS_MAX, HOOKS_MAX, SCRIPT_OUTPUT_KEEP},
     message::{ErrorCode, ReplyBody, ReplyError, Retry},
 };
 use nix::unistd::geteuid;
@@ -328,6 +328,7 @@ fn run(
     let bounds = Bounds {
         deadline,
         grace: Duration::from_millis(HOOK_KILL_GRACE_MS),
+        keep: SCRIPT_OUTPUT_KEEP,
     };
     loop {
         let mut command = Command::new(&hook.path);

@@ -53,6 +53,8 @@ pub(crate) struct Bounds {
     pub(crate) deadline: Instant,
     /// How long after that it is killed.
     pub(crate) grace: Duration,
+    /// Bytes of its output that are kept: the end.
+    pub(crate) keep: usize,
 }
 
 /// How a program ended.
@@ -82,6 +84,12 @@ pub(crate) struct ProgramJob {
     pub(crate) request: RequestId,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// Variables beside those that every program of the system gets.
+    pub(crate) variables: &'static [(&'static str, &'static str)],
+    /// How long it may take.
+    pub(crate) time: Duration,
+    /// Bytes of its output that are kept: the end.
+    pub(crate) keep: usize,
 }
 
 /// A program that did not run, or was not seen to its end.
@@ -99,7 +107,8 @@ pub(crate) fn run(
     bounds: Bounds,
     meanwhile: &mut impl Meanwhile,
 ) -> Result<Ended, ProgramError> {
-    let mut running = Running::start(command, credentials).map_err(ProgramError::Start)?;
+    let mut running =
+        Running::start(command, credentials, bounds.keep).map_err(ProgramError::Start)?;
     let ended = running.watch(bounds, meanwhile);
     if ended.is_err() {
         // Whatever went wrong with waiting, nothing of the program stays behind.
@@ -138,7 +147,7 @@ struct Running {
 
 impl Running {
     /// Starts the command with its output caught, in a session of its own.
-    fn start(command: Command, credentials: Option<Credentials>) -> io::Result<Self> {
+    fn start(command: Command, credentials: Option<Credentials>, keep: usize) -> io::Result<Self> {
         let mut command = command;
         let (output, writer) = io::pipe()?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -158,7 +167,10 @@ impl Running {
             ended,
             output,
             output_open: true,
-            tail: Tail::default(),
+            tail: Tail {
+                keep,
+                ..Tail::default()
+            },
         })
     }
 
@@ -265,6 +277,7 @@ struct Tail {
     bytes: Vec<u8>,
     truncated: bool,
     since_drain: usize,
+    keep: usize,
 }
 
 impl Tail {
@@ -273,13 +286,13 @@ impl Tail {
         let missing = HEAD_MAX.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(&bytes[..missing]);
         self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() > 2 * SCRIPT_OUTPUT_KEEP {
+        if self.bytes.len() > 2 * self.keep {
             self.cut();
         }
     }
 
     fn cut(&mut self) {
-        let surplus = self.bytes.len().saturating_sub(SCRIPT_OUTPUT_KEEP);
+        let surplus = self.bytes.len().saturating_sub(self.keep);
         self.truncated |= surplus > 0;
         self.bytes.drain(..surplus);
     }

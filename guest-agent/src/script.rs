@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::{RequestId, Script, ScriptResult, limits::SCRIPT_KILL_GRACE_MS};
+use agent_protocol::{
+    RequestId, Script, ScriptResult,
+    limits::{SCRIPT_KILL_GRACE_MS, SCRIPT_OUTPUT_KEEP},
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, geteuid},
@@ -33,9 +36,6 @@ const DIRECTORY: &str = "run/virt-persona-agent/scripts";
 pub(crate) const MARK: &str = "VIRT_PERSONA_REQUEST";
 /// Where programs are found, as login(1) has it for root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// A program of the system has as long: more than systemd waits for a unit to start or stop.
-const PROGRAM_TIME: Duration = Duration::from_secs(100);
 
 /// Which of the two scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,7 @@ pub(crate) fn run_script(
     let bounds = Bounds {
         deadline: began + Duration::from_millis(job.script.timeout_ms),
         grace: Duration::from_millis(SCRIPT_KILL_GRACE_MS),
+        keep: SCRIPT_OUTPUT_KEEP,
     };
     let ended =
         program::run(command, credentials, bounds, meanwhile).map_err(|error| match error {
@@ -134,7 +135,7 @@ pub(crate) fn run_script(
     })
 }
 
-/// Runs a program of the guest's system until it ends or [`PROGRAM_TIME`] is over.
+/// Runs a program of the guest's system until it ends or its time is over.
 pub(crate) fn run_program(
     job: &ProgramJob,
     meanwhile: &mut impl Meanwhile,
@@ -145,10 +146,12 @@ pub(crate) fn run_program(
         .env_clear()
         .env("PATH", PATH)
         .env("LC_ALL", "C")
+        .envs(job.variables.iter().copied())
         .env(MARK, job.request.as_str());
     let bounds = Bounds {
-        deadline: Instant::now() + PROGRAM_TIME,
+        deadline: Instant::now() + job.time,
         grace: Duration::from_millis(SCRIPT_KILL_GRACE_MS),
+        keep: job.keep,
     };
     program::run(command, None, bounds, meanwhile).map_err(|error| match error {
         ProgramError::Start(source) => ScriptError::Start {
@@ -272,7 +275,6 @@ mod tests {
     use super::*;
     use crate::program::Nothing;
     use agent_protocol::OnFailure;
-    use agent_protocol::limits::SCRIPT_OUTPUT_KEEP;
 
     fn root() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use agent_protocol::{SettingOutcome, message::clean_text};
 use crate::{
     durable::{Gauge, Writer},
     gate,
-    setting::{Holding, Resource, State},
+    setting::{Holding, Resource, Role, State},
     store::{Fate, Record, Store, StoreError},
 };
 
@@ -56,6 +56,17 @@ pub(crate) fn describe(state: &Path, root: &Path) -> Result<String, StoreError> 
     }
     for line in gate::describe(state, root, store.current()) {
         let _ = writeln!(text, "{}", shown(&line));
+    }
+    let owned = store
+        .current()
+        .into_iter()
+        .flat_map(|record| &record.software);
+    for (package, role) in owned {
+        let why = match role {
+            Role::Asked => "asked for",
+            Role::Needed => "needed by another",
+        };
+        let _ = writeln!(text, "installed: package {} ({why})", shown(package));
     }
     for record in newest_first(&store)? {
         let _ = writeln!(text, "{}", shown(&line(&record)));

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     durable::{DurableError, Gauge, Writer},
     log::{chain, log},
-    setting::{Holding, Plan},
+    setting::{Holding, Owned, Plan, SoftwarePlan},
 };
 
 /// Generations kept beside the current one.
@@ -80,6 +80,9 @@ pub(crate) struct Record {
     /// That this is an earlier generation which somebody in the guest went back to; `generation` stays the host's.
     #[serde(default)]
     pub(crate) rollback: Option<Rollback>,
+    /// Packages that are there because of this generation or an earlier one.
+    #[serde(default)]
+    pub(crate) software: Owned,
 }
 
 /// A return to an earlier generation by hand.
@@ -142,6 +145,7 @@ pub(crate) enum Step {
     Prepared,
     PreStarted,
     PreDone,
+    SoftwareStarted,
     SettingsStarted,
     EnvironmentStarted,
     EnvironmentDone,
@@ -163,6 +167,9 @@ pub(crate) struct Journal {
     pub(crate) post: Option<ScriptResult>,
     #[serde(default)]
     pub(crate) failure: Option<ReplyError>,
+    /// What is done about packages; there from [`Step::SoftwareStarted`] on.
+    #[serde(default)]
+    pub(crate) software: Option<SoftwarePlan>,
     /// What is done about settings, with how each resource was; there from [`Step::SettingsStarted`] on.
     #[serde(default)]
     pub(crate) settings: Option<Plan>,
@@ -514,6 +521,7 @@ mod tests {
             defaults: BTreeMap::new(),
             settings: Vec::new(),
             rollback: None,
+            software: Owned::new(),
         }
     }
 

@@ -42,6 +42,7 @@ fn all() -> Settings {
         security_scan: Some(Frequency::Weekly),
         editor: Some("nano".to_owned()),
         terminal_shell: Some("/usr/bin/zsh".to_owned()),
+        ..Settings::default()
     }
 }
 

@@ -1,12 +1,12 @@
 //! What an agent says of settings, as the daemon may use it: bounded, its text cleaned. It stays a claim of the guest.
 
-use agent_protocol::limits::{NAME_MAX, SETTING_REASON_MAX, SETTINGS_MAX};
+use agent_protocol::limits::{NAME_MAX, PACKAGES_MAX, SETTING_REASON_MAX, SETTINGS_MAX};
 use agent_protocol::settings::{SettingLine, SettingOutcome, SettingsReply};
 
 use super::words::{GuestWords, Lines};
 
 /// Most lines that an answer may have: those of what was before, and of what is asked for.
-const LINES_MAX: usize = 2 * SETTINGS_MAX + 16;
+const LINES_MAX: usize = 2 * (SETTINGS_MAX + PACKAGES_MAX) + 16;
 /// What precedes a setting's name: `sysctl `.
 const PREFIX_MAX: usize = 32;
 

@@ -7,18 +7,22 @@ use agent_protocol::CommandTable;
 use agent_protocol::activation::{
     Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
 };
+use agent_protocol::limits::PACKAGES_TIME_MS;
 use agent_protocol::settings::{
     Frequency as MessageFrequency, LoggingLevel as MessageLevel, SETTINGS_FEATURE, SettingOutcome,
     Settings,
 };
-use persona::{Frequency, LoggingLevel, OnFailure, Persona, Script};
+use agent_protocol::software::{Package, VersionWish};
+use persona::{
+    Constraint, Frequency, LoggingLevel, OnFailure, Persona, Relation, Script, Software,
+};
 
 use crate::agent::{Activated, AgentFacts, AgentReply, SettingEnd, SettingsEnd};
 use crate::catalog::Generation;
 
 /// As long as systemd waits for a unit by default, and the agent for `systemctl`.
 const UNIT_TIME: Duration = Duration::from_secs(100);
-/// No set of settings holds an activation up for longer.
+/// No set of settings but packages holds an activation up for longer.
 const MOST_SETTINGS_TIME: Duration = Duration::from_secs(1_800);
 
 pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -> Message {
@@ -53,6 +57,29 @@ fn settings(persona: &Persona) -> Settings {
         security_scan: behavior.security_scan_frequency.map(frequency),
         editor: os.editor.clone(),
         terminal_shell: os.terminal_shell.clone(),
+        software: persona.software.iter().map(package).collect(),
+        ..Settings::default()
+    }
+}
+
+fn package(software: &Software) -> Package {
+    let version = match &software.version {
+        Constraint::Any => VersionWish::Any,
+        Constraint::Latest => VersionWish::Latest,
+        Constraint::Version(relation, version) => {
+            let version = version.clone();
+            match relation {
+                Relation::Equal => VersionWish::Equal(version),
+                Relation::AtLeast => VersionWish::AtLeast(version),
+                Relation::Above => VersionWish::Above(version),
+                Relation::AtMost => VersionWish::AtMost(version),
+                Relation::Below => VersionWish::Below(version),
+            }
+        }
+    };
+    Package {
+        name: software.name.clone(),
+        version,
     }
 }
 
@@ -79,7 +106,8 @@ fn logging_level(level: LoggingLevel) -> MessageLevel {
     }
 }
 
-/// How long settings may take in a guest: each unit may need what its service manager gives it to start or stop.
+/// How long settings may take in a guest: each unit may need what its service manager gives it to start or stop, and packages
+/// have a time of their own.
 pub(super) fn settings_time(settings: &Settings) -> Duration {
     let units = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
     let timed = [settings.auto_update, settings.security_scan];
@@ -88,7 +116,12 @@ pub(super) fn settings_time(settings: &Settings) -> Duration {
     } else {
         Duration::ZERO
     };
-    (UNIT_TIME.saturating_mul(units) + more).min(MOST_SETTINGS_TIME)
+    let packages = if settings.software.is_empty() {
+        Duration::ZERO
+    } else {
+        Duration::from_millis(PACKAGES_TIME_MS)
+    };
+    (UNIT_TIME.saturating_mul(units) + more).min(MOST_SETTINGS_TIME) + packages
 }
 
 /// What of a persona's settings was sent, and to whom.

@@ -188,14 +188,27 @@ impl Activation {
             .flatten()
             .map(|script| script.text.len())
             .sum();
-        let settings: usize = self
-            .settings
-            .sysctl
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .chain(self.settings.services.keys().map(String::len))
-            .sum();
-        environment + settings + scripts + self.commands.text_bytes()
+        let settings: usize =
+            self.settings
+                .sysctl
+                .iter()
+                .map(|(key, value)| key.len() + value.len())
+                .chain(self.settings.services.keys().map(String::len))
+                .chain(self.settings.software.iter().map(|package| {
+                    package.name.len() + package.version.version().map_or(0, str::len)
+                }))
+                .sum();
+        let listed: usize = [
+            &self.settings.ide_extensions,
+            &self.settings.browser_extensions,
+        ]
+        .into_iter()
+        .chain(self.settings.other.values())
+        .flatten()
+        .chain(self.settings.other.keys())
+        .map(String::len)
+        .sum();
+        environment + listed + settings + scripts + self.commands.text_bytes()
     }
 }
 

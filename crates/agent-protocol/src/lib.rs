@@ -26,6 +26,7 @@ pub mod parts;
 pub mod report;
 pub mod rollback;
 pub mod settings;
+pub mod software;
 
 pub mod chunk;
 pub mod session;
@@ -51,4 +52,5 @@ pub use report::{CheckedReport, Report, ReportRefusal};
 pub use rollback::RolledBack;
 pub use session::{Dropped, Session};
 pub use settings::{SettingLine, SettingOutcome, Settings, SettingsReply};
+pub use software::{Package, VersionWish};
 pub use version::{PROTOCOL, SUPPORTED, VersionRange};

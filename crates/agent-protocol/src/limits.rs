@@ -80,8 +80,15 @@ pub const OUTPUT_PIECE_COST: i64 = 8 * 1_024;
 /// Time between SIGTERM and SIGKILL for a command that overran, in milliseconds.
 pub const COMMAND_KILL_GRACE_MS: u64 = 5_000;
 
-/// Settings in an activation.
+/// Settings in an activation, beside its packages.
 pub const SETTINGS_MAX: usize = 256;
+
+/// Packages in an activation.
+pub const PACKAGES_MAX: usize = 512;
+
+/// Longest time in milliseconds that an activation gives to the guest's package manager (half an hour): what has not been
+/// fetched and unpacked by then is undone.
+pub const PACKAGES_TIME_MS: u64 = 1_800_000;
 
 /// Bytes of the value of one setting.
 pub const SETTING_VALUE_MAX: usize = 1_024;

@@ -1,13 +1,15 @@
 //! Settings of the guest's operating system as they are asked for and answered: part of an activation
-//! ([`crate::activation`]). What brings them about is the agent; which of them it knows, it says setting by setting.
+//! ([`crate::activation`]). What brings them about is the agent; which of them it knows, it says setting by setting. The
+//! packages among them are in [`crate::software`].
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    NAME_MAX, SETTING_REASON_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SETTINGS_REPLY_MAX,
+    NAME_MAX, PACKAGES_MAX, SETTING_REASON_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SETTINGS_REPLY_MAX,
 };
+use crate::software::Package;
 
 /// The ability of an agent to bring settings about, as its hello_ack names it. An agent without it ignores them.
 pub const SETTINGS_FEATURE: &str = "settings";
@@ -37,6 +39,21 @@ pub struct Settings {
     /// The shell of terminals: a name or an absolute path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminal_shell: Option<String>,
+    /// Packages that are to be there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub software: Vec<Package>,
+    /// Colour scheme of desktops: `dark`, `light`, or a theme's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theme: Option<String>,
+    /// Extensions of development environments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ide_extensions: Vec<String>,
+    /// Extensions of browsers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub browser_extensions: Vec<String>,
+    /// Settings that a plugin of the guest may know, by `os_settings.KEY` and the like, with their values.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other: BTreeMap<String, Vec<String>>,
 }
 
 /// How often something is done.
@@ -89,9 +106,21 @@ pub enum SettingsRefusal {
     /// A name that would lead elsewhere, in a file or on a command line.
     #[error("{kind} {index} (counted from 1) has no valid name")]
     Name {
-        /// `kernel parameter` or `unit`.
+        /// `kernel parameter`, `unit`, `package` or `setting`.
         kind: &'static str,
-        /// Position in alphabetical order.
+        /// Position in alphabetical order; of packages in that of the list.
+        index: usize,
+    },
+    /// More packages than are held.
+    #[error("{count} packages are more than {PACKAGES_MAX}")]
+    TooManyPackages {
+        /// How many were sent.
+        count: usize,
+    },
+    /// A version that is none, or could be an option of a command.
+    #[error("the version that package {index} (counted from 1) is to have is none")]
+    PackageVersion {
+        /// Position in the list.
         index: usize,
     },
     /// A value that is not one line, or is too long.
@@ -120,8 +149,15 @@ impl Settings {
             self.security_scan.is_some(),
             self.editor.is_some(),
             self.terminal_shell.is_some(),
+            self.theme.is_some(),
+            !self.ide_extensions.is_empty(),
+            !self.browser_extensions.is_empty(),
         ];
-        self.sysctl.len() + self.services.len() + single.into_iter().filter(|there| *there).count()
+        self.sysctl.len()
+            + self.services.len()
+            + self.software.len()
+            + self.other.len()
+            + single.into_iter().filter(|there| *there).count()
     }
 
     /// Whether these can be attempted.
@@ -129,21 +165,48 @@ impl Settings {
     /// # Errors
     /// The first [`SettingsRefusal`] in the order of the fields.
     pub fn check(&self) -> Result<(), SettingsRefusal> {
-        let count = self.count();
+        let packages = self.software.len();
+        let count = self.count() - packages;
         if count > SETTINGS_MAX {
             return Err(SettingsRefusal::TooMany { count });
         }
         check_names("kernel parameter", self.sysctl.keys())?;
         check_names("unit", self.services.keys())?;
+        if packages > PACKAGES_MAX {
+            return Err(SettingsRefusal::TooManyPackages { count: packages });
+        }
+        for (index, package) in (1..).zip(&self.software) {
+            if !package.has_name() {
+                let kind = "package";
+                return Err(SettingsRefusal::Name { kind, index });
+            }
+            if !package.has_version() {
+                return Err(SettingsRefusal::PackageVersion { index });
+            }
+        }
+        check_names("setting", self.other.keys())?;
         let programs = [
             ("editor", &self.editor),
             ("terminal_shell", &self.terminal_shell),
+            ("theme", &self.theme),
         ];
         let programs = programs
             .into_iter()
             .filter_map(|(setting, value)| Some((setting, value.as_ref()?)));
         let values = self.sysctl.iter().map(|(key, value)| (key.as_str(), value));
-        for (setting, value) in values.chain(programs) {
+        let lists = [
+            ("ide_extensions", &self.ide_extensions),
+            ("browser_extensions", &self.browser_extensions),
+        ];
+        let other = self
+            .other
+            .iter()
+            .map(|(key, values)| (key.as_str(), values));
+        let listed = lists
+            .into_iter()
+            .chain(other)
+            .flat_map(|(setting, values)| values.iter().map(move |value| (setting, value)));
+        for (setting, value) in values.chain(programs).chain(listed) {
             let fits = (1..=SETTING_VALUE_MAX).contains(&value.len());
             if !fits || value.chars().any(|c| c.is_control() && c != '\t') {
                 let setting = setting.to_owned();

@@ -3,8 +3,8 @@
 
 use agent_protocol::{
     Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, GuestMessage,
-    HostMessage, Need, Operation, Output, Reply, Report, Request, RequestId, Resize, RolledBack,
-    Script, Session, SessionId, Settings, Stamp, Stream,
+    HostMessage, Need, Operation, Output, Package, Reply, Report, Request, RequestId, Resize,
+    RolledBack, Script, Session, SessionId, Settings, Stamp, Stream, VersionWish,
     activation::{Change, OnFailure},
     chunk::Assembler,
     coordination::Resource,
@@ -55,6 +55,14 @@ fn activation(script_text: &str) -> Activation {
             security_scan: Some(Frequency::Never),
             editor: Some("vi".to_owned()),
             terminal_shell: None,
+            software: vec![Package {
+                name: "nginx".to_owned(),
+                version: VersionWish::AtLeast("1.22".to_owned()),
+            }],
+            theme: Some("dark".to_owned()),
+            ide_extensions: vec!["python".to_owned()],
+            browser_extensions: vec!["adblock".to_owned()],
+            other: [("os_settings.cursor_size".to_owned(), vec!["24".to_owned()])].into(),
         },
         pre: None,
         post: Some(Script {

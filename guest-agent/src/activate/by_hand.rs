@@ -106,6 +106,7 @@ impl Activator {
             post: None,
             failure: None,
             settings: None,
+            software: None,
             by_hand: Some(Box::new(record)),
         };
         let written = self.store.write_journal(&journal);

@@ -2,13 +2,13 @@
 //! point is either finished or undone at the next start. Lives on the disk thread; scripts run elsewhere, through [`Scripts`].
 //!
 //! ```text
-//! Prepared -> [PreStarted -> PreDone] -> SettingsStarted -> EnvironmentStarted -> EnvironmentDone
-//!                 |                        |                 -> [PostStarted -> PostDone] -> commands routed, current flipped
-//!                 |                        |                         |
-//!                 +-- a script or setting failed, or a script's end is not recorded --> RollingBack -> failed
+//! Prepared -> [PreStarted -> PreDone] -> SoftwareStarted -> SettingsStarted -> EnvironmentStarted -> EnvironmentDone
+//!                 |                        |                     |   -> [PostStarted] -> PostDone -> commands routed, current flipped
+//!                 |                        |                     |            |
+//!                 +-- a script, package or setting failed, or a script's end is not recorded --> RollingBack -> failed
 //! ```
-//! What is done about settings is planned after the `pre` script, which may install what they need, and is in the journal
-//! with how everything was before the first of it is done.
+//! What is done about packages and then settings is planned after the `pre` script, which may install what they need, and is in
+//! the journal with how everything was before the first of it is done. Packages that nothing wants any more go last.
 //! After a crash the sequence goes on where the journal stands; a script whose start is recorded without its end is never run
 //! again: it counts as interrupted, and what was before comes back.
 
@@ -16,6 +16,7 @@ mod by_hand;
 mod environment;
 mod routing;
 mod settings;
+mod software;
 mod verdict;
 
 use std::{
@@ -192,6 +193,7 @@ impl Activator {
             defaults: BTreeMap::new(),
             settings: Vec::new(),
             rollback: None,
+            software: BTreeMap::new(),
         })?;
         let journal = Journal {
             request,
@@ -201,6 +203,7 @@ impl Activator {
             pre: None,
             post: None,
             failure: None,
+            software: None,
             settings: None,
             by_hand: None,
         };
@@ -272,7 +275,7 @@ impl Activator {
             }
             match journal.step {
                 Step::Prepared => match &pre {
-                    None => self.plan_settings(&mut journal, activation.as_ref(), scripts)?,
+                    None => self.plan_software(&mut journal, activation.as_ref(), scripts)?,
                     Some(script) => {
                         self.reach(&mut journal, Step::PreStarted)?;
                         let ended = scripts.run(job(&journal, &record, Stage::Pre, script));
@@ -288,7 +291,10 @@ impl Activator {
                     }
                 },
                 Step::PreDone => {
-                    self.plan_settings(&mut journal, activation.as_ref(), scripts)?;
+                    self.plan_software(&mut journal, activation.as_ref(), scripts)?;
+                }
+                Step::SoftwareStarted => {
+                    self.install_software(&mut journal, activation.as_ref(), scripts)?;
                 }
                 Step::SettingsStarted => self.carry_out_settings(&mut journal, scripts)?,
                 Step::EnvironmentStarted => {
@@ -322,7 +328,10 @@ impl Activator {
                     )));
                     self.reach(&mut journal, Step::RollingBack)?;
                 }
-                Step::PostDone => return self.commit(&journal, record),
+                Step::PostDone => {
+                    self.release_software(&mut journal, scripts);
+                    return self.commit(&journal, record);
+                }
                 Step::RollingBack => return self.roll_back(journal, Some(record), scripts),
             }
         }
@@ -349,8 +358,11 @@ impl Activator {
         } else {
             Fate::Deactivated
         };
+        let software = journal.software.clone().unwrap_or_default();
         let Plan { held, lines, .. } = journal.settings.clone().unwrap_or_default();
-        (record.held, record.settings) = (held, lines);
+        (record.held, record.settings) = (held, software.lines);
+        record.settings.extend(lines);
+        record.software = software.owned;
         record.pre = journal.pre.clone();
         record.post = journal.post.clone();
         let changed = record.activation.is_some() || was_active;
@@ -398,6 +410,7 @@ impl Activator {
                 .unwrap_or(ReplyBody::Err(error)));
         }
         let error = self.undo_settings(&journal, error, scripts);
+        let error = self.undo_software(&journal, error, scripts);
         let environment = self
             .store
             .current()

@@ -10,7 +10,7 @@ use agent_protocol::{
 use super::{ActivateError, Activator, Scripts};
 use crate::{
     log::{chain, log},
-    setting::{Machine, Plan, Programs, Renewed, SettingError, Wishes, plan, wishes},
+    setting::{Machine, Plan, Renewed, SettingError, Wishes, plan, wishes},
     store::{Journal, Record, Step},
 };
 
@@ -117,22 +117,13 @@ impl Activator {
         }
         Ok(())
     }
-
-    fn machine<'a>(&'a self, journal: &Journal, programs: &'a mut dyn Programs) -> Machine<'a> {
-        Machine::new(
-            &self.root,
-            self.store.writer(),
-            programs,
-            journal.request.clone(),
-        )
-    }
 }
 
 fn has_deeds(plan: &Plan) -> bool {
     !plan.deeds.is_empty()
 }
 
-fn failure(error: &SettingError) -> ReplyError {
+pub(super) fn failure(error: &SettingError) -> ReplyError {
     let retry = match error {
         SettingError::Refused { .. } => Retry::Useless,
         _ => Retry::Useful,

@@ -6,9 +6,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use agent_protocol::{RequestId, SettingLine, SettingOutcome};
+use agent_protocol::{RequestId, SettingLine, SettingOutcome, limits::SCRIPT_OUTPUT_KEEP};
 
 use super::{
     Deed, Enabling, Holding, Once, Phase, Plan, Programs, Resource, Running, SettingError, State,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     durable::{Writer, crash_point},
     log::{chain, log},
-    program::ProgramJob,
+    program::{Ended, ProgramJob},
     script::PATH,
 };
 
@@ -29,6 +30,22 @@ const PAIRS: [(&str, &str); 3] = [
     ("vm/dirty_background_bytes", "vm/dirty_background_ratio"),
     ("vm/overcommit_kbytes", "vm/overcommit_ratio"),
 ];
+
+/// What a program gets beside its arguments.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Errand {
+    pub(super) variables: &'static [(&'static str, &'static str)],
+    pub(super) time: Duration,
+    /// Bytes of its output that are kept.
+    pub(super) keep: usize,
+}
+
+/// Programs of the system have as long: more than systemd waits for a unit to start or stop.
+const SYSTEM: Errand = Errand {
+    variables: &[],
+    time: Duration::from_secs(100),
+    keep: SCRIPT_OUTPUT_KEEP,
+};
 
 /// The guest's file tree, to be looked at.
 #[derive(Clone, Copy, Debug)]
@@ -402,6 +419,7 @@ impl<'a> Machine<'a> {
     fn run_once(&mut self, once: Once) -> Result<(), SettingError> {
         let systemd = self.guest.has_systemd();
         match once {
+            Once::UpdateDconf => self.run(&["dconf", "update"]),
             Once::ReloadUnits => self.run(&["systemctl", "daemon-reload"]),
             Once::RestartJournald => {
                 self.run(&["systemctl", "try-restart", "systemd-journald.service"])
@@ -418,8 +436,32 @@ impl<'a> Machine<'a> {
     }
 
     /// Runs a program of the guest; what it says when it succeeds.
-    fn run(&mut self, words: &[&str]) -> Result<String, SettingError> {
+    pub(super) fn run(&mut self, words: &[&str]) -> Result<String, SettingError> {
+        self.run_within(words, SYSTEM)
+    }
+
+    /// Runs a program of the guest within bounds of its own; what it says when it succeeds.
+    pub(super) fn run_within(
+        &mut self,
+        words: &[&str],
+        errand: Errand,
+    ) -> Result<String, SettingError> {
+        let ended = self.ended(words, errand)?;
+        if ended.succeeded() {
+            return Ok(ended.output);
+        }
+        let last = ended.output.trim_end().lines().last().unwrap_or_default();
+        let said = if ended.timed_out {
+            "it took too long".to_owned()
+        } else {
+            last.to_owned()
+        };
         let command = words.join(" ");
+        Err(SettingError::Failed { command, said })
+    }
+
+    /// Runs a program of the guest to its end, whatever that is.
+    pub(super) fn ended(&mut self, words: &[&str], errand: Errand) -> Result<Ended, SettingError> {
         let name = words.first().copied().unwrap_or_default();
         let path = self.guest.program(name).unwrap_or(name.to_owned());
         let job = ProgramJob {
@@ -430,23 +472,17 @@ impl<'a> Machine<'a> {
                 .skip(1)
                 .map(|word| (*word).to_owned())
                 .collect(),
+            variables: errand.variables,
+            time: errand.time,
+            keep: errand.keep,
         };
         crash_point();
         let ended = self.programs.run_program(job);
         crash_point();
-        match ended {
-            Ok(ended) if ended.succeeded() => Ok(ended.output),
-            Ok(ended) => {
-                let last = ended.output.trim_end().lines().last().unwrap_or_default();
-                let said = if ended.timed_out {
-                    "it took too long".to_owned()
-                } else {
-                    last.to_owned()
-                };
-                Err(SettingError::Failed { command, said })
-            }
-            Err(source) => Err(SettingError::NoProgram { command, source }),
-        }
+        ended.map_err(|source| SettingError::NoProgram {
+            command: words.join(" "),
+            source,
+        })
     }
 
     fn kernel_path(&self, parameter: &str) -> PathBuf {

@@ -6,11 +6,14 @@
 //! What is held outlives the agent in the record of its generation, with what was there before any persona.
 
 mod default_program;
+mod extension;
 mod logging;
 mod machine;
 mod plan;
 mod service;
+mod software;
 mod sysctl;
+mod theme;
 mod timer;
 
 use std::{
@@ -30,6 +33,9 @@ use crate::{
 
 pub(crate) use machine::{Guest, Machine, Renewed};
 pub(crate) use plan::{Deed, Phase, Plan, plan};
+pub(crate) use software::{
+    Owned, Role, SoftwarePlan, install_software, plan_software, release_software, undo_software,
+};
 
 /// The first line of every file of the agent's own.
 const MARK: &str = "# Written by virt-persona-agent. It goes with the persona; a change made here is kept, and then it is yours.";
@@ -138,6 +144,7 @@ pub(crate) enum Once {
     ReloadUnits,
     RestartJournald,
     RestartRsyslog,
+    UpdateDconf,
 }
 
 /// A resource that a generation holds.
@@ -256,13 +263,16 @@ type Plugin = fn(&Settings, &mut Machine<'_>, &mut Wishes) -> Result<(), Setting
 
 /// All plugins; they look at the guest and change nothing. One with several settings refuses each by itself
 /// ([`Wishes::refuse`]); by [`SettingError::Refused`] all that it wished for is left out.
-const PLUGINS: [Plugin; 6] = [
+const PLUGINS: [Plugin; 9] = [
     sysctl::wish,
     service::wish,
     logging::wish,
     timer::wish_updates,
     timer::wish_scans,
     default_program::wish,
+    theme::wish,
+    extension::wish_ide,
+    extension::wish_browsers,
 ];
 
 /// What settings mean in this guest. What it cannot be like is said in a line and left out; an error is of looking.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
 pub mod debian;
+pub mod packages;
 
 use std::{
     fs,

@@ -53,9 +53,8 @@ pub(crate) static ROOT: Table = Table::new(
         Key::new(
             "software_stack",
             Shape::List(&Shape::Software, limits::MOST_PACKAGES),
-            "packages that are to be in the guest, in this order",
-        )
-        .inactive("no package is installed, and none is checked"),
+            "packages that are to be in the guest, by its own package manager",
+        ),
         Key::new(
             "priority_metrics",
             Shape::Weights,
