@@ -100,7 +100,8 @@ fn broken_lines_long_datagrams_and_floods_harm_nothing() {
     }
     assert!(figures(&mut peer).len() <= APP_FIGURES_MAX);
     peer.expect_silence_until_pong();
-    assert!(agent.status_field("VmRSS")[0] < 6 * 1024);
+    // What is its own: the pages of a program that was built for tests say nothing of floods.
+    assert!(agent.status_field("RssAnon")[0] < 2 * 1024);
 }
 
 #[test]
