@@ -12,7 +12,8 @@ use agent_protocol::{
     message::{DeactivationReply, OnlineCpusReply, OpStatus, ReplyBody},
 };
 use harness::{
-    Guest, activate, activation, code, fresh_id, fresh_session, ok, script, settled, wait_for,
+    Guest, activate, activation, code, fresh_id, fresh_session, ok, recovered, script, settled,
+    wait_for,
 };
 
 const PROFILE: &str = "etc/profile.d/50-virt-persona.sh";
@@ -395,6 +396,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_generation() {
         agent.kill();
 
         let (_agent, mut peer, _) = guest.greet();
+        recovered(&mut peer);
         let status = settled(&mut peer, &request);
         let known = value(&guest);
         assert_eq!(routed(&guest), known, "point {point}");

@@ -20,7 +20,7 @@ use agent_protocol::{
 use harness::{
     Guest, Peer, activate, activation, code,
     debian::{debian, program, tree},
-    fresh_id, ok, script, settled,
+    fresh_id, ok, recovered, script, settled,
 };
 
 const SYSCTL_D: &str = "etc/sysctl.d/50-virt-persona.conf";
@@ -578,6 +578,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_settings() {
             };
             agent.kill();
             let (_agent, mut peer, _) = guest.greet();
+            recovered(&mut peer);
             let status = settled(&mut peer, &request);
             let has_new = match &status {
                 OpStatus::Done {

@@ -15,7 +15,7 @@ use harness::{
     debian::debian,
     fresh_id, ok,
     packages::{by_hand, packages, with_packages},
-    script,
+    recovered, script, settled,
 };
 
 fn guest() -> Guest {
@@ -345,14 +345,8 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_packages() {
         };
         agent.kill();
         let (_agent, mut peer, _) = guest.greet();
-        let status = loop {
-            match ok(peer.ask(Operation::OpStatus {
-                id: request.clone(),
-            })) {
-                OpStatus::Running => {}
-                status => break status,
-            }
-        };
+        recovered(&mut peer);
+        let status = settled(&mut peer, &request);
         let has_new = matches!(
             &status,
             OpStatus::Done {

@@ -225,10 +225,12 @@ pub fn recovered(peer: &mut Peer) -> HelloAck {
     }
 }
 
-/// A request id that no other call gets.
+/// A request id that no other call gets, nor that of another run of these tests: an agent that begins ends whatever runs for
+/// its interrupted request, on the whole machine.
 pub fn fresh_id() -> RequestId {
     static COUNT: AtomicU32 = AtomicU32::new(1);
-    id(&format!("R{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    id(&format!("R{}-{number}", std::process::id()))
 }
 
 pub fn id(text: &str) -> RequestId {
