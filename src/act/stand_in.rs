@@ -32,16 +32,20 @@ impl Guest for GuestOrStandIn {
                 Err(GuestFault::Absent(words)) => words,
                 other => return other,
             };
+            // Who has neither agent is to hear of ours.
+            if let Err(error) = self.stand_in.cpus(domain).await {
+                tracing::debug!(%domain, error = sentence_of(&error), "nobody stands in for the agent");
+                return Err(GuestFault::Absent(absent));
+            }
             match self.stand_in.online_cpus(domain, target).await {
                 Ok(cpus) => Ok(CpusOnline {
                     online: cpus.online,
                     present: cpus.present,
                 }),
-                // Who has neither agent is to hear of ours.
-                Err(error) => {
-                    tracing::debug!(%domain, error = sentence_of(&error), "nobody stands in for the agent");
-                    Err(GuestFault::Absent(absent))
+                Err(error) if error.is_a_refusal_to_switch() => {
+                    Err(GuestFault::Refused(sentence_of(&error)))
                 }
+                Err(error) => Err(GuestFault::Unknown(sentence_of(&error))),
             }
         })
     }

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(30);
 /// Between two looks at a guest's CPUs.
 const LOOK: Duration = Duration::from_secs(10);
+/// Guests whose CPUs are looked at together. One whose agent hangs keeps a thread of the hypervisor's waiting, and there are
+/// few of those.
+const LOOKS: usize = 8;
 
 /// Who is asked, and how far that has come.
 #[derive(Default)]
@@ -116,11 +119,14 @@ impl Daemon {
         self.stand_ins
             .looks
             .retain(|id, next| next.is_none() || of.contains(id));
+        let under_way = self.stand_ins.looks.values().filter(|next| next.is_none());
+        let mut left = LOOKS.saturating_sub(under_way.count());
         for id in of {
             let next = self.stand_ins.looks.entry(id).or_insert(Some(now));
-            if !next.is_some_and(|next| next <= now) {
+            if left == 0 || !next.is_some_and(|next| next <= now) {
                 continue;
             }
+            left -= 1;
             *next = None;
             let stand_in = StandIn::new(self.hypervisor.clone());
             self.spawn(async move {
@@ -142,7 +148,7 @@ impl Daemon {
         let again = if look.cpus.is_some() { LOOK } else { AGAIN };
         self.stand_ins
             .looks
-            .insert(look.domain, Some(later(now, again)));
+            .insert(look.domain, Some(now.after(again)));
         let Some(tracked) = self.domains.get_mut(&look.domain) else {
             return;
         };
@@ -158,6 +164,7 @@ impl Daemon {
 
     fn ask_stand_in(&mut self, id: DomainId) {
         let Some(activation) = self.catalog.activation(id) else {
+            self.stand_ins.guests.remove(&id);
             return;
         };
         let generation = activation.generation;
@@ -171,6 +178,8 @@ impl Daemon {
                 )),
                 Err(error) => {
                     let reason = sentence_of(&error);
+                    // Nobody was asked, so nobody answers.
+                    self.stand_ins.guests.remove(&id);
                     self.advance(id, ActivationEvent::Refused(generation, reason), Vec::new());
                     return;
                 }
@@ -197,7 +206,7 @@ impl Daemon {
             generation,
             answer,
         } = ended;
-        let next = later(self.clock.now(), AGAIN);
+        let next = self.clock.now().after(AGAIN);
         let activation = self
             .catalog
             .activation(id)
@@ -250,9 +259,4 @@ impl Daemon {
     pub(super) fn stand_in_trouble(&self, id: DomainId) -> Option<&str> {
         self.stand_ins.guests.get(&id)?.trouble.as_deref()
     }
-}
-
-fn later(now: Moment, by: Duration) -> Moment {
-    let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-    Moment(now.0.saturating_add(by))
 }

@@ -2,6 +2,9 @@
 
 use crate::hypervisor::HypervisorError;
 
+/// Switches CPUs.
+pub(super) const SET_CPUS: &str = "guest-set-vcpus";
+
 /// What went wrong. Words of the guest in it are cut and free of control characters.
 #[derive(Debug, thiserror::Error)]
 pub enum StandInError {
@@ -61,6 +64,12 @@ pub enum StandInError {
 }
 
 impl StandInError {
+    /// Whether CPUs were asked for and are as they were: what fails after that leaves it open.
+    pub fn is_a_refusal_to_switch(&self) -> bool {
+        matches!(self, Self::Unanswered { command, source }
+            if *command == SET_CPUS && !source.may_have_taken_effect())
+    }
+
     /// Whether another try may end differently without anybody's doing in the persona: the guest was not reached, or does
     /// not allow it yet. What failed in the guest is settled.
     pub const fn is_passing(&self) -> bool {

@@ -63,12 +63,12 @@ impl StandIn {
         let before = self.list(domain).await?;
         let changes = changes(&before, target);
         if !changes.is_empty() {
-            let command = "guest-set-vcpus";
             let vcpus: Vec<Value> = changes
                 .iter()
                 .map(|(cpu, online)| json!({"logical-id": cpu, "online": online}))
                 .collect();
-            self.ask(domain, command, json!({ "vcpus": vcpus })).await?;
+            self.ask(domain, error::SET_CPUS, json!({ "vcpus": vcpus }))
+                .await?;
         }
         self.cpus(domain).await
     }
