@@ -83,19 +83,39 @@ pub(super) fn borrow_capabilities(directory: &Path, guest: &TestGuest) -> Outcom
     Ok(())
 }
 
-/// Copies the files of a directory; what was made, the directory among it. A file that is there is replaced as a whole.
+/// Copies the files of a directory; what was made, the directory among it. A file that is there is replaced as a whole,
+/// and a name of its own for each copy that is not whole yet lets several labs do this at once.
 pub(super) fn copy_files(from: &Path, to: &Path) -> Outcome<Vec<PathBuf>> {
-    fs::create_dir_all(to)?;
+    let failed = |path: &Path, error| {
+        let what = format!("copying {} to {}", path.display(), to.display());
+        Failure::while_doing(what, error)
+    };
+    fs::create_dir_all(to).map_err(|error| failed(from, error))?;
     let mut made = vec![to.to_owned()];
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
+    for entry in fs::read_dir(from).map_err(|error| failed(from, error))? {
+        let entry = entry.map_err(|error| failed(from, error))?;
+        if is_unfinished(&entry.file_name()) {
+            continue;
+        }
         let path = to.join(entry.file_name());
-        let beside = to.join(format!(".{}", std::process::id()));
-        fs::copy(entry.path(), &beside)?;
-        fs::rename(&beside, &path)?;
+        tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(to)
+            .and_then(|beside| {
+                fs::copy(entry.path(), beside.path())?;
+                beside.persist(&path).map_err(|kept| kept.error)
+            })
+            .map_err(|error| failed(&entry.path(), error))?;
         made.push(path);
     }
     Ok(made)
+}
+
+/// How the name of a copy begins that is not whole yet.
+const UNFINISHED: &str = ".";
+
+fn is_unfinished(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
 }
 
 pub(super) fn command_in(directory: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -203,4 +223,28 @@ pub(super) fn start_bus(directory: &Path) -> Outcome<String> {
         ));
     }
     Ok(address.to_owned())
+}
+
+#[test]
+fn labs_that_begin_at_once_copy_the_same_files_to_and_fro() {
+    let ground = tempfile::tempdir().expect("a directory");
+    let (own, kept) = (ground.path().join("own"), ground.path().join("kept"));
+    fs::create_dir(&own).expect("a directory");
+    for name in ["one", "two"] {
+        fs::write(own.join(name), name.repeat(10_000)).expect("a file");
+    }
+    std::thread::scope(|scope| {
+        for lab in 0..4 {
+            let (own, kept, ground) = (&own, &kept, &ground);
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let borrowed = ground.path().join(format!("{lab}-{round}"));
+                    copy_files(own, kept).expect("lent");
+                    copy_files(kept, &borrowed).expect("borrowed");
+                    let text = fs::read_to_string(borrowed.join("two")).expect("a file");
+                    assert_eq!(text, "two".repeat(10_000));
+                }
+            });
+        }
+    });
 }
