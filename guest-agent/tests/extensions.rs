@@ -6,12 +6,16 @@ mod harness;
 use agent_protocol::{
     Activation, ActivationReply, Operation, SettingOutcome, Settings, message::DeactivationReply,
 };
+use serde_json::Value;
+
 use harness::{
     activate, activation,
     debian::{debian, program, tree},
     ok,
 };
 
+const CODE: &str = "etc/vscode/policy.json";
+const CODE_LOGIN: &str = "etc/xdg/autostart/virt-persona-ide-extensions.desktop";
 const FIREFOX: &str = "etc/firefox/policies/policies.json";
 
 fn wanted(generation: u64) -> Operation {
@@ -51,9 +55,11 @@ fn policies_come_with_the_persona_and_go_with_it() {
     let json = |path: &str| -> serde_json::Value {
         serde_json::from_str(&guest.read(path).unwrap()).unwrap()
     };
-    // The value of a policy whose setting is an object is a text.
-    let allowed = json("etc/vscode/policy.json")["AllowedExtensions"].clone();
-    assert_eq!(allowed, r#"{"ms-python.python":true}"#);
+    let allowed = json(CODE)["AllowedExtensions"].clone();
+    assert_eq!(allowed, r#"{"*":true,"ms-python.python":true}"#);
+    let login = guest.read(CODE_LOGIN).unwrap();
+    let install = "Exec=/usr/bin/code --install-extension ms-python.python\n";
+    assert!(login.contains(install), "{login}");
     let policies = json(FIREFOX)["policies"].clone();
     let adblock = &policies["ExtensionSettings"]["jid1-NIfFY2CA8fy1tg@jetpack"];
     assert_eq!(adblock["installation_mode"], "force_installed");
@@ -67,6 +73,114 @@ fn policies_come_with_the_persona_and_go_with_it() {
     assert!(theme.contains("color-scheme='prefer-dark'\n"), "{theme}");
     ok::<DeactivationReply>(peer.ask(Operation::Deactivate { generation: 2 }));
     assert_eq!(tree(&guest), before);
+}
+
+/// What is published of Visual Studio Code's policies, as far as the agent writes them: `code_policies.json`.
+fn published() -> Value {
+    serde_json::from_str(include_str!("code_policies.json")).unwrap()
+}
+
+/// Whether a key of `extensions.allowed` is of a kind that is published.
+fn kind_of_key(key: &str) -> Option<&'static str> {
+    let plain = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    match key.split('.').collect::<Vec<_>>()[..] {
+        ["*"] => Some("all"),
+        [publisher] if plain(publisher) => Some("publisher"),
+        [publisher, name] if plain(publisher) && plain(name) => Some("extension"),
+        _ => None,
+    }
+}
+
+/// What is wrong with a policy file, by what is published.
+fn faults(policy: &str) -> Vec<String> {
+    let published = published();
+    let mut faults = Vec::new();
+    let Ok(Value::Object(policies)) = serde_json::from_str(policy) else {
+        return vec!["it is no object of JSON".to_owned()];
+    };
+    for (name, value) in policies {
+        let known = &published["policies"][&name];
+        if known.is_null() {
+            faults.push(format!("{name} is no policy"));
+            continue;
+        }
+        // A text is read as JSON where the setting is none.
+        let value = match (known["type"].as_str().unwrap(), value) {
+            ("object", Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
+            (_, value) => value,
+        };
+        let Value::Object(entries) = value else {
+            faults.push(format!("{name} is not of type {}", known["type"]));
+            continue;
+        };
+        for (key, value) in entries {
+            let values = kind_of_key(&key).map(|kind| known["entries"][kind].clone());
+            let values = values.unwrap_or_default();
+            if !values.as_array().is_some_and(|all| all.contains(&value)) {
+                faults.push(format!("{name} does not take {key}: {value}"));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_policy_of_visual_studio_code_is_of_the_published_shape() {
+    let guest = debian();
+    program(&guest, "usr/bin/code", "#!/bin/sh\n");
+    let (_agent, mut peer, _) = guest.greet();
+    let names = [
+        "python",
+        "Docker",
+        "gitlens",
+        "rust-lang.rust-analyzer",
+        "go",
+        "c++",
+        "java",
+        "jupyter",
+        "yaml",
+        "eslint",
+        "prettier",
+        "Some-Publisher.some-Name",
+        "no.such.name",
+        "no_such.name",
+    ];
+    let settings = Settings {
+        ide_extensions: names.map(str::to_owned).into(),
+        ..Settings::default()
+    };
+    let reply: ActivationReply = ok(peer.ask(activate(Activation {
+        settings,
+        ..activation(1, &[])
+    })));
+    let refused: Vec<_> = reply.settings.unwrap().lines;
+    let refused: Vec<_> = refused
+        .iter()
+        .filter(|line| line.outcome == SettingOutcome::Refused)
+        .map(|line| line.setting.as_str())
+        .collect();
+    assert_eq!(
+        refused,
+        ["ide_extensions no.such.name", "ide_extensions no_such.name"]
+    );
+    let published = published();
+    assert_eq!(format!("/{CODE}"), published["file"]);
+    assert_eq!(faults(&guest.read(CODE).unwrap()), Vec::<String>::new());
+    // What the check is worth.
+    for wrong in [
+        "[]",
+        r#"{"Extensions": {}}"#,
+        r#"{"AllowedExtensions": ["a.b"]}"#,
+        r#"{"AllowedExtensions": "a.b"}"#,
+        r#"{"AllowedExtensions": {"a.b": "yes"}}"#,
+        r#"{"AllowedExtensions": {"a.b.c": true}}"#,
+        r#"{"AllowedExtensions": {"*": "stable"}}"#,
+    ] {
+        assert_ne!(faults(wrong), Vec::<String>::new(), "{wrong}");
+    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
 /// What of a persona's settings agents act on.
 fn settings(persona: &Persona) -> Settings {
     let (os, behavior) = (&persona.os_settings, &persona.behavioral_settings);
+    let applications = &persona.application_settings;
     Settings {
         sysctl: os.sysctl.clone(),
         services: os.services.clone(),
@@ -58,6 +59,9 @@ fn settings(persona: &Persona) -> Settings {
         editor: os.editor.clone(),
         terminal_shell: os.terminal_shell.clone(),
         software: persona.software.iter().map(package).collect(),
+        theme: os.theme.clone(),
+        ide_extensions: applications.ide_extensions.clone(),
+        browser_extensions: applications.browser_extensions.clone(),
         ..Settings::default()
     }
 }
@@ -111,7 +115,8 @@ fn logging_level(level: LoggingLevel) -> MessageLevel {
 pub(super) fn settings_time(settings: &Settings) -> Duration {
     let units = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
     let timed = [settings.auto_update, settings.security_scan];
-    let more = if settings.logging_level.is_some() || timed.iter().any(Option::is_some) {
+    let restarted = settings.logging_level.is_some() || settings.theme.is_some();
+    let more = if restarted || timed.iter().any(Option::is_some) {
         UNIT_TIME
     } else {
         Duration::ZERO

@@ -80,6 +80,57 @@ fn settings_are_in_force_in_the_guest_and_what_it_keeps_is_told() {
     });
 }
 
+/// The names of a persona as people write them, with what each program is told by its own policy.
+#[test]
+fn extensions_and_theme_of_a_persona_come_as_policies_and_go_with_it() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    for name in ["code", "firefox-esr", "chromium", "dconf"] {
+        let program = guest.join("usr/bin").join(name);
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        // What is run of them is the one that compiles the defaults of desktops, and a link is not written to by anybody.
+        std::os::unix::fs::symlink("/bin/true", program).unwrap();
+    }
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create(
+        "name: developer
+os_settings: {theme: dark}
+application_settings:
+  ide_extensions: [python, docker, gitlens]
+  browser_extensions: [adblock, https everywhere]
+",
+    );
+    daemon.apply("web", "developer");
+    let told = "3 settings are in force";
+    daemon.wait_domain(web, "it is active and told", |domain| {
+        domain.activation.state == ActivationState::Active
+            && domain.activation.detail.as_deref() == Some(told)
+    });
+    let files = [
+        ("etc/vscode/policy.json", "eamodio.gitlens"),
+        ("etc/firefox/policies/policies.json", "HttpsOnlyMode"),
+        (
+            "etc/chromium/policies/managed/virt-persona.json",
+            "ExtensionInstallForcelist",
+        ),
+        ("etc/dconf/db/local.d/50-virt-persona", "prefer-dark"),
+    ];
+    for (path, part) in files {
+        let text = fs::read_to_string(guest.join(path)).unwrap();
+        assert!(text.contains(part), "{path}: {text}");
+    }
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    daemon.wait_domain(web, "they are gone", |domain| {
+        let gone = |(path, _): &(&str, &str)| !guest.join(path).exists();
+        domain.activation.state == ActivationState::None && files.iter().all(gone)
+    });
+}
+
 #[test]
 fn a_return_by_hand_in_the_guest_is_told_and_left_alone_until_the_next_activation() {
     let stage = Stage::new(WEB);

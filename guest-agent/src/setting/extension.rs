@@ -1,5 +1,5 @@
-//! Extensions, by the policy files that the programs themselves read. Browsers install what is listed and keep it; Visual Studio Code
-//! has a policy for what may be installed only, so its own command installs it at each graphical login.
+//! Extensions, by the policy files that the programs themselves read. Browsers install what is listed and keep it. Visual Studio Code
+//! has a policy for what may be installed, and none that installs, so its own command does that at each graphical login.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::{MARK, Machine, SettingError, Wishes, refused};
 
+/// Extensions that a list of allowed ones does not name.
+const ALL_OTHERS: &str = "*";
 const IDE: &str = "ide_extensions";
 const BROWSERS: &str = "browser_extensions";
 const CODE_POLICY: &str = "/etc/vscode/policy.json";
@@ -98,13 +100,16 @@ pub(super) fn wish_ide(
     if allowed.is_empty() {
         return Ok(());
     }
-    // Policies whose setting is no text are a text of JSON.
-    let policy = json!({ "AllowedExtensions": json!(allowed).to_string() });
-    wishes.file(IDE, CODE_POLICY, pretty(&policy), None);
     let install: String = allowed
         .keys()
         .map(|identifier| format!(" --install-extension {identifier}"))
         .collect();
+    // A list of allowed extensions switches all others off, also those that the listed ones need; a persona asks for some to be
+    // there, and not for the rest to go.
+    allowed.insert(ALL_OTHERS.to_owned(), true);
+    // Policies whose setting is no text are a text of JSON: every version that reads the file understands that.
+    let policy = json!({ "AllowedExtensions": json!(allowed).to_string() });
+    wishes.file(IDE, CODE_POLICY, pretty(&policy), None);
     let text = format!(
         "{MARK}\n[Desktop Entry]\nType=Application\nName=Extensions of Visual Studio Code\nExec={code}{install}\n\
          NoDisplay=true\nTerminal=false\n"
@@ -202,9 +207,7 @@ fn ide_identifier(name: &str) -> Option<String> {
     let plain = |part: &str| {
         !part.is_empty()
             && !part.starts_with('-')
-            && part
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
     };
     (plain(publisher) && plain(rest)).then_some(lowered)
 }
@@ -247,6 +250,7 @@ mod tests {
             ("rust-lang.Rust-Analyzer", Some("rust-lang.rust-analyzer")),
             ("nosuch", None),
             ("--x.y", None),
+            ("a.b_c", None),
             ("a.b; reboot", None),
         ] {
             assert_eq!(ide_identifier(name).as_deref(), identifier, "{name}");

@@ -50,9 +50,8 @@ pub(crate) static OS: Table = Table {
         Key::new(
             "theme",
             LINE,
-            "colour scheme of desktops: `dark`, `light`, or a theme's name",
-        )
-        .inactive("no desktop is changed"),
+            "colour scheme of desktops, as the default of all users: `dark`, `light`, or a theme's name",
+        ),
         Key::new(
             "editor",
             LINE,
@@ -84,9 +83,13 @@ pub(crate) static APPLICATION: Table = Table {
         Key::new(
             "ide_extensions",
             NAMES,
-            "extensions of the development environment",
+            "extensions of Visual Studio Code, by a name that is known or as `PUBLISHER.NAME`",
         ),
-        Key::new("browser_extensions", NAMES, "extensions of browsers"),
+        Key::new(
+            "browser_extensions",
+            NAMES,
+            "extensions of Firefox, Chromium and Chrome, by a name that is known or by the identifier that a browser has",
+        ),
     ],
     others: Others::Kept,
 };

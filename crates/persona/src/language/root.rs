@@ -157,8 +157,7 @@ pub(crate) static ROOT: Table = Table::new(
             "application_settings",
             Shape::Map(&APPLICATION),
             "settings of applications in the guest",
-        )
-        .inactive("no application of the guest is changed"),
+        ),
         Key::new(
             "behavioral_settings",
             Shape::Map(&BEHAVIOUR),
