@@ -19,7 +19,8 @@ demo: setup ## show the main job on a real domain: grow under load, shrink after
 
 test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null
-	VIRT_PERSONA_TEST_AGENT="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-agent" $(CARGO) test --workspace
+	VIRT_PERSONA_TEST_AGENT="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-agent" \
+	VIRT_PERSONA_TEST_SWITCH="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-switch" $(CARGO) test --workspace
 
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
 	@tests/debian/run $(CASES)
@@ -45,8 +46,9 @@ evaluate: ## replay recorded CPU utilisation (DATA/planetlab/*.csv, DATA/nab) th
 	@$(CARGO) run --quiet --release --example evaluate -- "$(DATA)"
 
 build: ## build the daemon, the command line and the static programs of the guest
-	$(CARGO) build --release --workspace --exclude virt-persona-agent --exclude virt-persona-gate --exclude guest-load
+	$(CARGO) build --release --workspace --exclude virt-persona-agent --exclude virt-persona-gate --exclude virt-persona-switch --exclude guest-load
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile guest --target x86_64-unknown-linux-gnu -p virt-persona-agent -p virt-persona-gate
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile guest --target x86_64-unknown-linux-gnu -p virt-persona-switch
 
 clean: ## remove what was built, also this checkout's test guest
 	$(CARGO) clean

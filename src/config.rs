@@ -246,6 +246,17 @@ pub enum StandInWord {
     None,
 }
 
+/// What becomes of users of a guest who ask for another persona.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SwitchWord {
+    /// They get it, where the persona in force lists it.
+    #[default]
+    Honour,
+    /// Guests are not listened to.
+    Ignore,
+}
+
 /// `[agent]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -257,6 +268,8 @@ pub struct AgentSection {
     pub need: NeedWord,
     /// Who stands in for the agent where there is none.
     pub stand_in: StandInWord,
+    /// Whether users of a guest may ask for another persona.
+    pub switch: SwitchWord,
 }
 
 impl Default for AgentSection {
@@ -265,6 +278,7 @@ impl Default for AgentSection {
             consent_s: 5,
             need: NeedWord::Honour,
             stand_in: StandInWord::QemuGuestAgent,
+            switch: SwitchWord::Honour,
         }
     }
 }

@@ -251,10 +251,13 @@ fn every_option_is_in_its_man_page() {
     let agent = between(&agent, "HELP: &str = \"", "\";").next();
     let gate = read("guest-agent/gate/src/main.rs");
     let gate = between(&gate, "HELP: &str = \"", "\";").next();
+    let switch = read("guest-agent/switch/src/args.rs");
+    let switch = between(&switch, "HELP: &str = \"", "\";").next();
     for (help, page) in [
         (daemon.as_str(), "virt-personad.8"),
         (agent.expect("the agent has a help"), "virt-persona-agent.8"),
         (gate.expect("the gate has a help"), "virt-persona-gate.8"),
+        (switch.expect("it has a help"), "virt-persona-switch.1"),
     ] {
         let text = read(&format!("packaging/man/{page}")).replace('\\', "");
         let options: BTreeSet<&str> = help
@@ -452,6 +455,13 @@ fn the_bounds_of_the_protocol_are_the_documented_ones() {
         ("RETRY_AFTER_MAX_MS", limits::RETRY_AFTER_MAX_MS),
         ("NEED_INTERVAL_MS", limits::NEED_INTERVAL_MS),
         ("NEED_REASON_MAX", limits::NEED_REASON_MAX as u64),
+        ("ASK_INTERVAL_MS", limits::ASK_INTERVAL_MS),
+        ("ASKS_BURST", limits::ASKS_BURST),
+        ("OFFERS_MAX", limits::OFFERS_MAX as u64),
+        ("OFFERS_JSON_MAX", limits::OFFERS_JSON_MAX as u64),
+        ("OFFER_LINES_MAX", limits::OFFER_LINES_MAX as u64),
+        ("OFFER_VALUE_MAX", limits::OFFER_VALUE_MAX as u64),
+        ("DESCRIPTION_MAX", limits::DESCRIPTION_MAX as u64),
         ("CREDIT_MAX", limits::CREDIT_MAX.into()),
         ("HEARTBEAT_IDLE_MS", limits::HEARTBEAT_IDLE_MS),
         ("HEARTBEAT_MISSES", limits::HEARTBEAT_MISSES.into()),

@@ -22,6 +22,7 @@ Usage:
   virt-persona-agent emit NAME=VALUE [UNIT] ...
                                                 say figures of an application, as queue=17 or latency=350 ms;
                                                 NAME+=VALUE counts
+  virt-persona-agent switch [ARGUMENT...]       choose another persona: the program virt-persona-switch
   virt-persona-agent --version | --help
 
 Options:
@@ -41,11 +42,29 @@ pub(crate) const PORT_NAME: &str = "org.virtpersona.agent.0";
 /// What is to be done.
 pub(crate) enum Invocation {
     Run(Args),
-    Status { state: PathBuf, root: PathBuf },
-    History { state: PathBuf },
-    Rollback { root: PathBuf, to: Option<u64> },
-    Need { root: PathBuf, need: Need },
-    Emit { root: PathBuf, lines: Vec<String> },
+    Status {
+        state: PathBuf,
+        root: PathBuf,
+    },
+    History {
+        state: PathBuf,
+    },
+    Rollback {
+        root: PathBuf,
+        to: Option<u64>,
+    },
+    Need {
+        root: PathBuf,
+        need: Need,
+    },
+    Emit {
+        root: PathBuf,
+        lines: Vec<String>,
+    },
+    /// The program that chooses, with these arguments.
+    Switch {
+        arguments: Vec<OsString>,
+    },
     Version,
     Help,
 }
@@ -117,6 +136,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
                     arguments.next();
                 }
                 word = Some(Word::Rollback(to));
+            }
+            Some("switch") => {
+                return Ok(Invocation::Switch {
+                    arguments: arguments.collect(),
+                });
             }
             Some("need") => {
                 let text = value("need")?;
@@ -242,6 +266,14 @@ mod tests {
             read("emit a=1 --dance"),
             Err(ArgsError::Unknown(_))
         ));
+    }
+
+    #[test]
+    fn all_behind_switch_is_for_the_program_that_chooses() {
+        let Ok(Invocation::Switch { arguments }) = read("switch --to night --wait") else {
+            panic!("no switch")
+        };
+        assert_eq!(arguments, ["--to", "night", "--wait"]);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use std::{
 };
 
 use agent_protocol::{
-    Report,
+    Asked, GuestUser, Report,
+    local::{LocalAnswer, LocalCode},
     message::{ErrorCode, ReplyBody, ReplyError, Retry},
 };
 use nix::{
@@ -25,19 +26,20 @@ use nix::{
 };
 
 use crate::{
-    applications::{Applications, Heard},
+    applications::{self, Applications},
     args::{Args, PORT_NAME, Transport},
     commands::{CommandJob, Commission},
-    conversation::{Conversation, Order},
+    conversation::{Conversation, Order, Unasked},
     disk::{DiskJob, ToDisk},
     events::{Event, FromWorkers},
     hooks::Hooks,
-    local::{Asked, Local},
+    local::{ClientId, Heard, Local, RollbackAsk},
     log::{chain, log},
     need::{Pressure, under_pressure},
     sys,
     telemetry::{Telemetry, TelemetryError},
     uevent::{Uevent, Uevents},
+    users::NotAMember,
 };
 
 /// Reads in one turn, before other events are looked at again.
@@ -50,9 +52,10 @@ const LISTENER: u64 = 1;
 const WORKERS: u64 = 2;
 const UEVENTS: u64 = 3;
 const LOCAL: u64 = 4;
-const CLIENT: u64 = 5;
-const PRESSURE: u64 = 6;
-const APPLICATIONS: u64 = 7;
+const PRESSURE: u64 = 5;
+const APPLICATIONS: u64 = 6;
+/// The first client of the agent's own socket; each has a number of its own.
+const CLIENTS: u64 = 1 << 32;
 
 /// Why the channel ends.
 #[derive(Debug, thiserror::Error)]
@@ -203,15 +206,17 @@ impl Channel {
                     LISTENER => self.accept()?,
                     WORKERS => self.take_results(),
                     LOCAL => self.accept_local()?,
-                    CLIENT => self.hear_client(),
                     PRESSURE => self.on_pressure(event.events()),
                     APPLICATIONS => self.hear_applications()?,
+                    client if client >= CLIENTS => self.hear_client(ClientId(client - CLIENTS)),
                     _ => self.take_notices()?,
                 }
             }
             self.hear_again()?;
             self.report_if_due()?;
             busy = self.pump()?;
+            // After all reading and writing, each of which can be what shows that the host has gone.
+            self.tell_lost_clients();
             self.listen_to_applications()?;
             if self.port.is_none() && matches!(self.transport, Transport::Inherited(_)) {
                 return Ok(());
@@ -355,6 +360,11 @@ impl Channel {
                 Event::Done { id, body } => self.conversation.finished(id, body),
                 Event::Output { id, piece } => self.conversation.output(id, piece),
                 Event::State(state) => self.conversation.set_state(state),
+                Event::Identified {
+                    client,
+                    asked,
+                    user,
+                } => self.ask_host(client, asked, user),
             }
         }
     }
@@ -388,27 +398,74 @@ impl Channel {
         let Some(local) = &mut self.local else {
             return Ok(());
         };
-        while let Some(client) = local.accept() {
+        while let Some((client, stream)) = local.accept() {
             self.epoll
-                .add(client, EpollEvent::new(edge, CLIENT))
+                .add(stream, EpollEvent::new(edge, CLIENTS + client.0))
                 .map_err(|error| ChannelError::Wait(error.into()))?;
         }
         Ok(())
     }
 
-    fn hear_client(&mut self) {
+    fn hear_client(&mut self, client: ClientId) {
         let Some(local) = &mut self.local else { return };
-        match local.take() {
-            None => {}
-            Some(Asked::Need(need)) => {
-                let told = self.conversation.need(need, Instant::now());
-                local.answer(&told.err().map_or_else(String::new, |why| why.to_string()));
+        match local.take(client) {
+            None => self.conversation.keep_asks(|client| local.waits(client)),
+            Some(Heard::Need(_, peer)) if !peer.is_owner() => {
+                local.answer(client, "only root may say that memory is needed");
             }
-            Some(Asked::Rollback(ask)) => {
-                if let Some(client) = local.release() {
-                    let to = ask.to;
+            Some(Heard::Need(need, _)) => {
+                let told = self.conversation.need(need, Instant::now());
+                let refusal = told.err().map_or_else(String::new, |why| why.to_string());
+                local.answer(client, &refusal);
+            }
+            Some(Heard::Rollback(_, peer)) if !peer.is_owner() => {
+                local.answer(
+                    client,
+                    "only root may have the guest go back to an earlier generation",
+                );
+            }
+            Some(Heard::Rollback(RollbackAsk { to }, _)) => {
+                if let Some(client) = local.release(client) {
                     drop(self.workers.disk.send(DiskJob::Rollback { to, client }));
                 }
+            }
+            Some(Heard::Status) => {
+                let status = self.conversation.local_status();
+                local.tell(client, &LocalAnswer::Status(status));
+            }
+            // Who asks is looked up where a disk may be waited for.
+            Some(Heard::Ask(asked, peer)) => drop(self.workers.disk.send(DiskJob::Identify {
+                client,
+                peer,
+                asked,
+            })),
+        }
+    }
+
+    /// It is known who asks for another persona.
+    fn ask_host(&mut self, client: ClientId, asked: Asked, user: Result<GuestUser, NotAMember>) {
+        let Some(local) = self.local.as_mut().filter(|local| local.waits(client)) else {
+            return;
+        };
+        let user = match user {
+            Ok(user) => user,
+            Err(error) => return local.refuse(client, LocalCode::NotAllowed, &chain(&error)),
+        };
+        if let Err(error) = self.conversation.ask(asked, user, client, Instant::now()) {
+            let code = match error {
+                Unasked::NoHost | Unasked::Deaf => LocalCode::NoHost,
+                Unasked::TooSoon => LocalCode::TooSoon,
+            };
+            local.refuse(client, code, &error.to_string());
+        }
+    }
+
+    /// Whoever waits for a host that has gone is told so.
+    fn tell_lost_clients(&mut self) {
+        for client in self.conversation.take_lost() {
+            if let Some(local) = &mut self.local {
+                let reason = "the host has gone; what was asked for may still come about";
+                local.refuse(client, LocalCode::HostLost, reason);
             }
         }
     }
@@ -477,7 +534,7 @@ impl Channel {
         if self.deaf_until.is_some() {
             return Ok(());
         }
-        if let Heard::Enough(until) = self.applications.hear(Instant::now()) {
+        if let applications::Heard::Enough(until) = self.applications.hear(Instant::now()) {
             self.deaf_until = Some(until);
             self.wait_for_applications(EpollFlags::empty())?;
         }
@@ -639,6 +696,11 @@ impl Channel {
                 command,
                 deadline,
             })),
+            Order::Tell { client, answer } => {
+                if let Some(local) = &mut self.local {
+                    local.tell(client, &LocalAnswer::Host(*answer));
+                }
+            }
             Order::Reread => drop(self.workers.disk.send(DiskJob::Reread)),
             Order::Report { id } => {
                 let body = match self.measure()? {

@@ -11,9 +11,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Assembler, Collect, Command, DecodeError, Decoder, GuestMessage, HostMessage, Need, Operation,
-    Part, Parts, Reply, ReplyError, Report, Request, RequestId, RolledBack, SUPPORTED, Session,
-    SessionId, Stamp,
+    Answer, Asked, Assembler, Collect, Command, DecodeError, Decoder, GuestMessage, GuestUser,
+    HostMessage, Need, Operation, Part, Parts, Reply, ReplyError, Report, Request, RequestId,
+    RolledBack, SUPPORTED, Session, SessionId, Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
@@ -22,20 +22,24 @@ use agent_protocol::{
         ACTIVATIONS_WAITING_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MIN_FRAME,
         NEED_INTERVAL_MS, TELEMETRY_MIN_MS,
     },
+    local::{HostPresence, LocalStatus},
     message::{
         Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
         OpStatus, ReplyBody, Retry, Telemetry,
     },
     settings::SETTINGS_FEATURE,
+    switching::SWITCH_FEATURE,
     version::negotiate,
 };
 
 use crate::{
     activate::Wish,
+    asking::Asking,
     disk::expired,
     durable::Gauge,
     exec::Piece,
     hooks::{Errand, Occasion},
+    local::ClientId,
     log::{chain, log},
     outbox::{Lane, Outbox},
     policy::{Leave, Policy},
@@ -99,6 +103,11 @@ pub(crate) enum Order {
         command: Box<Command>,
         deadline: Instant,
     },
+    /// What the host says to a client of the agent's own socket.
+    Tell {
+        client: ClientId,
+        answer: Box<Answer>,
+    },
     /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
     Reread,
 }
@@ -138,13 +147,25 @@ struct Live {
     /// What reports have, beside what they always have.
     parts: Parts,
     ear: Ear,
+    /// Whether it listens to users who want another persona.
+    switch_ear: Ear,
 }
 
-/// Whether the host listens to needs.
+/// Whether the host listens to something that it did not ask for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ear {
     Open,
     Closed,
+}
+
+impl Ear {
+    fn of(hello: &Hello, feature: &str) -> Self {
+        if hello.feats.iter().any(|feat| feat == feature) {
+            Self::Open
+        } else {
+            Self::Closed
+        }
+    }
 }
 
 /// Why a need was not sent.
@@ -160,12 +181,24 @@ pub(crate) enum Unsent {
     TooSoon,
 }
 
+/// Why the host was not asked about personas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unasked {
+    #[error("the host is not connected")]
+    NoHost,
+    #[error("the host does not let guests ask for another persona")]
+    Deaf,
+    #[error("the host was asked too often; wait a moment")]
+    TooSoon,
+}
+
 /// The agent's side of one port.
 pub(crate) struct Conversation {
     identity: Identity,
     policy: Policy,
     state: GuestState,
     gauge: Arc<Gauge>,
+    asking: Asking,
     decoder: Decoder,
     live: Option<Live>,
     /// Requests that are under way, and the session that waits for the answer.
@@ -185,6 +218,7 @@ impl Conversation {
         gauge: Arc<Gauge>,
     ) -> Self {
         Self {
+            asking: Asking::new(&identity.inst),
             identity,
             policy,
             state,
@@ -221,6 +255,53 @@ impl Conversation {
         self.needed = Some(now);
         self.send(GuestMessage::Need(need));
         Ok(())
+    }
+
+    /// Asks the host about personas for a client of the agent's own socket, who is told what it says.
+    pub(crate) fn ask(
+        &mut self,
+        what: Asked,
+        user: GuestUser,
+        client: ClientId,
+        now: Instant,
+    ) -> Result<(), Unasked> {
+        match self.live.as_ref().map(|live| live.switch_ear) {
+            None => return Err(Unasked::NoHost),
+            Some(Ear::Closed) => return Err(Unasked::Deaf),
+            Some(Ear::Open) => {}
+        }
+        let ask = self.asking.ask(what, user, client, now);
+        self.send(GuestMessage::Ask(ask.ok_or(Unasked::TooSoon)?));
+        Ok(())
+    }
+
+    /// What is told of the guest without asking the host: what holds, also after a return by hand.
+    pub(crate) fn local_status(&self) -> LocalStatus {
+        let active = self.state.active.as_ref();
+        LocalStatus {
+            persona: match &self.state.rolled_back {
+                Some(back) => back.persona.clone(),
+                None => active.map(|of| of.persona.clone()),
+            },
+            host: match self.live.as_ref().map(|live| live.switch_ear) {
+                None => HostPresence::Absent,
+                Some(Ear::Closed) => HostPresence::Deaf,
+                Some(Ear::Open) => HostPresence::Listens,
+            },
+        }
+    }
+
+    /// Clients who asked something of a host that has gone.
+    pub(crate) fn take_lost(&mut self) -> Vec<ClientId> {
+        if self.live.is_some() {
+            return Vec::new();
+        }
+        self.asking.take_lost()
+    }
+
+    /// Forgets the asks of clients that do not wait any more.
+    pub(crate) fn keep_asks(&mut self, waits: impl Fn(ClientId) -> bool) {
+        self.asking.keep(waits);
     }
 
     /// The host's side came up: says that there is somebody to greet.
@@ -437,6 +518,13 @@ impl Conversation {
                 ),
             },
             Ok(HostMessage::Request(request)) => self.request(request, now),
+            Ok(HostMessage::Told(told)) => {
+                let (client, answer) = self.asking.told(*told)?;
+                Some(Order::Tell {
+                    client,
+                    answer: Box::new(answer),
+                })
+            }
             Err((id, source)) => {
                 let message = format!("the request cannot be understood: {source}");
                 self.refuse(id, ErrorCode::Malformed, message, Retry::Useless)
@@ -489,11 +577,8 @@ impl Conversation {
                     max_frame: hello.max_frame.clamp(MIN_FRAME, MAX_FRAME),
                     reporting: Reporting::new(interval),
                     parts: Parts::default(),
-                    ear: if hello.feats.iter().any(|feat| feat == NEED_FEATURE) {
-                        Ear::Open
-                    } else {
-                        Ear::Closed
-                    },
+                    ear: Ear::of(hello, NEED_FEATURE),
+                    switch_ear: Ear::of(hello, SWITCH_FEATURE),
                 });
             }
         }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, Sender},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use agent_protocol::{
-    Command, CpuList, RequestId, ScriptResult,
+    Asked, Command, CpuList, RequestId, ScriptResult,
     message::{ErrorCode, JournalState, OpStatus, ReplyBody, ReplyError, Retry},
 };
 
@@ -21,12 +22,13 @@ use crate::{
     conversation::GuestState,
     events::{Event, Events},
     exec::{self, Runner},
-    local::Client,
+    local::{Client, ClientId, Peer},
     log::{chain, log},
     program::{Ended, ProgramJob},
     script::{ScriptError, ScriptJob},
     setting::Programs,
     store::{Answered, Record, Store, StoreError},
+    users::find_member,
 };
 
 /// Work for the disk thread.
@@ -43,6 +45,12 @@ pub(crate) enum DiskJob {
         id: RequestId,
         command: Box<Command>,
         deadline: Instant,
+    },
+    /// Look up who asks for another persona, and whether that is allowed in this guest.
+    Identify {
+        client: ClientId,
+        peer: Peer,
+        asked: Asked,
     },
     /// Answer what became of a request.
     Status { id: RequestId, about: RequestId },
@@ -73,6 +81,7 @@ struct Desk {
     waiting: VecDeque<DiskJob>,
     commands: Commission,
     events: Events,
+    root: PathBuf,
 }
 
 /// What the channel tells the host of the guest's state.
@@ -97,6 +106,7 @@ impl Disk {
         events: Events,
         activator: Activator,
         runner: Runner,
+        root: &Path,
     ) -> Self {
         Self {
             activator,
@@ -105,6 +115,7 @@ impl Disk {
                 waiting: VecDeque::new(),
                 commands,
                 events,
+                root: root.to_owned(),
             },
             runner,
         }
@@ -139,6 +150,11 @@ impl Disk {
                     self.tell_state();
                     client.tell(came);
                 }
+                DiskJob::Identify {
+                    client,
+                    peer,
+                    asked,
+                } => self.desk.identify(client, peer, asked),
                 DiskJob::Reread => {
                     report(self.activator.store_mut().reread());
                     self.recover();
@@ -238,6 +254,15 @@ impl Disk {
 }
 
 impl Desk {
+    fn identify(&self, client: ClientId, peer: Peer, asked: Asked) {
+        let user = find_member(&self.root, peer);
+        self.events.send(Event::Identified {
+            client,
+            asked,
+            user,
+        });
+    }
+
     fn next(&mut self) -> Option<DiskJob> {
         self.waiting.pop_front().or_else(|| self.jobs.recv().ok())
     }
@@ -303,6 +328,12 @@ impl Commissioned<'_> {
                     self.results.push((id.clone(), Arc::new(body.clone())));
                     self.desk.waiting.push_back(DiskJob::Remember { id, body });
                 }
+                // Who looks at the personas while one is made active is not kept waiting for that.
+                Ok(DiskJob::Identify {
+                    client,
+                    peer,
+                    asked,
+                }) => self.desk.identify(client, peer, asked),
                 Ok(job) => self.desk.waiting.push_back(job),
                 Err(_) => return Err(ScriptError::NobodyRuns),
             }

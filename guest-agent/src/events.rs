@@ -9,10 +9,10 @@ use std::{
     },
 };
 
-use agent_protocol::{RequestId, message::ReplyBody};
+use agent_protocol::{Asked, GuestUser, RequestId, message::ReplyBody};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::{conversation::GuestState, exec::Piece, log::log};
+use crate::{conversation::GuestState, exec::Piece, local::ClientId, log::log, users::NotAMember};
 
 /// What the other threads tell the channel.
 #[derive(Debug)]
@@ -23,6 +23,12 @@ pub(crate) enum Event {
     Output { id: RequestId, piece: Piece },
     /// The guest's state has changed.
     State(GuestState),
+    /// Who a client of the agent's own socket is, or why it may not ask.
+    Identified {
+        client: ClientId,
+        asked: Asked,
+        user: Result<GuestUser, NotAMember>,
+    },
 }
 
 /// A sender of events, which wakes the channel.

@@ -17,6 +17,7 @@ mod args;
 mod log;
 mod policy;
 
+mod asking;
 mod channel;
 mod conversation;
 mod events;
@@ -50,16 +51,21 @@ mod status;
 mod sys;
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Write as _},
+    os::unix::process::CommandExt as _,
     path::Path,
-    process::ExitCode,
+    process::{Command, ExitCode},
     sync::{Arc, mpsc},
     thread,
 };
 
 use args::{Args, Invocation};
 use log::log;
+
+/// The program that chooses a persona.
+const SWITCH: &str = "virt-persona-switch";
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Ok(Invocation::Switch { arguments }) => choose(&arguments),
         Ok(Invocation::Run(args)) => match run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error.as_ref()),
@@ -134,6 +141,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         events,
         activate::Activator::new(store, &args.root, identity.boot_id.clone(), policy.gate),
         runner,
+        &args.root,
     );
     let applications = applications::Applications::new(&args.root, &policy.metrics);
     let conversation = conversation::Conversation::new(identity, policy, state, gauge);
@@ -202,6 +210,25 @@ fn tell_service_manager() {
     if let Err(error) = sent {
         log!("cannot tell the service manager at {name} that the agent is ready: {error}");
     }
+}
+
+/// Becomes the program that chooses a persona: the one beside this, else that of the path. It is apart because of its screen,
+/// which would treble what an agent weighs.
+fn choose(arguments: &[OsString]) -> ExitCode {
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|own| own.with_file_name(SWITCH))
+        .filter(|path| path.is_file());
+    let program = beside.unwrap_or_else(|| SWITCH.into());
+    let error = Command::new(&program).args(arguments).exec();
+    if error.kind() == io::ErrorKind::NotFound {
+        log!(
+            "the program {SWITCH} is not installed; it is built beside this one, and belongs into /usr/bin (docs/switch.md)"
+        );
+    } else {
+        log!("cannot run {}: {error}", program.display());
+    }
+    ExitCode::FAILURE
 }
 
 fn print(text: &str) -> ExitCode {

@@ -1,14 +1,16 @@
 //! Users of the guest, from `/etc/passwd` and `/etc/group`. A static program cannot load the name services of the guest's own C
-//! library, so users of a directory service are not found; the error says so. Called by `activate` and `script`.
+//! library, so users of a directory service are not found; the error says so. Called by `activate` and `script`,
+//! and for those who ask for another persona by the disk thread.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
+use agent_protocol::{GuestUser, local::SWITCH_GROUP};
 use nix::unistd::{Gid, Uid};
 
-use crate::sys::Credentials;
+use crate::{local::Peer, sys::Credentials};
 
 /// A user as the password file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,54 @@ pub(crate) fn find_user(root: &Path, name: &str) -> Result<User, UserError> {
     .ok_or_else(|| UserError::Unknown {
         name: name.to_owned(),
         path,
+    })
+}
+
+/// Who may not ask for another persona, and why.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAMember {
+    #[error(
+        "only root and members of the group `{SWITCH_GROUP}` of this guest may ask for another persona"
+    )]
+    NotInGroup,
+    #[error("cannot look up who asks for another persona")]
+    Read(#[from] UserError),
+}
+
+/// Who asks for another persona. It is looked up each time, so that a change of the group holds at once.
+pub(crate) fn find_member(root: &Path, peer: Peer) -> Result<GuestUser, NotAMember> {
+    let path = root.join("etc/passwd");
+    let passwd = match fs::read(&path) {
+        Ok(passwd) => passwd,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(UserError::Read { path, source }.into()),
+    };
+    let groups = fs::read(root.join("etc/group")).unwrap_or_default();
+    parse_member(
+        &String::from_utf8_lossy(&passwd),
+        &String::from_utf8_lossy(&groups),
+        peer,
+    )
+    .ok_or(NotAMember::NotInGroup)
+}
+
+/// A user whom the password file does not have may be a member by the group of the process alone.
+fn parse_member(passwd: &str, group: &str, peer: Peer) -> Option<GuestUser> {
+    let name = passwd.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        (fields.len() >= 7 && fields[2].parse() == Ok(peer.uid)).then(|| fields[0].to_owned())
+    });
+    let member = group.lines().any(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        let [SWITCH_GROUP, _, gid, members] = fields[..] else {
+            return false;
+        };
+        let listed = |name: &String| members.split(',').any(|member| member == name);
+        gid.parse() == Ok(peer.gid) || name.as_ref().is_some_and(listed)
+    });
+    (member || peer.is_owner()).then(|| GuestUser {
+        name: name.unwrap_or_default(),
+        uid: peer.uid,
     })
 }
 
@@ -107,6 +157,28 @@ mod tests {
             (user.credentials.uid.as_raw(), gids, user.shell.as_str()),
             (1000, vec![1001, 6], "/bin/sh")
         );
+    }
+
+    #[test]
+    fn root_and_members_may_ask_for_another_persona_and_nobody_else() {
+        let group = "root:x:0:\nvirt-persona:x:990:web,ghost\nweb:x:1001:web\n";
+        let ask = |uid, gid| {
+            parse_member(PASSWD, group, Peer { uid, gid }).map(|user| (user.name, user.uid))
+        };
+        assert_eq!(ask(0, 0), Some(("root".to_owned(), 0)));
+        assert_eq!(ask(1000, 1001), Some(("web".to_owned(), 1000)));
+        // By the group of the process, without an entry in the password file.
+        assert_eq!(ask(4711, 990), Some((String::new(), 4711)));
+        assert_eq!(ask(4711, 1001), None);
+        let alone = parse_member(
+            PASSWD,
+            "",
+            Peer {
+                uid: 1000,
+                gid: 1001,
+            },
+        );
+        assert_eq!(alone, None);
     }
 
     #[test]

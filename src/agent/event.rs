@@ -12,7 +12,7 @@ use agent_protocol::limits::NAME_MAX;
 use agent_protocol::message::JournalState;
 use agent_protocol::session::SessionCounters;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{CheckedReport, RolledBack};
+use agent_protocol::{Ask, CheckedReport, RolledBack};
 use persona::units::Bytes;
 use serde::Serialize;
 
@@ -46,6 +46,9 @@ pub enum AgentEvent {
         /// Why, in its words.
         reason: GuestWords,
     },
+    /// A user of the guest asks about personas: a claim, checked for form, at most
+    /// [`agent_protocol::limits::ASKS_BURST`] or so at once.
+    Asks(Box<Ask>),
     /// The agent had a session on this channel and has not answered over several connections since.
     Unresponsive,
     /// Daemon and agent have no protocol version in common. It is told once until there is a session again.
@@ -191,6 +194,8 @@ pub struct Misconduct {
     pub refused_reports: u64,
     /// Needs that cannot be, that came too often, or that nobody listens to.
     pub refused_needs: u64,
+    /// Asks about personas that cannot be, that came too often, or that nobody listens to.
+    pub refused_asks: u64,
 }
 
 impl Misconduct {
@@ -198,8 +203,11 @@ impl Misconduct {
     /// not in it: a reset or a migration brings those about.
     pub fn offences(&self) -> u64 {
         let frames = self.frames.oversize + self.frames.nul + self.frames.not_utf8;
-        let messages =
-            self.undecodable + self.uncredited + self.refused_reports + self.refused_needs;
+        let messages = self.undecodable
+            + self.uncredited
+            + self.refused_reports
+            + self.refused_needs
+            + self.refused_asks;
         frames + messages + u64::from(self.flooded.is_some())
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use agent_protocol::limits::MAX_FRAME;
 use agent_protocol::message::HelloReason;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{Operation, Parts, RequestId};
+use agent_protocol::{Operation, Parts, RequestId, Told};
 use futures_util::FutureExt;
 use persona::domain::DomainId;
 use tokio::io::Interest;
@@ -77,6 +77,8 @@ pub(super) enum Command {
     Ping {
         answer: PingAnswer,
     },
+    /// Tells what came of an ask.
+    Tell(Box<Told>),
     /// Makes the link fail as a fault in it would.
     #[cfg(test)]
     Panic,
@@ -267,6 +269,9 @@ impl Link {
             (Command::Ping { answer }, Some(session)) if session.facts().is_some() => {
                 session.ping(answer, Instant::now())
             }
+            (Command::Tell(told), Some(session)) => session.tell(*told),
+            // Who asked is told by its agent that the host is gone.
+            (Command::Tell(_), None) => {}
             (Command::Request { answer, .. }, _) => drop(answer.send(Err(self.not_connected()))),
             (Command::Ping { answer }, _) => drop(answer.send(Err(self.not_connected()))),
             #[cfg(test)]
@@ -490,6 +495,7 @@ impl Link {
                 Ok(Happening::Needed { more, reason }) => {
                     self.tell(AgentEvent::Needs { more, reason });
                 }
+                Ok(Happening::Asked(ask)) => self.tell(AgentEvent::Asks(ask)),
                 Err(ending) => return ControlFlow::Break(Verdict::Ended(ending)),
             }
         }

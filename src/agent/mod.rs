@@ -67,6 +67,18 @@ pub struct LinkConfig {
     pub rates: Rates,
     /// Whether guests may say that they need memory.
     pub needs: Needs,
+    /// Whether users of guests may ask for another persona. The daemon sets it; nothing else could answer them.
+    pub switches: Switches,
+}
+
+/// Whether users of guests who ask for another persona are listened to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Switches {
+    /// They are; the daemon answers each.
+    Honour,
+    /// Guests are not told that they could ask, and one that does misbehaves.
+    #[default]
+    Ignore,
 }
 
 /// Whether needs of guests are listened to.
@@ -94,6 +106,7 @@ impl LinkConfig {
             flood_pause: (Duration::from_secs(1), Duration::from_secs(60)),
             rates: Rates::default(),
             needs: Needs::default(),
+            switches: Switches::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_protocol::message::HelloReason;
-use agent_protocol::{Command, Operation, Parts, RequestId};
+use agent_protocol::{Command, Operation, Parts, RequestId, Told};
 use persona::domain::DomainId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -242,6 +242,14 @@ impl Registry {
         answered
             .await
             .unwrap_or_else(|_| Err(interrupted(domain, "ping")))
+    }
+
+    /// Tells a guest what came of something that a user of it asked. Without a session nobody hears it.
+    ///
+    /// # Errors
+    /// [`AgentError`] where there is no link, or too much waits for it.
+    pub fn tell(&self, domain: DomainId, told: Told) -> Result<(), AgentError> {
+        self.send(domain, "told", link::Command::Tell(Box::new(told)))
     }
 
     fn send(

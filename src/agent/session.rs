@@ -15,11 +15,14 @@ use std::time::Duration;
 
 use agent_protocol::coordination::NEED_FEATURE;
 use agent_protocol::frame::FrameCounters;
-use agent_protocol::limits::{MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, NEED_REASON_MAX};
+use agent_protocol::limits::{
+    ASK_INTERVAL_MS, ASKS_BURST, MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, NEED_REASON_MAX,
+};
 use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping};
+use agent_protocol::switching::{Pace, SWITCH_FEATURE};
 use agent_protocol::version::{NoCommonVersion, negotiate};
 use agent_protocol::{
-    CheckedReport, Collect, GuestMessage, HostMessage, Need, Parts, RolledBack, Stamp,
+    Ask, CheckedReport, Collect, GuestMessage, HostMessage, Need, Parts, RolledBack, Stamp, Told,
     decode_guest, encode_host, request_messages,
 };
 use persona::domain::DomainId;
@@ -32,7 +35,7 @@ use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running, W
 use super::identity::{fresh_session_id, unix_time};
 use super::requests::{Fit, Lanes, Requests};
 use super::words::{GuestWords, Lines};
-use super::{LinkConfig, Needs};
+use super::{LinkConfig, Needs, Switches};
 
 /// A hello this young was on its way when the agent announced itself, and will be answered.
 const HELLO_CROSSED: Duration = Duration::from_millis(200);
@@ -59,6 +62,9 @@ const FEATURES_MAX: usize = 64;
 
 /// News of returns by hand that come faster than this wait for a later report.
 const WENT_BACK_PAUSE: Duration = Duration::from_secs(3);
+
+/// Answers to asks that wait for a guest that does not read; further ones are lost, and the guest asks again.
+const ANSWERS_MAX: usize = 16;
 
 /// Pings of callers that may be under way at once.
 const PINGS_MAX: usize = 8;
@@ -89,6 +95,7 @@ pub(super) enum Happening {
         more: Bytes,
         reason: GuestWords,
     },
+    Asked(Box<Ask>),
 }
 
 /// Why the connection is to be closed.
@@ -140,6 +147,11 @@ pub(super) struct Session {
     needed_at: Option<Instant>,
     /// When the guest last said something new of a return by hand.
     went_back_at: Option<Instant>,
+    /// When the conversation began.
+    began: Instant,
+    asks: Pace,
+    /// What is to be told of asks: behind greetings, before requests.
+    answers: VecDeque<HostMessage>,
 }
 
 impl Session {
@@ -178,6 +190,10 @@ impl Session {
             misconduct: Misconduct::default(),
             needed_at: None,
             went_back_at: None,
+            began: now,
+            // Twice what an agent keeps to, so that a punctual one is never refused.
+            asks: Pace::new(ASK_INTERVAL_MS / 2, ASKS_BURST * 2),
+            answers: VecDeque::new(),
         };
         session.say_hello(reason);
         session
@@ -190,13 +206,17 @@ impl Session {
             vm_uuid: self.domain.to_string(),
             reason,
             max_frame: MAX_FRAME,
-            feats: match self.config.needs {
-                Needs::Honour => vec![NEED_FEATURE.to_owned()],
-                Needs::Ignore => Vec::new(),
-            },
+            feats: self.features(),
             now_unix_ms: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
             telemetry_ms: u64::try_from(self.config.telemetry.as_millis()).ok(),
         }));
+    }
+
+    fn features(&self) -> Vec<String> {
+        let needs = (self.config.needs == Needs::Honour).then_some(NEED_FEATURE);
+        let switches = (self.config.switches == Switches::Honour).then_some(SWITCH_FEATURE);
+        let all = [needs, switches].into_iter().flatten();
+        all.map(str::to_owned).collect()
     }
 
     /// What the agent said of itself, while the session is open.
@@ -295,6 +315,7 @@ impl Session {
                 Happening::Nothing
             }
             GuestMessage::Need(need) => self.needed(need, now),
+            GuestMessage::Ask(ask) => self.asked(ask, now),
             GuestMessage::Announce(_)
             | GuestMessage::HelloAck(_)
             | GuestMessage::HelloRefused(_) => self.undue(),
@@ -338,6 +359,30 @@ impl Session {
         self.went_back_at = Some(now);
         facts.rolled_back = told;
         Some(facts.clone())
+    }
+
+    /// An ask counts when it makes sense, somebody listens, and there are not too many.
+    fn asked(&mut self, ask: Ask, now: Instant) -> Happening {
+        let passed = now.saturating_duration_since(self.began).as_millis();
+        let now_ms = u64::try_from(passed).unwrap_or(u64::MAX);
+        match ask.check() {
+            Ok(ask)
+                if self.config.switches == Switches::Honour && self.asks.take(now_ms).is_ok() =>
+            {
+                Happening::Asked(Box::new(ask))
+            }
+            _ => {
+                self.misconduct.refused_asks += 1;
+                Happening::Nothing
+            }
+        }
+    }
+
+    /// Tells the guest what came of an ask; without a session nobody hears it.
+    pub(super) fn tell(&mut self, told: Told) {
+        if self.facts().is_some() && self.answers.len() < ANSWERS_MAX {
+            self.answers.push_back(HostMessage::Told(Box::new(told)));
+        }
     }
 
     fn undue(&mut self) -> Happening {
@@ -567,6 +612,7 @@ impl Session {
     pub(super) fn has_frame(&self, requests: &Requests, now: Instant) -> bool {
         let open = self.facts().is_some();
         !self.queue.is_empty()
+            || (open && !self.answers.is_empty())
             || (open && (!self.pieces.is_empty() || requests.has_next(self.lanes(), now)))
     }
 
@@ -580,6 +626,9 @@ impl Session {
         let Stage::Open { facts, .. } = &self.stage else {
             return None;
         };
+        if let Some(answer) = self.answers.pop_front() {
+            return self.encoded(&answer, self.peer_max_frame);
+        }
         if let Some(request) = requests.next(&facts.boot_id, self.lanes(), now) {
             let id = request.id.clone();
             match request_messages(request, self.peer_max_frame) {

@@ -12,10 +12,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use virt_persona::agent::{LinkConfig, Needs, Registry};
+use virt_persona::agent::{LinkConfig, Needs, Registry, Switches};
 use virt_persona::bus::{self, BusChoice};
 use virt_persona::catalog::host_id;
-use virt_persona::config::{Config, DEFAULT_PATH, NeedWord};
+use virt_persona::config::{Config, DEFAULT_PATH, NeedWord, SwitchWord};
 use virt_persona::daemon::{self, Clock, Event, Parts, systemd};
 use virt_persona::hypervisor::{Events, Hypervisor, libvirt, simulated};
 use virt_persona::observe::{Observer, Roots};
@@ -133,6 +133,10 @@ async fn run(arguments: Arguments, config: Config) -> Result<(), AnyError> {
     links.needs = match config.agent.need {
         NeedWord::Honour => Needs::Honour,
         NeedWord::Ignore => Needs::Ignore,
+    };
+    links.switches = match config.agent.switch {
+        SwitchWord::Honour => Switches::Honour,
+        SwitchWord::Ignore => Switches::Ignore,
     };
     let (agent_sender, agent_events) = mpsc::unbounded_channel();
     let registry = Registry::new(links, agent_sender);

@@ -92,6 +92,11 @@ impl Daemon {
                 self.guest_needs(id, more, &reason, now);
                 return;
             }
+            AgentEvent::Asks(ask) => {
+                agent.heard = Some(now);
+                self.guest_asks(id, *ask, now);
+                return;
+            }
             AgentEvent::Unresponsive => {
                 let text = "the agent no longer answers; the guest may hang".to_string();
                 agent.trouble = Some((AgentState::Unresponsive, text.clone()));

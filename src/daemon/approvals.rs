@@ -58,6 +58,7 @@ impl Daemon {
         });
         let entries = entries.collect();
         self.keep_proposals(entries);
+        self.tell_proposals_ended(news);
     }
 
     /// Puts all proposals into the store with these records. A word that cannot be stored is recorded and holds until the
@@ -91,7 +92,9 @@ impl Daemon {
             caller.name,
             proposal.sentence()
         );
-        Ok(self.decided(&proposal, &text, now))
+        let reply = self.decided(&proposal, &text, now);
+        self.carry_out_approved_switch(&proposal, now);
+        Ok(reply)
     }
 
     pub(super) fn reject(&mut self, id: u64, caller: &Caller) -> Result<Reply, Refusal> {
@@ -103,6 +106,8 @@ impl Daemon {
             caller.name,
             proposal.sentence()
         );
+        let why = format!("{} rejected it as proposal {id}", caller.name);
+        self.switch_not_approved(proposal.domain, id, &why);
         Ok(self.decided(&proposal, &text, now))
     }
 

@@ -12,6 +12,7 @@
 //! exec       commands in guests -> the agent, the audit
 //! collect    what the agents are asked to report, which the persona in force decides
 //! need       a guest that is short of memory -> a plan at once
+//! switching  personas that users of guests ask for
 //! approvals  proposals and what people say to them;  holds: what people want left alone
 //! show       what is known -> view;  explain and doctor: the long answers
 //! ```
@@ -46,6 +47,7 @@ mod shift;
 mod show;
 mod stand_in;
 mod status;
+mod switching;
 pub mod systemd;
 mod tags;
 mod tick;
@@ -170,6 +172,8 @@ pub struct Daemon {
     acting: usize,
     /// When there was last a plan for a need, and whether one is due.
     needed: need::Urgency,
+    /// How often guests may look at what personas there are.
+    looks: switching::Looks,
     /// Steps that have ended.
     ended: Asked,
     /// The daemon gives everything back and manages nothing, until it is started anew.
@@ -293,6 +297,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         asking_host: false,
         acting: 0,
         needed: need::Urgency::default(),
+        looks: switching::Looks::default(),
         ended: Asked::default(),
         retired: false,
         host_id: host.to_string(),

@@ -215,6 +215,7 @@ impl Daemon {
         self.registry.collect(id, side.parts);
         self.show_status(id);
         self.statistics_on(id);
+        self.follow_switch(id);
     }
 
     pub(super) fn advance(

@@ -18,6 +18,7 @@ use super::event::Asked;
 use super::happened::Happened;
 use super::limits::Outcomes;
 use super::shift::ShiftSide;
+use super::switching::SwitchSide;
 use super::tags::TagWish;
 use crate::act::Outcome;
 use crate::agent::{AgentFacts, GuestWords};
@@ -140,6 +141,8 @@ pub(super) struct PersonaSide {
     pub(super) problem: Option<String>,
     /// What its rules want of the persona itself.
     pub(super) shift: ShiftSide,
+    /// What users of the guest ask for.
+    pub(super) switching: SwitchSide,
 }
 
 impl Default for PersonaSide {
@@ -156,6 +159,7 @@ impl Default for PersonaSide {
             writing_status: false,
             problem: None,
             shift: ShiftSide::default(),
+            switching: SwitchSide::default(),
         }
     }
 }

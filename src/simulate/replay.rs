@@ -514,6 +514,7 @@ impl<'a> Replay<'a> {
             | Wish::Donation(_)
             | Wish::Base
             | Wish::BackOnline
+            | Wish::Guest(_)
             | Wish::Quota { .. }
             | Wish::Restore => None,
         };
@@ -559,6 +560,7 @@ impl<'a> Replay<'a> {
             | Wish::Donation(_)
             | Wish::Base
             | Wish::BackOnline
+            | Wish::Guest(_)
             | Wish::Quota { .. }
             | Wish::Restore => Vec::new(),
         }

@@ -10,14 +10,18 @@ mod recorded;
 mod simulated;
 mod situations;
 
+use agent_protocol::limits::ASKS_BURST;
 use agent_protocol::message::{HelloReason, HelloRefused, Ping};
 use agent_protocol::version::VersionRange;
-use agent_protocol::{GuestMessage, Need, Operation, Part, Parts, RequestId, SessionId};
+use agent_protocol::{
+    Answer, Ask, Asked, GuestMessage, GuestUser, HostMessage, Need, Operation, Part, Parts,
+    RequestId, SessionId, Told,
+};
 use peer::{DOMAIN, Host, advance, report, seconds};
 use persona::domain::DomainId;
 use serde_json::json;
 use virt_persona::agent::{
-    AgentError, AgentEvent, AgentReply, LinkState, LostReason, Needs, Overflow, Running,
+    AgentError, AgentEvent, AgentReply, LinkState, LostReason, Needs, Overflow, Running, Switches,
 };
 
 const OTHER: DomainId = DomainId([0x0e; 16]);
@@ -641,6 +645,57 @@ async fn a_host_that_does_not_listen_to_needs_says_so_and_takes_none() {
         matches!(event, AgentEvent::Misbehaved { misconduct } if misconduct.refused_needs == 1),
         "{event:?}"
     );
+}
+
+fn look(number: u64) -> GuestMessage {
+    GuestMessage::Ask(Ask {
+        ask_id: RequestId::new(format!("a-{number}")).unwrap(),
+        user: GuestUser {
+            name: "a\u{1b}[31mda".to_owned(),
+            uid: 1000,
+        },
+        what: Asked::Offers,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn asks_of_users_count_up_to_a_pace_and_are_answered_in_the_session_that_stands() {
+    let mut host = Host::with(|config| config.switches = Switches::Honour);
+    let guest = host.guest(DOMAIN, "a");
+    let mut peer = guest.accept().await;
+    let hello = peer.hello().await;
+    assert!(hello.feats.iter().any(|feat| feat == "switch"), "{hello:?}");
+    peer.acknowledge().await;
+    assert!(connected(&host.event().await));
+    for number in 0..60 {
+        peer.send(&look(number)).await;
+    }
+    let mut passed = 0;
+    loop {
+        match host.event().await {
+            AgentEvent::Asks(ask) => {
+                assert!(!ask.user.name.contains('\u{1b}'), "{ask:?}");
+                passed += 1;
+            }
+            AgentEvent::Misbehaved { misconduct } => {
+                assert!(misconduct.refused_asks >= 1, "{misconduct:?}");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((1..=2 * ASKS_BURST).contains(&passed), "{passed}");
+    let told = Told {
+        ask_id: RequestId::new("a-0").unwrap(),
+        answer: Answer::refused("not now"),
+    };
+    host.registry.tell(DOMAIN, told.clone()).unwrap();
+    loop {
+        let (_, message) = peer.next().await.unwrap();
+        if let HostMessage::Told(answer) = message {
+            break assert_eq!(*answer, told);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

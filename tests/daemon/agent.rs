@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 mod program;
 
 use program::AGENT;
+pub(crate) use program::built;
 
 /// A running agent; it is killed at the end of the test.
 pub(crate) struct Agent {

@@ -13,6 +13,7 @@ mod stage;
 
 mod adopt;
 mod approvals;
+mod chooser;
 mod control;
 mod coordination;
 mod crash;
@@ -32,4 +33,5 @@ mod replay;
 mod rollout;
 mod settings;
 mod shift;
+mod switching;
 mod telemetry;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use virt_persona::agent::{LinkConfig, Registry};
+use virt_persona::agent::{LinkConfig, Registry, Switches};
 use virt_persona::catalog::host_id;
 use virt_persona::command::{Caller, Command, DomainName, PersonaRef, Refusal, Reply, Request};
 use virt_persona::config::Config;
@@ -162,6 +162,7 @@ impl Stage {
             host_id(&store).unwrap().to_string(),
         );
         links.telemetry = Duration::from_millis(config.tick.telemetry_ms);
+        links.switches = Switches::Honour;
         let (agent_sender, agent_events) = mpsc::unbounded_channel();
         let (ear, hypervisor_events) = mpsc::unbounded_channel();
         // As a hypervisor's library does when it has connected.

@@ -111,6 +111,7 @@ pub fn encode_host(
         HostMessage::Collect(body) => encode("collect", stamp, body, max_frame),
         HostMessage::Request(body) => encode("request", stamp, body, max_frame),
         HostMessage::Chunk(body) => encode("chunk", stamp, body, max_frame),
+        HostMessage::Told(body) => encode("told", stamp, body.as_ref(), max_frame),
     }
 }
 
@@ -132,6 +133,7 @@ pub fn encode_guest(
         GuestMessage::Telemetry(body) => encode("telemetry", stamp, body, max_frame),
         GuestMessage::Need(body) => encode("need", stamp, body, max_frame),
         GuestMessage::Output(body) => encode("output", stamp, body, max_frame),
+        GuestMessage::Ask(body) => encode("ask", stamp, body, max_frame),
     }
 }
 
@@ -193,6 +195,7 @@ pub fn decode_host(text: &str) -> Result<(Stamp, HostMessage), DecodeError> {
         "collect" => HostMessage::Collect(body(value)?),
         "request" => HostMessage::Request(decode_request(value, &stamp)?),
         "chunk" => HostMessage::Chunk(body(value)?),
+        "told" => HostMessage::Told(Box::new(body(value)?)),
         _ => return Err(unknown(&name)),
     };
     Ok((stamp, message))
@@ -213,6 +216,7 @@ pub fn decode_guest(text: &str) -> Result<(Stamp, GuestMessage), DecodeError> {
         "telemetry" => GuestMessage::Telemetry(body(value)?),
         "need" => GuestMessage::Need(body(value)?),
         "output" => GuestMessage::Output(body(value)?),
+        "ask" => GuestMessage::Ask(body(value)?),
         _ => return Err(unknown(&name)),
     };
     Ok((stamp, message))

@@ -11,7 +11,7 @@ use crate::{
     frame::Decoder,
     limits::{
         APP_FIGURES_MAX, BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME,
-        NEED_REASON_MAX, OUTPUT_RAW_MAX,
+        NAME_MAX, NEED_REASON_MAX, OUTPUT_RAW_MAX,
     },
     message::{GuestMessage, HostMessage, Operation, Request},
     session::Session,
@@ -39,6 +39,11 @@ pub fn stream(mut bytes: &[u8]) {
             Ok((_, GuestMessage::Need(need))) => {
                 if let Ok(need) = need.check() {
                     assert!(need.memory_bytes > 0 && need.reason.len() <= NEED_REASON_MAX);
+                }
+            }
+            Ok((_, GuestMessage::Ask(ask))) => {
+                if let Ok(ask) = ask.check() {
+                    assert!(ask.user.name.len() <= NAME_MAX);
                 }
             }
             Ok((_, GuestMessage::Output(output))) => {

@@ -120,6 +120,27 @@ pub const NEED_INTERVAL_MS: u64 = 2_000;
 /// Bytes of the reason of a need.
 pub const NEED_REASON_MAX: usize = 128;
 
+/// Interval in milliseconds at which a guest may ask about personas once more; the host drops those at less than half of it.
+pub const ASK_INTERVAL_MS: u64 = 1_000;
+
+/// Asks that may come at once; the host takes twice as many.
+pub const ASKS_BURST: u64 = 8;
+
+/// Personas to choose from in one answer.
+pub const OFFERS_MAX: usize = 64;
+
+/// Changes that are named of one of them.
+pub const OFFER_LINES_MAX: usize = 100;
+
+/// Bytes of a value in a change.
+pub const OFFER_VALUE_MAX: usize = 160;
+
+/// Bytes of a persona's description, or of why it cannot be chosen, in an offer.
+pub const DESCRIPTION_MAX: usize = 200;
+
+/// Bytes of all offers in one answer; with the rest of the message it fits a frame.
+pub const OFFERS_JSON_MAX: usize = 24 * 1_024;
+
 /// Requests that may wait for their reply at the same time; the next one is refused as `busy`.
 pub const IN_FLIGHT_MAX: usize = 64;
 

@@ -13,6 +13,7 @@ use crate::{
     parts::Collect,
     report::Report,
     rollback::RolledBack,
+    switching::{Ask, Told},
     version::VersionRange,
 };
 
@@ -36,6 +37,8 @@ pub enum HostMessage {
     Request(Request),
     /// A piece of a request that is longer than a frame.
     Chunk(Chunk),
+    /// Answers what a user of the guest asked.
+    Told(Box<Told>),
 }
 
 /// What the guest says.
@@ -57,6 +60,8 @@ pub enum GuestMessage {
     Need(Need),
     /// A piece of a running command's output.
     Output(Output),
+    /// A user of the guest asks something.
+    Ask(Ask),
 }
 
 /// Why the host greets.

@@ -328,6 +328,10 @@ pub(crate) fn look_again(
     if holds == Some(Truth::True) && entry.standing == Standing::Open {
         entry.why = samples(&entry.by, rules);
     }
+    if matches!(entry.by, Wish::Guest(_)) {
+        // Who asked waits without asking again.
+        entry.wanted_at = now;
+    }
     match &mut entry.standing {
         Standing::Rejected { at, over, .. } => {
             let ceased = match holds {

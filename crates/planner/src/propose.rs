@@ -10,6 +10,8 @@
 //! Called by `plan` for each wish and by `settle` where others would give way. The daemon stores the book and brings the
 //! words of people; it decides nothing of this.
 
+mod guest;
+
 use std::collections::BTreeMap;
 
 use persona::domain::DomainId;
@@ -30,6 +32,8 @@ use crate::report::{Clamp, Limit, Reason, RuleReport, Wish};
 use crate::snapshot::Domain;
 use crate::state::DomainState;
 use crate::trust::{Deed, Payer, Permit, Undoing, evidence, permit};
+
+pub use guest::{GuestSwitch, GuestSwitchAnswer, MOST_OF_A_GUEST, guest_switch_permit};
 
 /// So many proposals at most, decided ones that are still remembered included: nobody reads more, and the book stays
 /// well below what the store takes as one entry. When it is full no further ones are made; to drop old ones would

@@ -120,6 +120,8 @@ pub enum Wish {
     Restore,
     /// Something in the guest brought CPUs back that it had taken offline.
     BackOnline,
+    /// A user of the guest, in words: who says so is the guest.
+    Guest(String),
     /// Somebody who wanted vCPUs to be removed, which cannot be done.
     Quota {
         /// Who.
@@ -148,6 +150,7 @@ impl fmt::Display for Wish {
             Self::BackOnline => f.write_str(
                 "the removal before, of which something in the guest brought CPUs back online",
             ),
+            Self::Guest(user) => f.write_str(user),
             Self::Quota { by, vcpus, cpus } => {
                 write!(f, "{by}: {}", instead(*vcpus, *cpus))
             }

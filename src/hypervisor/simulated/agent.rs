@@ -227,8 +227,8 @@ impl Peer {
                 continue;
             }
             match message {
-                // It reports what it always does.
-                HostMessage::Hello(_) | HostMessage::Collect(_) => {}
+                // It reports what it always does, and nobody in this guest asks for personas.
+                HostMessage::Hello(_) | HostMessage::Collect(_) | HostMessage::Told(_) => {}
                 HostMessage::Ping(ping) => self.say(&GuestMessage::Pong(ping)).await?,
                 HostMessage::Credit(credit) => {
                     self.credit = self.credit.saturating_add(credit.frames).min(CREDIT_MAX);

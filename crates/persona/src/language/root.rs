@@ -37,8 +37,7 @@ pub(crate) static ROOT: Table = Table::new(
             "allowed_switches",
             Shape::Many(&Shape::PersonaName, limits::MOST_SWITCHES),
             "personas that a user of the guest may switch to",
-        )
-        .inactive("nobody can switch personas from within the guest"),
+        ),
         Key::new(
             "functional_role",
             Shape::Text(limits::LONGEST_DESCRIPTION),
