@@ -6,12 +6,8 @@
 //! else may write to them. What is not so is left out, with a line in the log.
 
 use std::{
-    fs::{self, Metadata},
-    io,
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
-        process::ExitStatusExt as _,
-    },
+    fs, io,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -22,18 +18,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{
+    events::{Event, Events},
+    log::log,
+    owned::{runnable, trusted},
+    program::{self, Bounds, Ended, Nothing, ProgramError},
+    script::PATH,
+};
 use agent_protocol::{
     Consent, GrownReply, RequestId, Resize,
     limits::{HOOK_KILL_GRACE_MS, HOOK_MARGIN_MS, HOOK_RUNS_MAX, HOOKS_MAX, SCRIPT_OUTPUT_KEEP},
     message::{ErrorCode, ReplyBody, ReplyError, Retry},
-};
-use nix::unistd::geteuid;
-
-use crate::{
-    events::{Event, Events},
-    log::log,
-    program::{self, Bounds, Ended, Nothing, ProgramError},
-    script::PATH,
 };
 
 /// Where hooks lie, under the root.
@@ -287,38 +282,6 @@ fn find(root: &Path, occasion: Occasion) -> Vec<Hook> {
     hooks
 }
 
-/// Why a hook is not to be run.
-fn runnable(path: &Path) -> Result<(), String> {
-    // A link is not followed: what it leads to may lie where others write.
-    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("is no file".to_owned());
-    }
-    if metadata.permissions().mode() & 0o111 == 0 {
-        return Err("is not executable".to_owned());
-    }
-    owned(&metadata)
-}
-
-fn trusted(path: &Path) -> Result<(), String> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_dir() {
-        return Err("is no directory".to_owned());
-    }
-    owned(&metadata)
-}
-
-fn owned(metadata: &Metadata) -> Result<(), String> {
-    // An agent that does not run as root has nothing to give away but its own.
-    if metadata.uid() != 0 && metadata.uid() != geteuid().as_raw() {
-        return Err("does not belong to root".to_owned());
-    }
-    if metadata.permissions().mode() & 0o022 != 0 {
-        return Err("may be written by others than root".to_owned());
-    }
-    Ok(())
-}
-
 fn run(
     hook: &Hook,
     occasion: Occasion,
@@ -360,6 +323,7 @@ fn run(
 mod tests {
     use super::*;
     use agent_protocol::coordination::Resource;
+    use std::os::unix::fs::PermissionsExt as _;
 
     const RESIZE: Resize = Resize {
         resource: Resource::Memory,

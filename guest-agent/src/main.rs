@@ -27,6 +27,7 @@ mod applications;
 mod local;
 mod need;
 mod outbox;
+mod owned;
 mod reporting;
 mod streams;
 mod telemetry;

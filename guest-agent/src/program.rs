@@ -2,7 +2,8 @@
 //! `script` and `hooks`, which call this; whoever waits may look after other things meanwhile.
 
 use std::{
-    io::{self, PipeReader, Read as _},
+    fs::File,
+    io::{self, PipeReader, Read as _, Seek as _, Write as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -14,6 +15,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        memfd::{MFdFlags, memfd_create},
         signal::{Signal, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
@@ -90,6 +92,16 @@ pub(crate) struct ProgramJob {
     pub(crate) time: Duration,
     /// Bytes of its output that are kept: the end.
     pub(crate) keep: usize,
+    pub(crate) dialogue: Dialogue,
+}
+
+/// What a program has to read, and what is caught of what it writes.
+#[derive(Clone, Debug)]
+pub(crate) enum Dialogue {
+    /// Nothing to read; output and errors are caught as one.
+    Silent,
+    /// A document to read; the output is caught, and errors go to the agent's own log.
+    Document(String),
 }
 
 /// A program that did not run, or was not seen to its end.
@@ -107,8 +119,19 @@ pub(crate) fn run(
     bounds: Bounds,
     meanwhile: &mut impl Meanwhile,
 ) -> Result<Ended, ProgramError> {
+    converse(command, credentials, &Dialogue::Silent, bounds, meanwhile)
+}
+
+/// As [`run`], with something to read.
+pub(crate) fn converse(
+    command: Command,
+    credentials: Option<Credentials>,
+    dialogue: &Dialogue,
+    bounds: Bounds,
+    meanwhile: &mut impl Meanwhile,
+) -> Result<Ended, ProgramError> {
     let mut running =
-        Running::start(command, credentials, bounds.keep).map_err(ProgramError::Start)?;
+        Running::start(command, credentials, dialogue, bounds.keep).map_err(ProgramError::Start)?;
     let ended = running.watch(bounds, meanwhile);
     if ended.is_err() {
         // Whatever went wrong with waiting, nothing of the program stays behind.
@@ -147,15 +170,26 @@ struct Running {
 
 impl Running {
     /// Starts the command with its output caught, in a session of its own.
-    fn start(command: Command, credentials: Option<Credentials>, keep: usize) -> io::Result<Self> {
+    fn start(
+        command: Command,
+        credentials: Option<Credentials>,
+        dialogue: &Dialogue,
+        keep: usize,
+    ) -> io::Result<Self> {
         let mut command = command;
         let (output, writer) = io::pipe()?;
         fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        command
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+        command.current_dir("/");
+        match dialogue {
+            Dialogue::Silent => command
+                .stdin(Stdio::null())
+                .stdout(writer.try_clone()?)
+                .stderr(writer),
+            Dialogue::Document(text) => command
+                .stdin(document(text)?)
+                .stdout(writer)
+                .stderr(Stdio::inherit()),
+        };
         sys::isolate(&mut command, credentials);
         let child = command.spawn()?;
         // Process ids fit an i32 on every Linux.
@@ -267,6 +301,14 @@ impl Running {
         }
         self.tail.since_drain = 0;
     }
+}
+
+/// A text to be read. It is a file in memory: nobody has to wait for a reader, as with a pipe.
+fn document(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"document", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// The end of an output.

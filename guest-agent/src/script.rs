@@ -153,7 +153,8 @@ pub(crate) fn run_program(
         grace: Duration::from_millis(SCRIPT_KILL_GRACE_MS),
         keep: job.keep,
     };
-    program::run(command, None, bounds, meanwhile).map_err(|error| match error {
+    let ended = program::converse(command, None, &job.dialogue, bounds, meanwhile);
+    ended.map_err(|error| match error {
         ProgramError::Start(source) => ScriptError::Start {
             interpreter: job.program.display().to_string(),
             source,

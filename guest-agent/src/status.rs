@@ -143,6 +143,10 @@ fn held(holding: &Holding) -> String {
             let now = state(&holding.written);
             format!("held: unit {unit}: {now} (before: {before})")
         }
+        Resource::Plugin(key) => {
+            let now = state(&holding.written);
+            format!("held: {key}: {now} (before: {before})")
+        }
     }
 }
 
@@ -151,6 +155,8 @@ fn state(state: &State) -> String {
         State::Absent => "absent".to_owned(),
         State::Text { .. } => "there".to_owned(),
         State::Value(value) => value.clone(),
+        State::Opaque(value) => value.to_string(),
+        State::Unknown => "unknown".to_owned(),
         State::Through { counterpart, value } => format!("0, by {counterpart} = {value}"),
         State::Unit { enabling, running } => {
             format!("{enabling:?}, {running:?}").to_ascii_lowercase()

@@ -7,14 +7,14 @@ use agent_protocol::CommandTable;
 use agent_protocol::activation::{
     Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
 };
-use agent_protocol::limits::PACKAGES_TIME_MS;
+use agent_protocol::limits::{PACKAGES_TIME_MS, PLUGIN_DO_MS, PLUGIN_LOOK_MS};
 use agent_protocol::settings::{
     Frequency as MessageFrequency, LoggingLevel as MessageLevel, SETTINGS_FEATURE, SettingOutcome,
     Settings,
 };
 use agent_protocol::software::{Package, VersionWish};
 use persona::{
-    Constraint, Frequency, LoggingLevel, OnFailure, Persona, Relation, Script, Software,
+    Constraint, Frequency, LoggingLevel, OnFailure, Persona, Relation, Script, Setting, Software,
 };
 
 use crate::agent::{Activated, AgentFacts, AgentReply, SettingEnd, SettingsEnd};
@@ -62,7 +62,25 @@ fn settings(persona: &Persona) -> Settings {
         theme: os.theme.clone(),
         ide_extensions: applications.ide_extensions.clone(),
         browser_extensions: applications.browser_extensions.clone(),
-        ..Settings::default()
+        other: [
+            ("os_settings", &os.other),
+            ("application_settings", &applications.other),
+            ("behavioral_settings", &behavior.other),
+        ]
+        .into_iter()
+        .flat_map(|(owner, settings)| {
+            settings
+                .iter()
+                .map(move |(key, setting)| (format!("{owner}.{key}"), values(setting)))
+        })
+        .collect(),
+    }
+}
+
+fn values(setting: &Setting) -> Vec<String> {
+    match setting {
+        Setting::Text(text) => vec![text.clone()],
+        Setting::List(texts) => texts.clone(),
     }
 }
 
@@ -110,8 +128,8 @@ fn logging_level(level: LoggingLevel) -> MessageLevel {
     }
 }
 
-/// How long settings may take in a guest: each unit may need what its service manager gives it to start or stop, and packages
-/// have a time of their own.
+/// How long settings may take in a guest: each unit may need what its service manager gives it to start or stop, each plugin what
+/// the agent gives it, and packages have a time of their own.
 pub(super) fn settings_time(settings: &Settings) -> Duration {
     let units = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
     let timed = [settings.auto_update, settings.security_scan];
@@ -126,7 +144,15 @@ pub(super) fn settings_time(settings: &Settings) -> Duration {
     } else {
         Duration::from_millis(PACKAGES_TIME_MS)
     };
-    (UNIT_TIME.saturating_mul(units) + more).min(MOST_SETTINGS_TIME) + packages
+    // A plugin does its work and may have to undo it, and is asked before and after either.
+    let plugin = Duration::from_millis(2 * PLUGIN_DO_MS + 5 * PLUGIN_LOOK_MS);
+    let plugins = plugin.saturating_mul(u32::try_from(settings.other.len()).unwrap_or(u32::MAX));
+    UNIT_TIME
+        .saturating_mul(units)
+        .saturating_add(plugins)
+        .saturating_add(more)
+        .min(MOST_SETTINGS_TIME)
+        + packages
 }
 
 /// What of a persona's settings was sent, and to whom.

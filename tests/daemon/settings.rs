@@ -131,6 +131,57 @@ application_settings:
     });
 }
 
+/// The plugin is the one of the examples; the guest has none for the other key.
+#[test]
+fn keys_of_ones_own_go_to_the_plugins_of_the_guest() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let plugins = guest.join("etc/virt-persona/plugins.d");
+    let zones = guest.join("usr/share/zoneinfo/Europe");
+    for directory in [&plugins, &zones] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    fs::write(zones.join("Vienna"), "").unwrap();
+    // A copy by another process: nobody can run a program that this one has open for writing.
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/plugins/os_settings.time_zone"
+    );
+    let copied = std::process::Command::new("cp")
+        .arg("--preserve=mode")
+        .arg(example)
+        .arg(&plugins)
+        .status();
+    assert!(copied.unwrap().success());
+    let link = guest.join("etc/localtime");
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create(
+        "name: front
+os_settings: {time_zone: Europe/Vienna}
+application_settings: {games: [chess, go]}
+",
+    );
+    daemon.apply("web", "front");
+    let told = "1 setting is in force; 1 setting cannot be had in this guest: \
+                application_settings.games (the guest has no plugin \
+                /etc/virt-persona/plugins.d/application_settings.games)";
+    daemon.wait_domain(web, "it is active and told", |domain| {
+        domain.activation.state == ActivationState::Active
+            && domain.activation.detail.as_deref() == Some(told)
+    });
+    let zone = fs::read_link(&link).unwrap();
+    assert_eq!(zone.to_str().unwrap(), "/usr/share/zoneinfo/Europe/Vienna");
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    daemon.wait_domain(web, "it is gone", |domain| {
+        domain.activation.state == ActivationState::None && fs::read_link(&link).is_err()
+    });
+}
+
 #[test]
 fn a_return_by_hand_in_the_guest_is_told_and_left_alone_until_the_next_activation() {
     let stage = Stage::new(WEB);

@@ -93,6 +93,21 @@ pub const PACKAGES_TIME_MS: u64 = 1_800_000;
 /// Bytes of the value of one setting.
 pub const SETTING_VALUE_MAX: usize = 1_024;
 
+/// Bytes of one value of a setting that a plugin of the guest may know.
+pub const OTHER_VALUE_MAX: usize = 4_096;
+
+/// How long a plugin of the guest may take to say how a setting is or will be.
+pub const PLUGIN_LOOK_MS: u64 = 10_000;
+
+/// How long a plugin of the guest may take to bring a setting about, or to undo it.
+pub const PLUGIN_DO_MS: u64 = 60_000;
+
+/// Bytes of one answer of a plugin of the guest.
+pub const PLUGIN_ANSWER_MAX: usize = 16 * 1_024;
+
+/// Bytes of what a plugin of the guest says of how a setting is.
+pub const PLUGIN_STATE_MAX: usize = 4_096;
+
 /// Bytes of the reason for what came of one setting.
 pub const SETTING_REASON_MAX: usize = 256;
 

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    NAME_MAX, PACKAGES_MAX, SETTING_REASON_MAX, SETTING_VALUE_MAX, SETTINGS_MAX, SETTINGS_REPLY_MAX,
+    NAME_MAX, OTHER_VALUE_MAX, PACKAGES_MAX, SETTING_REASON_MAX, SETTING_VALUE_MAX, SETTINGS_MAX,
+    SETTINGS_REPLY_MAX,
 };
 use crate::software::Package;
 
@@ -125,11 +126,13 @@ pub enum SettingsRefusal {
     },
     /// A value that is not one line, or is too long.
     #[error(
-        "the value of {setting} must be 1 to {SETTING_VALUE_MAX} bytes on one line, without control characters"
+        "the value of {setting} must be 1 to {most} bytes on one line, without control characters"
     )]
     Value {
         /// Which setting.
         setting: String,
+        /// Its bound, in bytes.
+        most: usize,
     },
 }
 
@@ -198,23 +201,28 @@ impl Settings {
             ("ide_extensions", &self.ide_extensions),
             ("browser_extensions", &self.browser_extensions),
         ];
-        let other = self
-            .other
-            .iter()
-            .map(|(key, values)| (key.as_str(), values));
         let listed = lists
             .into_iter()
-            .chain(other)
             .flat_map(|(setting, values)| values.iter().map(move |value| (setting, value)));
         for (setting, value) in values.chain(programs).chain(listed) {
-            let fits = (1..=SETTING_VALUE_MAX).contains(&value.len());
-            if !fits || value.chars().any(|c| c.is_control() && c != '\t') {
-                let setting = setting.to_owned();
-                return Err(SettingsRefusal::Value { setting });
+            check_value(setting, value, SETTING_VALUE_MAX)?;
+        }
+        for (setting, values) in &self.other {
+            for value in values {
+                check_value(setting, value, OTHER_VALUE_MAX)?;
             }
         }
         Ok(())
     }
+}
+
+fn check_value(setting: &str, value: &str, most: usize) -> Result<(), SettingsRefusal> {
+    let fits = (1..=most).contains(&value.len());
+    if !fits || value.chars().any(|c| c.is_control() && c != '\t') {
+        let setting = setting.to_owned();
+        return Err(SettingsRefusal::Value { setting, most });
+    }
+    Ok(())
 }
 
 fn check_names<'a>(
@@ -357,8 +365,8 @@ mod tests {
 
     #[test]
     fn a_value_is_one_line() {
-        let setting = "kernel.x".to_owned();
-        let refusal = Err(SettingsRefusal::Value { setting });
+        let (setting, most) = ("kernel.x".to_owned(), SETTING_VALUE_MAX);
+        let refusal = Err(SettingsRefusal::Value { setting, most });
         assert_eq!(sysctl("kernel.x", "1\nkernel.y = 2").check(), refusal);
         assert_eq!(sysctl("kernel.x", "").check(), refusal);
     }

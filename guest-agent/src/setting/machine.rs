@@ -13,17 +13,19 @@ use agent_protocol::{RequestId, SettingLine, SettingOutcome, limits::SCRIPT_OUTP
 
 use super::{
     Deed, Enabling, Holding, Once, Phase, Plan, Programs, Resource, Running, SettingError, State,
-    plan::Purpose,
+    external, plan::Purpose,
 };
 use crate::{
     durable::{Writer, crash_point},
     log::{chain, log},
-    program::{Ended, ProgramJob},
-    script::PATH,
+    program::{Dialogue, Ended, ProgramJob},
+    script::{PATH, ScriptError},
 };
 
 /// Where a release cannot be done, since the kernel takes no way back.
 const ONE_WAY: &str = "the kernel does not take it back before the guest is restarted";
+/// Where a release cannot be done, since its plugin fails.
+const NOT_UNDONE: &str = "its plugin does not bring back what was before; the agent's log says why";
 /// Parameters of which one rules and the other is 0, below `/proc/sys`.
 const PAIRS: [(&str, &str); 3] = [
     ("vm/dirty_bytes", "vm/dirty_ratio"),
@@ -118,6 +120,7 @@ impl<'a> Machine<'a> {
             Resource::File(path) => self.probe_file(path),
             Resource::Kernel(parameter) => self.probe_kernel(parameter),
             Resource::Unit(unit) => Ok(self.unit(unit)?.state),
+            Resource::Plugin(key) => Ok(external::probe(self, key)),
         }
     }
 
@@ -212,7 +215,13 @@ impl<'a> Machine<'a> {
 
     /// Does what a plan says, from wherever it stands, and enters what the guest made of it.
     pub(crate) fn carry_out(&mut self, plan: &mut Plan) -> Result<(), SettingError> {
-        for phase in [Phase::Down, Phase::Files, Phase::Kernel, Phase::Up] {
+        for phase in [
+            Phase::Down,
+            Phase::Files,
+            Phase::Kernel,
+            Phase::Up,
+            Phase::Plugins,
+        ] {
             for deed in plan.deeds.clone() {
                 if deed.phase() == phase {
                     self.carry_out_one(&deed, &mut plan.lines)?;
@@ -227,7 +236,9 @@ impl<'a> Machine<'a> {
         }
         for held in &mut plan.held {
             let changed = |deed: &Deed| deed.resource == held.resource;
-            if plan.deeds.iter().any(changed) {
+            // What a plugin has made of it was compared with what was wanted, to the letter.
+            let is_exact = matches!(held.resource, Resource::Plugin(_));
+            if !is_exact && plan.deeds.iter().any(changed) {
                 held.written = self.probe(&held.resource)?;
             }
         }
@@ -241,18 +252,21 @@ impl<'a> Machine<'a> {
     ) -> Result<(), SettingError> {
         let done = match self.probe(&deed.resource) {
             Ok(live) if deed.to.fits(&live) => return Ok(()),
-            Ok(_) => self.put(&deed.resource, &deed.to),
+            Ok(_) => self.put(&deed.resource, &deed.to, deed.purpose),
             Err(error) => Err(error),
         };
         match done {
-            // Some parameters can only be made stricter, and some go with their module or device.
-            Err(error)
-                if deed.purpose == Purpose::Release
-                    && matches!(deed.resource, Resource::Kernel(_)) =>
-            {
+            Err(error) if deed.purpose == Purpose::Release => {
+                let reason = match deed.resource {
+                    // Some parameters can only be made stricter, and some go with their module or device.
+                    Resource::Kernel(_) => ONE_WAY,
+                    // A program of somebody's shall not hold a persona fast.
+                    Resource::Plugin(_) => NOT_UNDONE,
+                    Resource::File(_) | Resource::Unit(_) => return Err(error),
+                };
                 log!("{}: {}", deed.setting, chain(&error));
                 if let Some(line) = lines.iter_mut().find(|line| line.setting == deed.setting) {
-                    *line = SettingLine::new(&deed.setting, SettingOutcome::Kept, ONE_WAY);
+                    *line = SettingLine::new(&deed.setting, SettingOutcome::Kept, reason);
                 }
                 Ok(())
             }
@@ -263,7 +277,13 @@ impl<'a> Machine<'a> {
     /// Undoes what was done of a plan. What cannot be undone is said in a sentence each.
     pub(crate) fn undo(&mut self, plan: &Plan) -> Vec<String> {
         let mut failures = Vec::new();
-        for phase in [Phase::Up, Phase::Kernel, Phase::Files, Phase::Down] {
+        for phase in [
+            Phase::Plugins,
+            Phase::Up,
+            Phase::Kernel,
+            Phase::Files,
+            Phase::Down,
+        ] {
             for deed in plan.deeds.iter().rev().filter(|deed| deed.phase() == phase) {
                 if let Err(error) = self.undo_one(deed) {
                     failures.push(format!("{}: {}", deed.setting, chain(&error)));
@@ -285,10 +305,11 @@ impl<'a> Machine<'a> {
         if deed.from.fits(&live) {
             return Ok(());
         }
-        // A unit can be half way; of the others each is as before, as wanted, or changed by somebody else meanwhile.
-        let ours = matches!(deed.resource, Resource::Unit(_)) || deed.to.fits(&live);
-        if ours {
-            self.put(&deed.resource, &deed.from)
+        // A unit can be half way, and so can what a plugin does; of the others each is as before, as wanted, or changed by somebody
+        // else meanwhile.
+        let gradual = matches!(deed.resource, Resource::Unit(_) | Resource::Plugin(_));
+        if gradual || deed.to.fits(&live) {
+            self.put(&deed.resource, &deed.from, Purpose::Release)
         } else {
             log!(
                 "{} was changed in the guest meanwhile, and stays so",
@@ -314,7 +335,7 @@ impl<'a> Machine<'a> {
                 if holding.wanted.fits(&live) {
                     return Ok(());
                 }
-                self.put(&holding.resource, &holding.wanted)?;
+                self.put(&holding.resource, &holding.wanted, Purpose::Hold)?;
                 holding.before = live;
                 holding.written = self.probe(&holding.resource)?;
                 Ok(())
@@ -326,7 +347,12 @@ impl<'a> Machine<'a> {
         renewed
     }
 
-    fn put(&mut self, resource: &Resource, state: &State) -> Result<(), SettingError> {
+    fn put(
+        &mut self,
+        resource: &Resource,
+        state: &State,
+        purpose: Purpose,
+    ) -> Result<(), SettingError> {
         match (resource, state) {
             (Resource::File(path), State::Text { text, mode }) => {
                 let path = self.guest.path(path);
@@ -354,7 +380,10 @@ impl<'a> Machine<'a> {
             (Resource::Unit(unit), State::Unit { enabling, running }) => {
                 self.put_unit(unit, *enabling, *running)
             }
-            // Kernel parameters and units have no other states.
+            (Resource::Plugin(key), State::Opaque(wanted)) => {
+                external::settle(self, key, wanted, purpose)
+            }
+            // Kernel parameters, units and plugins have no other states.
             _ => Ok(()),
         }
     }
@@ -475,6 +504,7 @@ impl<'a> Machine<'a> {
             variables: errand.variables,
             time: errand.time,
             keep: errand.keep,
+            dialogue: Dialogue::Silent,
         };
         crash_point();
         let ended = self.programs.run_program(job);
@@ -483,6 +513,30 @@ impl<'a> Machine<'a> {
             command: words.join(" "),
             source,
         })
+    }
+
+    /// Runs a program of the guest with one argument and something to read.
+    pub(super) fn converse(
+        &mut self,
+        program: PathBuf,
+        argument: &str,
+        input: String,
+        time: Duration,
+        keep: usize,
+    ) -> Result<Ended, ScriptError> {
+        let job = ProgramJob {
+            request: self.request.clone(),
+            program,
+            arguments: vec![argument.to_owned()],
+            variables: &[],
+            time,
+            keep,
+            dialogue: Dialogue::Document(input),
+        };
+        crash_point();
+        let ended = self.programs.run_program(job);
+        crash_point();
+        ended
     }
 
     fn kernel_path(&self, parameter: &str) -> PathBuf {

@@ -7,6 +7,7 @@
 
 mod default_program;
 mod extension;
+mod external;
 mod logging;
 mod machine;
 mod plan;
@@ -58,6 +59,8 @@ pub(crate) enum Resource {
     Kernel(String),
     /// A unit of systemd, with its suffix.
     Unit(String),
+    /// What a plugin of the guest knows how to set, by the key that it is for.
+    Plugin(String),
 }
 
 /// How a resource is, or is to be.
@@ -77,6 +80,10 @@ pub(crate) enum State {
         enabling: Enabling,
         running: Running,
     },
+    /// What only a plugin understands.
+    Opaque(serde_json::Value),
+    /// Its plugin does not say.
+    Unknown,
 }
 
 /// Whether a unit starts with the guest.
@@ -117,6 +124,8 @@ impl State {
             (Self::Value(wanted), Self::Value(found)) => {
                 wanted.split_whitespace().eq(found.split_whitespace())
             }
+            // What is not known is like nothing.
+            (Self::Unknown, _) | (_, Self::Unknown) => false,
             (Self::Through { .. }, Self::Value(found)) => found.trim() == "0",
             (
                 Self::Unit { enabling, running },
@@ -240,6 +249,19 @@ pub(crate) enum SettingError {
     },
     #[error("unit {unit} is not as asked after `systemctl` was told")]
     UnitNotTaken { unit: String },
+    #[error("{setting}: {verb} by its plugin failed")]
+    Plugin {
+        setting: String,
+        verb: &'static str,
+        #[source]
+        source: external::PluginError,
+    },
+    #[error("{setting} is {found} after its plugin was told {wanted}")]
+    PluginNotTaken {
+        setting: String,
+        wanted: serde_json::Value,
+        found: serde_json::Value,
+    },
     #[error("cannot write a file of a setting")]
     Write(#[from] DurableError),
     #[error("`{command}` does not run")]
@@ -263,7 +285,7 @@ type Plugin = fn(&Settings, &mut Machine<'_>, &mut Wishes) -> Result<(), Setting
 
 /// All plugins; they look at the guest and change nothing. One with several settings refuses each by itself
 /// ([`Wishes::refuse`]); by [`SettingError::Refused`] all that it wished for is left out.
-const PLUGINS: [Plugin; 9] = [
+const PLUGINS: [Plugin; 10] = [
     sysctl::wish,
     service::wish,
     logging::wish,
@@ -273,6 +295,7 @@ const PLUGINS: [Plugin; 9] = [
     theme::wish,
     extension::wish_ide,
     extension::wish_browsers,
+    external::wish,
 ];
 
 /// What settings mean in this guest. What it cannot be like is said in a line and left out; an error is of looking.

@@ -20,6 +20,7 @@ use super::{Holding, NEW, Once, Onces, Resource, Running, State, Wanted, Wishes}
 
 /// Why something of the guest's own stays.
 const CHANGED: &str = "it was changed in the guest, and stays so";
+const SILENT: &str = "its plugin does not say how it is; the agent's log says why";
 const MASKED: &str = "the unit is masked in the guest, and stays so";
 
 /// One change of one resource.
@@ -50,6 +51,8 @@ pub(crate) enum Phase {
     Files,
     Kernel,
     Up,
+    /// Last, since a plugin may need what the others bring.
+    Plugins,
 }
 
 impl Deed {
@@ -57,6 +60,7 @@ impl Deed {
         match (&self.resource, &self.to) {
             (Resource::File(_), _) => Phase::Files,
             (Resource::Kernel(_), _) => Phase::Kernel,
+            (Resource::Plugin(_), _) => Phase::Plugins,
             (Resource::Unit(_), State::Unit { running, .. }) if *running == Running::Running => {
                 Phase::Up
             }
@@ -140,10 +144,15 @@ pub(crate) fn plan<E>(
             continue;
         }
         if !gone.written.fits(&live) {
+            let reason = if live == State::Unknown {
+                SILENT
+            } else {
+                CHANGED
+            };
             plan.lines.push(SettingLine::new(
                 &gone.setting,
                 SettingOutcome::Kept,
-                CHANGED,
+                reason,
             ));
             continue;
         }
@@ -176,6 +185,9 @@ fn judge(item: &Wanted, base: Option<&Holding>, live: &State) -> Verdict {
     }
     if masked {
         return Verdict::Keep(MASKED);
+    }
+    if *live == State::Unknown {
+        return Verdict::Keep(SILENT);
     }
     match base {
         Some(base) if base.written.fits(live) && base.wanted == item.state => Verdict::Nothing,
