@@ -1,5 +1,5 @@
 //! Looking at resources and changing them: files through the durable writer, kernel parameters below `/proc/sys`, units by
-//! `systemctl`. Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan()`]).
+//! `systemctl` ([`super::unit`]), plugins ([`super::external`]). Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan()`]).
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,8 +12,8 @@ use std::{
 use agent_protocol::{RequestId, SettingLine, SettingOutcome, limits::SCRIPT_OUTPUT_KEEP};
 
 use super::{
-    Deed, Enabling, Holding, Once, Phase, Plan, Programs, Resource, Running, SettingError, State,
-    external, plan::Purpose,
+    Deed, Holding, Once, Phase, Plan, Programs, Resource, SettingError, State, external,
+    plan::Purpose,
 };
 use crate::{
     durable::{Writer, crash_point},
@@ -148,39 +148,6 @@ impl<'a> Machine<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::Absent),
             Err(source) => Err(SettingError::Read { path, source }),
         }
-    }
-
-    /// What systemd says of a unit; one that does not exist is disabled and stopped.
-    pub(super) fn unit(&mut self, unit: &str) -> Result<Unit, SettingError> {
-        const PROPERTIES: &str = "--property=LoadState,UnitFileState,ActiveState";
-        let said = self.run(&["systemctl", "show", PROPERTIES, "--", unit])?;
-        let property = |name: &str| {
-            said.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let loaded = property("LoadState");
-        let enabling = match property("UnitFileState").as_str() {
-            _ if loaded == "masked" => Enabling::Masked,
-            "enabled" | "enabled-runtime" | "linked" | "linked-runtime" => Enabling::Enabled,
-            "masked" | "masked-runtime" => Enabling::Masked,
-            "static" | "generated" | "alias" | "indirect" | "transient" => Enabling::Fixed,
-            _ => Enabling::Disabled,
-        };
-        let running = match property("ActiveState").as_str() {
-            "active" | "activating" | "reloading" => Running::Running,
-            _ => Running::Stopped,
-        };
-        let existence = if loaded == "not-found" || loaded.is_empty() {
-            Existence::Missing
-        } else {
-            Existence::There
-        };
-        Ok(Unit {
-            existence,
-            state: State::Unit { enabling, running },
-        })
     }
 
     /// Replaces pre-images that cannot be written back by the way in which they can.
@@ -408,43 +375,6 @@ impl<'a> Machine<'a> {
         })
     }
 
-    fn put_unit(
-        &mut self,
-        unit: &str,
-        enabling: Enabling,
-        running: Running,
-    ) -> Result<(), SettingError> {
-        let State::Unit {
-            enabling: enabled,
-            running: runs,
-        } = self.unit(unit)?.state
-        else {
-            return Ok(());
-        };
-        if !enabling.fits(enabled) {
-            let verb = match enabling {
-                Enabling::Enabled => "enable",
-                _ => "disable",
-            };
-            self.run(&["systemctl", verb, "--", unit])?;
-        }
-        if running != runs {
-            let verb = match running {
-                Running::Running => "start",
-                Running::Stopped => "stop",
-            };
-            self.run(&["systemctl", verb, "--", unit])?;
-        }
-        // Whether it runs is said by the exit status: a job that has ended does not run any more, and is as asked.
-        match self.unit(unit)?.state {
-            State::Unit { enabling: now, .. } if !enabling.fits(now) => {
-                let unit = unit.to_owned();
-                Err(SettingError::UnitNotTaken { unit })
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn run_once(&mut self, once: Once) -> Result<(), SettingError> {
         let systemd = self.guest.has_systemd();
         match once {
@@ -542,19 +472,6 @@ impl<'a> Machine<'a> {
     fn kernel_path(&self, parameter: &str) -> PathBuf {
         self.guest.path("/proc/sys").join(parameter)
     }
-}
-
-/// What systemd says of a unit.
-pub(super) struct Unit {
-    pub(super) existence: Existence,
-    pub(super) state: State,
-}
-
-/// Whether there is such a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Existence {
-    There,
-    Missing,
 }
 
 /// Whether anything of what is held was entered anew.

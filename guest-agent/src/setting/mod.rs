@@ -16,6 +16,7 @@ mod software;
 mod sysctl;
 mod theme;
 mod timer;
+mod unit;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,7 @@
 
 use agent_protocol::{SettingOutcome, Settings};
 
-use super::{Machine, Resource, SettingError, State, Wishes, machine::Existence};
+use super::{Machine, Resource, SettingError, State, Wishes, unit::Existence};
 
 /// Suffixes of units that can be enabled.
 const SUFFIXES: [&str; 5] = [".service", ".socket", ".timer", ".path", ".target"];

@@ -5,7 +5,7 @@
 use agent_protocol::{SettingOutcome, Settings, settings::Frequency};
 
 use super::{
-    Guest, MARK, Machine, Once, Resource, SettingError, State, Wishes, machine::Existence, refused,
+    Guest, MARK, Machine, Once, Resource, SettingError, State, Wishes, refused, unit::Existence,
 };
 
 /// Something that is done regularly.
