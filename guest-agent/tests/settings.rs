@@ -484,6 +484,33 @@ fn without_systemd_cron_does_it_and_services_are_refused() {
 }
 
 #[test]
+fn an_editor_is_found_by_what_people_call_it_and_waits() {
+    let guest = debian();
+    program(&guest, "usr/bin/code", "#!/bin/sh\n");
+    program(&guest, "usr/local/bin/Strange", "#!/bin/sh\n");
+    let (_agent, mut peer, _) = guest.greet();
+    for (generation, (name, command)) in (1..).zip([
+        ("VSCode", "/usr/bin/code --wait"),
+        ("code", "/usr/bin/code --wait"),
+        ("/usr/bin/code", "/usr/bin/code --wait"),
+        ("Nano", "/usr/bin/nano"),
+        ("Strange", "/usr/local/bin/Strange"),
+    ]) {
+        let editor = Settings {
+            editor: Some(name.to_owned()),
+            ..Settings::default()
+        };
+        let lines = hold(&mut peer, generation, editor);
+        assert_eq!(lines["editor"], SettingOutcome::Applied, "{name}");
+        let text = guest.read("etc/profile.d/50-virt-persona.sh").unwrap();
+        assert!(
+            text.contains(&format!("export EDITOR='{command}'\n")),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
 fn the_guests_owner_can_forbid_settings() {
     let guest = debian();
     guest.write("etc/virt-persona/agent.toml", "[allow]\nsettings = false\n");
