@@ -365,10 +365,10 @@ impl Conversation {
         let mut report = live.reporting.take()?;
         let stamp = live.session.stamp();
         loop {
-            let message = GuestMessage::Telemetry(Telemetry {
+            let message = GuestMessage::Telemetry(Box::new(Telemetry {
                 report: report.clone(),
                 rolled_back: self.state.rolled_back.clone(),
-            });
+            }));
             match encode_guest(&stamp, &message, live.max_frame) {
                 Ok(frame) => return Some(frame),
                 // A host that takes short frames gets as many figures of applications as fit.

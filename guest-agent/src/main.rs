@@ -145,8 +145,8 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         &args.root,
     );
     let applications = applications::Applications::new(&args.root, &policy.metrics);
+    let telemetry = telemetry::Telemetry::new(&args.root, policy.probes.clone());
     let conversation = conversation::Conversation::new(identity, policy, state, gauge);
-    let telemetry = telemetry::Telemetry::new(&args.root);
     let mut channel = channel::Channel::open(
         &args,
         conversation,

@@ -10,6 +10,8 @@ use std::{
 use agent_protocol::Operation;
 use serde::Deserialize;
 
+use crate::telemetry::Probes;
+
 /// Whether the host may ask for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "bool")]
@@ -78,6 +80,9 @@ pub(crate) struct Policy {
     pub(crate) need: Leave,
     /// Taking figures of applications along with reports.
     pub(crate) metrics: Emitters,
+    /// Which other machines may be probed: the table `[probe]`.
+    #[serde(skip)]
+    pub(crate) probes: Probes,
 }
 
 impl Default for Policy {
@@ -93,6 +98,7 @@ impl Default for Policy {
             hooks: Leave::Granted,
             need: Leave::Granted,
             metrics: Emitters::All(Leave::Granted),
+            probes: Probes::default(),
         }
     }
 }
@@ -133,6 +139,16 @@ impl Policy {
 #[serde(default, deny_unknown_fields)]
 struct PolicyFile {
     allow: Policy,
+    probe: Probes,
+}
+
+impl PolicyFile {
+    fn into_policy(self) -> Policy {
+        Policy {
+            probes: self.probe,
+            ..self.allow
+        }
+    }
 }
 
 /// A policy file that cannot be used.
@@ -165,7 +181,7 @@ pub(crate) fn read_policy(path: &Path) -> Result<Policy, PolicyError> {
         }
     };
     match toml::from_str::<PolicyFile>(&text) {
-        Ok(file) => Ok(file.allow),
+        Ok(file) => Ok(file.into_policy()),
         Err(source) => Err(PolicyError::Parse {
             path: path.to_owned(),
             source: Box::new(source),
@@ -181,7 +197,7 @@ mod tests {
         assert_eq!(
             toml::from_str::<PolicyFile>(text)
                 .ok()
-                .map(|file| file.allow),
+                .map(PolicyFile::into_policy),
             expected,
             "{text}"
         );
@@ -239,6 +255,21 @@ mod tests {
             check(&format!("[allow]\nmetrics = {text}\n"), Some(policy));
         }
         check("[allow]\nmetrics = \"www-data\"\n", None);
+    }
+
+    #[test]
+    fn probes_go_to_addresses_and_to_few() {
+        let probes = |text: &str| {
+            let file: PolicyFile = toml::from_str(text).unwrap();
+            file.into_policy().probes
+        };
+        assert_eq!(probes(""), Probes::default());
+        assert_ne!(probes("[probe]\ntargets = []\n"), Probes::default());
+        probes("[probe]\ntargets = [\"192.0.2.1:443\", \"[2001:db8::1]:22\"]\n");
+        check("[probe]\ntargets = [\"db.example.org:5432\"]\n", None);
+        let five = ["\"192.0.2.1:443\""; 5].join(",");
+        check(&format!("[probe]\ntargets = [{five}]\n"), None);
+        check("[probe]\ntarget = []\n", None);
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl Daemon {
                 let facts = agent.facts.take();
                 agent.report = None;
                 agent.applications.lose();
+                agent.figures.lose();
                 if matches!(reason, LostReason::Renewed | LostReason::Reverted) {
                     let boot = facts.map(|facts| facts.boot_id);
                     agent.renewed = Some(Renewed { at: now, boot });

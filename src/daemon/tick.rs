@@ -173,6 +173,7 @@ impl Daemon {
                 .map(|period| period.max(slow));
             let report = domain.agent.report.as_ref();
             guest::add_claims(&mut domain.readings, &domain.balloon, period, report, now);
+            domain.agent.figures.add_to(&mut domain.readings, now);
             domain.disks.add_to(&mut domain.readings);
             domain.faults.add_to(&mut domain.readings);
             domain.readings.absorb(&host.readings, now);

@@ -26,7 +26,8 @@ use crate::catalog::Composed;
 use crate::config::DimmGrowth;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState, VirtioMem};
 use crate::observe::{
-    Applications, DiskRates, GuestFaults, GuestReport, Missing, Readings, VcpuBasis, guest,
+    Applications, DiskRates, GuestFaults, GuestFigures, GuestReport, Missing, Readings, Seen,
+    VcpuBasis, guest,
 };
 use crate::view::{ActivationState, AgentState, BoundPersona, DecisionView};
 
@@ -87,6 +88,8 @@ pub(super) struct AgentSide {
     pub(super) report: Option<GuestReport>,
     /// What applications say.
     pub(super) applications: Applications,
+    /// What it says of disks, logs, round trips and processes.
+    pub(super) figures: GuestFigures,
     pub(super) heard: Option<Moment>,
     pub(super) trouble: Option<(AgentState, String)>,
     /// The daemon renews the session, which is no loss as long as the agent comes back.
@@ -246,6 +249,15 @@ impl Tracked {
         self.agent.heard = Some(now);
         // An agent that does not know the wish reports more than it is asked for.
         let parts = self.persona.parts;
+        let noticed = self.agent.figures.take(report, parts, period, now);
+        for (seen, kind) in [
+            (noticed.oom, EventKind::GuestOom),
+            (noticed.failed_login, EventKind::LoginFailed),
+        ] {
+            if seen == Seen::Yes {
+                self.happened.note(kind, now);
+            }
+        }
         let applications = &mut self.agent.applications;
         if parts.has(Part::Applications) {
             applications.take(&report.app, period, now);

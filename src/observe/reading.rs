@@ -312,6 +312,29 @@ pub enum Missing {
     /// A value that cannot be: no finite number, a share above one, more available than there is.
     #[error("the value that was reported cannot be true")]
     Implausible,
+    /// A rate over a minute, before a minute has passed.
+    #[error("a rate over the last minute is known when a minute has passed")]
+    ShortWindow,
+    /// The persona wants nothing of the kind.
+    #[error(
+        "the persona in force does not have it collected: no rule of it reads it, or `learning_domains` leaves it out"
+    )]
+    NotCollected,
+    /// Nothing on a disk.
+    #[error("the guest has no file system on a disk of its own that it can write to")]
+    NoFileSystem,
+    /// Nothing that counts inodes.
+    #[error("no file system of the guest counts its inodes")]
+    NoInodes,
+    /// Neither a journal nor a file that says priorities.
+    #[error("the guest has no journal, and no log file that says priorities")]
+    NoLogPriorities,
+    /// No file for it.
+    #[error("the guest keeps no record of failed logins (/var/log/btmp)")]
+    NoLoginRecords,
+    /// No target, or none that can be reached.
+    #[error("the guest can probe nothing: no target of agent.toml and no default gateway answers")]
+    NoProbe,
     /// No agent in the guest reports.
     #[error("no agent in the guest reports it")]
     NoAgent,

@@ -285,8 +285,8 @@ pub(crate) fn report(online: u32) -> GuestMessage {
         memory_available_kib: 512,
         ..Report::default()
     };
-    GuestMessage::Telemetry(Telemetry {
+    GuestMessage::Telemetry(Box::new(Telemetry {
         report,
         rolled_back: None,
-    })
+    }))
 }

@@ -1,7 +1,9 @@
-//! What applications of a guest say, from the socket in the guest to a rule of the persona and to what `status` shows. The
-//! agent is the real program.
+//! What the agent of a guest measures, and what applications of it say, to a rule of the persona and to what `status` shows.
+//! The agent is the real program.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use persona::domain::DomainId;
 use virt_persona::command::{Command, Reply};
@@ -18,7 +20,13 @@ agent_channel = 'FOLDER/guest/agent.sock'
 ";
 
 fn start(document: &str) -> (Stage, Agent, DomainId, Running) {
+    start_with(document, |_| {})
+}
+
+/// With more in the guest before its agent begins.
+fn start_with(document: &str, prepare: impl FnOnce(&Stage)) -> (Stage, Agent, DomainId, Running) {
     let stage = Stage::new(WEB);
+    prepare(&stage);
     let root = stage.path().join("guest");
     fs::create_dir_all(&root).unwrap();
     let agent = Agent::start(&root);
@@ -30,6 +38,32 @@ fn start(document: &str) -> (Stage, Agent, DomainId, Running) {
         domain.activation.state == ActivationState::Active
     });
     (stage, agent, web, daemon)
+}
+
+/// Failed logins as sshd writes them down, each a record of one size.
+fn fail_logins(stage: &Stage, count: usize) {
+    let record = if cfg!(target_arch = "aarch64") {
+        400
+    } else {
+        384
+    };
+    let path = guest_file(stage, "var/log/btmp");
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.unwrap().write_all(&vec![0; count * record]).unwrap();
+}
+
+/// A guest with a disk, a process and failed logins.
+fn full(stage: &Stage) {
+    let mounts = guest_file(stage, "proc/self/mounts");
+    fs::write(mounts, "/dev/vda1 / ext4 rw,relatime 0 0\n").unwrap();
+    guest_file(stage, "proc/1/comm");
+    fail_logins(stage, 2);
+}
+
+fn guest_file(stage: &Stage, path: &str) -> PathBuf {
+    let path = stage.path().join("guest").join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    path
 }
 
 fn shown<'d>(domain: &'d DomainView, metric: &str) -> Option<&'d ReadingView> {
@@ -93,4 +127,52 @@ fn what_learning_domains_do_not_list_stays_in_the_guest() {
     daemon.wait_record("the rule has fired", |record| {
         record.text.contains("the queue is long")
     });
+}
+
+#[test]
+fn rules_fire_on_a_full_disk_and_on_failed_logins() {
+    let (stage, _agent, web, daemon) = start_with(
+        "name: front\nadaptation_rules:\n  - IF guest.disk.free <= 100% THEN notify \"the disk has a share\"\n  - IF EVENT(login.failed) THEN notify \"somebody tried\"\n",
+        full,
+    );
+    daemon.wait_record("the rule on the disk has fired", |record| {
+        record.text.contains("the disk has a share")
+    });
+    // What looks at the disk has looked at the logins, too.
+    let domain = daemon.wait_domain(web, "the disk is shown", |domain| {
+        shown(domain, "guest.disk.free").is_some_and(|free| free.value.is_some())
+    });
+    let free = shown(&domain, "guest.disk.free").unwrap();
+    assert_eq!(free.source, Some(persona::Source::Agent));
+    assert!(free.age_ms.is_some() && free.value.is_some_and(|free| (0.0..=100.0).contains(&free)));
+    let told = |text: &str| {
+        let records = daemon.told("action");
+        records.iter().any(|record| record.contains(text))
+    };
+    assert!(!told("somebody tried"), "what was before is no event");
+    fail_logins(&stage, 1);
+    daemon.wait_record("the rule on the login has fired", |record| {
+        record.text.contains("somebody tried")
+    });
+}
+
+#[test]
+fn nothing_of_a_kind_that_is_not_listed_leaves_the_guest() {
+    let (_stage, _agent, web, daemon) = start_with(
+        "name: front\nlearning_domains: [disk]\nadaptation_rules:\n  - IF guest.auth.failures > 1/min OR guest.processes > 1 OR network.latency > 1ms THEN notify \"x\"\n",
+        full,
+    );
+    let domain = daemon.wait_domain(web, "the disk is shown", |domain| {
+        shown(domain, "guest.disk.free").is_some_and(|free| free.value.is_some())
+    });
+    for metric in [
+        "guest.auth.failures",
+        "guest.log.errors",
+        "guest.processes",
+        "network.latency",
+        "guest.load",
+    ] {
+        let value = shown(&domain, metric).and_then(|reading| reading.value);
+        assert_eq!(value, None, "{metric}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     frame::Decoder,
     limits::{
         APP_FIGURES_MAX, BODY_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MESSAGE_MAX, MIN_FRAME,
-        NAME_MAX, NEED_REASON_MAX, OUTPUT_RAW_MAX,
+        NAME_MAX, NEED_REASON_MAX, OUTPUT_RAW_MAX, RECORDS_MAX, ROUND_TRIP_MAX_US,
     },
     message::{GuestMessage, HostMessage, Operation, Request},
     session::Session,
@@ -31,6 +31,17 @@ pub fn stream(mut bytes: &[u8]) {
                     assert!(report.memory_available_kib <= report.memory_total_kib);
                     assert!(report.online.count() <= report.present_count);
                     assert!(report.app.len() <= APP_FIGURES_MAX);
+                    if let Some(disk) = report.disk {
+                        let shares = [disk.space_free, disk.inodes_free];
+                        let mut shares = shares.into_iter().flatten();
+                        assert!(shares.all(|share| (0.0..=100.0).contains(&share)));
+                    }
+                    if let Some(logs) = report.logs {
+                        assert!(logs.errors.max(logs.failed_logins) <= Some(RECORDS_MAX));
+                    }
+                    if let Some(network) = report.network {
+                        assert!(network.round_trip_us <= Some(ROUND_TRIP_MAX_US));
+                    }
                     for figure in &report.app {
                         assert!(is_name(&figure.name) && is_value(figure.value, figure.kind));
                     }

@@ -21,6 +21,7 @@ pub mod command;
 pub mod coordination;
 pub mod cpu_list;
 pub mod environment;
+pub mod figures;
 pub mod gate;
 pub mod local;
 pub mod parts;
@@ -45,6 +46,7 @@ pub use envelope::{
     DecodeError, EncodeError, Stamp, decode_guest, decode_host, encode_guest, encode_host,
     encode_request, request_messages,
 };
+pub use figures::{DiskFigures, LogFigures, NetworkFigures};
 pub use frame::{Decoder, FrameCounters};
 pub use gate::{GateStanding, GateTable};
 pub use identity::{RequestId, SessionId};

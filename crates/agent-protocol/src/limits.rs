@@ -203,5 +203,11 @@ pub const APP_VALUE_MAX: f64 = 1e15;
 /// value counts.
 pub const APP_EVERY_MAX_MS: u64 = 600_000;
 
+/// Records of a log that a report may count: a guest that writes a million a second needs thirty years for as many.
+pub const RECORDS_MAX: u64 = 1_000_000_000_000_000;
+
+/// Longest round trip that a report may speak of, in microseconds (a minute): no probe waits for so long.
+pub const ROUND_TRIP_MAX_US: u64 = 60_000_000;
+
 /// Processes that a report may speak of: the kernel's own ceiling for `pid_max` on 64-bit machines.
 pub const PROCESSES_MAX: u64 = 4_194_304;

@@ -55,7 +55,7 @@ pub enum GuestMessage {
     /// Answer to a request.
     Reply(Reply),
     /// A report, against credit.
-    Telemetry(Telemetry),
+    Telemetry(Box<Telemetry>),
     /// Memory is needed at once.
     Need(Need),
     /// A piece of a running command's output.

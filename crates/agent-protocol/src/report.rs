@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     application::{self, AppFigure, CheckedAppFigure},
     cpu_list::CpuList,
+    figures::{DiskFigures, LogFigures, NetworkFigures},
     limits::{CPUS_MAX, MEMORY_MAX_KIB, PROCESSES_MAX},
 };
 
@@ -42,6 +43,21 @@ pub struct Report {
     /// Processes and threads (`/proc/loadavg`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
+    /// Processes without their threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_count: Option<u64>,
+    /// Processes that the kernel killed for want of memory since the guest's start (`oom_kill` of `/proc/vmstat`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// File systems; where they are wanted and were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskFigures>,
+    /// Logs; where they are wanted and were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogFigures>,
+    /// Round trips; where they are wanted and were tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkFigures>,
     /// What applications say; where it is wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub app: Vec<AppFigure>,
@@ -73,6 +89,16 @@ pub struct CheckedReport {
     pub load1: Option<f64>,
     /// At least one.
     pub processes: Option<u64>,
+    /// At least one.
+    pub process_count: Option<u64>,
+    /// Only grows while the guest runs.
+    pub oom_kills: Option<u64>,
+    /// Shares from 0 to 100.
+    pub disk: Option<DiskFigures>,
+    /// Counters within what can be.
+    pub logs: Option<LogFigures>,
+    /// A round trip within what can be.
+    pub network: Option<NetworkFigures>,
     /// What applications say, as far as it can be.
     pub app: Vec<CheckedAppFigure>,
     /// Reports overwritten.
@@ -155,10 +181,10 @@ impl Report {
         if let Some((total, free)) = swap_kib {
             check_part(free, total)?;
         }
-        if let Some(processes) = self.processes
-            && (processes == 0 || processes > PROCESSES_MAX)
-        {
-            return Err(ReportRefusal::Processes(processes));
+        for processes in [self.processes, self.process_count].into_iter().flatten() {
+            if processes == 0 || processes > PROCESSES_MAX {
+                return Err(ReportRefusal::Processes(processes));
+            }
         }
         let percent = |value, name| {
             check_figure(value, name).map(|figure| figure.map(|percent| percent.min(100.0)))
@@ -174,6 +200,11 @@ impl Report {
             psi_cpu_some_avg10: percent(self.psi_cpu_some_avg10, "CPU pressure")?,
             load1: check_figure(self.load1, "load")?,
             processes: self.processes,
+            process_count: self.process_count,
+            oom_kills: self.oom_kills,
+            disk: self.disk.map(DiskFigures::checked),
+            logs: self.logs.map(LogFigures::checked),
+            network: self.network.map(NetworkFigures::checked),
             app: application::check(&self.app),
             dropped: self.dropped,
         })
@@ -287,5 +318,6 @@ mod tests {
             |r| r.processes = Some(u64::MAX),
             ReportRefusal::Processes(u64::MAX),
         );
+        check(|r| r.process_count = Some(0), ReportRefusal::Processes(0));
     }
 }

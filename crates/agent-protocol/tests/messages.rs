@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use agent_protocol::{
-    Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, GuestMessage,
-    HostMessage, Need, Operation, Output, Package, Reply, Report, Request, RequestId, Resize,
-    RolledBack, Script, Session, SessionId, Settings, Stamp, Stream, VersionWish,
+    Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, DiskFigures,
+    GuestMessage, HostMessage, LogFigures, Need, NetworkFigures, Operation, Output, Package, Reply,
+    Report, Request, RequestId, Resize, RolledBack, Script, Session, SessionId, Settings, Stamp,
+    Stream, VersionWish,
     activation::{Change, OnFailure},
     chunk::Assembler,
     coordination::Resource,
@@ -198,9 +199,23 @@ fn guest_messages() -> Vec<GuestMessage> {
             reason: "pressure".to_owned(),
         }),
         GuestMessage::Output(Output::new(id("01JD"), Stream::Stderr, 7, b"\xff\n")),
-        GuestMessage::Telemetry(Telemetry {
+        GuestMessage::Telemetry(Box::new(Telemetry {
             report: Report {
                 load1: Some(0.25),
+                oom_kills: Some(2),
+                disk: Some(DiskFigures {
+                    age_ms: 40,
+                    space_free: Some(12.5),
+                    inodes_free: None,
+                }),
+                logs: Some(LogFigures {
+                    failed_logins: Some(3),
+                    ..LogFigures::default()
+                }),
+                network: Some(NetworkFigures {
+                    age_ms: 0,
+                    round_trip_us: Some(350),
+                }),
                 ..Report::default()
             },
             rolled_back: Some(RolledBack {
@@ -208,7 +223,7 @@ fn guest_messages() -> Vec<GuestMessage> {
                 persona: Some("web".to_owned()),
                 version: Some(1),
             }),
-        }),
+        })),
     ]
 }
 

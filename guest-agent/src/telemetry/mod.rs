@@ -1,15 +1,27 @@
-//! What the guest sees of itself, read from procfs and sysfs into a [`Report`]. Neither is a disk, so the channel thread may
-//! read them. What cannot be read is absent, but CPUs and memory: without them there is no report.
+//! What the guest sees of itself, as a [`Report`]. What is read here is procfs and sysfs; neither is a disk, so the channel
+//! thread may read them. What needs a disk or another machine is in `survey`, which does not make anybody wait. What cannot be
+//! read is absent, but CPUs and memory: without them there is no report.
+
+mod filesystems;
+mod journal;
+mod logins;
+mod logs;
+mod probe;
+mod survey;
+mod syslog;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent_protocol::{CpuList, Part, Parts, Report};
 use nix::time::{ClockId, clock_gettime};
+
+pub(crate) use self::probe::Probes;
+use self::survey::Survey;
 
 /// Longest file read; `/proc/meminfo` has less than 2 KiB, a list of CPUs may be longer.
 const FILE_MAX: u64 = 128 * 1024;
@@ -39,13 +51,15 @@ pub(crate) struct MemoryFigures {
 pub(crate) struct Telemetry {
     root: PathBuf,
     text: String,
+    survey: Survey,
 }
 
 impl Telemetry {
-    pub(crate) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path, probes: Probes) -> Self {
         Self {
             root: root.to_owned(),
             text: String::new(),
+            survey: Survey::new(root, probes),
         }
     }
 
@@ -73,6 +87,7 @@ impl Telemetry {
         };
         // Kernels without CONFIG_PSI, or with psi=0, have no such files.
         report.psi_memory_some_avg10 = self.read("proc/pressure/memory").ok().and_then(some_avg10);
+        report.oom_kills = self.read("proc/vmstat").ok().and_then(oom_kills);
         let cpu = parts.has(Part::Cpu);
         if cpu {
             report.psi_cpu_some_avg10 = self.read("proc/pressure/cpu").ok().and_then(some_avg10);
@@ -84,6 +99,10 @@ impl Telemetry {
             let count = text.and_then(processes);
             report.processes = count.filter(|_| parts.has(Part::Processes));
         }
+        if parts.has(Part::Processes) {
+            report.process_count = self.process_count();
+        }
+        self.survey.add_to(&mut report, parts, Instant::now());
         Ok(report)
     }
 
@@ -100,6 +119,16 @@ impl Telemetry {
             total_kib: figure("MemTotal")?,
             available_kib: figure("MemAvailable")?,
         })
+    }
+
+    /// Folders of procfs whose name is a number; `None` where there are none.
+    fn process_count(&self) -> Option<u64> {
+        let entries = fs::read_dir(self.root.join("proc")).ok()?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let numbers = names.filter(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+        u64::try_from(numbers.count())
+            .ok()
+            .filter(|count| *count > 0)
     }
 
     fn cpus(&mut self, path: &str) -> Result<CpuList, TelemetryError> {
@@ -143,6 +172,13 @@ fn some_avg10(text: &str) -> Option<f64> {
         .ok()
 }
 
+fn oom_kills(vmstat: &str) -> Option<u64> {
+    let count = vmstat
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "));
+    count?.trim().parse().ok()
+}
+
 fn processes(loadavg: &str) -> Option<u64> {
     loadavg
         .split_whitespace()
@@ -170,11 +206,13 @@ mod tests {
         let text = "some avg10=1.25 avg60=0.00 avg300=0.00 total=9\nfull avg10=7.00 avg60=0.00 avg300=0.00 total=0\n";
         assert_eq!(some_avg10(text), Some(1.25));
         assert_eq!(processes("0.20 0.18 0.12 1/80 11206\n"), Some(80));
+        assert_eq!(oom_kills("oom_kill_x 9\noom_kill 3\n"), Some(3));
+        assert_eq!(oom_kills("pgfault 3\n"), None);
     }
 
     #[test]
     fn this_machine_can_be_reported_and_the_report_is_plausible() {
-        let report = Telemetry::new(Path::new("/"))
+        let report = Telemetry::new(Path::new("/"), Probes::default())
             .report(Parts::BASE, 3)
             .unwrap();
         assert_eq!(report.check().map(|checked| checked.dropped), Ok(3));

@@ -173,10 +173,10 @@ impl Peer {
         self.credit = self.credit.saturating_sub(1);
         self.next = self.period.map(|period| Instant::now() + period);
         let report = self.machine(Machine::report)?;
-        self.say(&GuestMessage::Telemetry(Telemetry {
+        self.say(&GuestMessage::Telemetry(Box::new(Telemetry {
             report,
             rolled_back: None,
-        }))
+        })))
         .await
     }
 

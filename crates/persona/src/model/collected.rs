@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{LearningDomain, Persona};
-use crate::signal::{Metric, Signal};
+use crate::signal::{Event, EventKind, Metric, Signal};
 
 impl LearningDomain {
     /// The kind of a signal that the guest's agent has to collect; `None` for what the host measures itself, for what is
@@ -15,7 +15,7 @@ impl LearningDomain {
             Signal::Metric(metric) => match metric {
                 Metric::GuestLoad => Some(Self::Cpu),
                 Metric::GuestProcesses => Some(Self::Processes),
-                Metric::GuestDiskFree => Some(Self::Disk),
+                Metric::GuestDiskFree | Metric::GuestDiskInodes => Some(Self::Disk),
                 Metric::NetworkLatency => Some(Self::NetworkTraffic),
                 Metric::GuestLogErrors
                 | Metric::GuestAuthFailures
@@ -23,6 +23,11 @@ impl LearningDomain {
                 _ => None,
             },
         }
+    }
+
+    /// The kind of an event that the guest's agent has to look for.
+    fn of_event(event: &Event) -> Option<Self> {
+        (event.kind == EventKind::LoginFailed).then_some(Self::SystemLogs)
     }
 }
 
@@ -38,7 +43,10 @@ impl Persona {
             .iter()
             .flat_map(|rule| std::iter::once(&rule.when).chain(&rule.until));
         conditions
-            .flat_map(|condition| condition.signals().filter_map(LearningDomain::of))
+            .flat_map(|condition| {
+                let read = condition.signals().filter_map(LearningDomain::of);
+                read.chain(condition.events().filter_map(LearningDomain::of_event))
+            })
             .chain([LearningDomain::Cpu])
             .collect()
     }
@@ -71,6 +79,8 @@ mod tests {
         let rules = format!("{feed}{rules}");
         check(&rules, &[Cpu, ApplicationCalls, SystemLogs]);
         check("", &[Cpu]);
+        let waits = "adaptation_rules: [IF EVENT(login.failed) THEN notify \"x\"]\n";
+        check(waits, &[Cpu, SystemLogs]);
         check(&format!("learning_domains: [memory]\n{rules}"), &[Memory]);
         check(&format!("learning_domains: []\n{rules}"), &[]);
     }

@@ -64,7 +64,7 @@ pub enum Metric {
     NetworkRxDrops,
     /// Packets of the guest that the host dropped.
     NetworkTxDrops,
-    /// Round trip from the guest to the probe's target.
+    /// Round trip from the guest to the slowest of the machines that it probes.
     NetworkLatency,
     /// The guest's load average over one minute.
     GuestLoad,
@@ -72,6 +72,8 @@ pub enum Metric {
     GuestProcesses,
     /// Free space of the guest's fullest file system.
     GuestDiskFree,
+    /// Free inodes of the guest's file system that has the fewest.
+    GuestDiskInodes,
     /// The guest kernel's own memory pressure, some avg10.
     GuestMemoryPressure,
     /// Page faults in the guest that had to read from a disk, its swap included.
@@ -117,7 +119,7 @@ struct Entry {
 const UNMEASURED: Measured = Measured::NotYet("nothing in this version measures it");
 
 /// One row for each metric, in the order in which [`Metric`] declares them.
-const CATALOGUE: [Entry; 39] = [
+const CATALOGUE: [Entry; 40] = [
     Entry {
         metric: Metric::CpuUtilization,
         name: "cpu.utilization",
@@ -367,9 +369,9 @@ const CATALOGUE: [Entry; 39] = [
         name: "network.latency",
         unit: Unit::Duration,
         best_source: Source::Agent,
-        meaning: "round trip from the guest to the probe's target",
+        meaning: "round trip from the guest to the slowest of the machines that it probes",
         spoken: &["network latency"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::GuestLoad,
@@ -387,7 +389,7 @@ const CATALOGUE: [Entry; 39] = [
         best_source: Source::Agent,
         meaning: "processes in the guest",
         spoken: &["process count"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::GuestDiskFree,
@@ -396,7 +398,16 @@ const CATALOGUE: [Entry; 39] = [
         best_source: Source::Agent,
         meaning: "free space of the guest's fullest file system",
         spoken: &["free disk space", "disk free"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
+    },
+    Entry {
+        metric: Metric::GuestDiskInodes,
+        name: "guest.disk.inodes",
+        unit: Unit::Percent,
+        best_source: Source::Agent,
+        meaning: "free inodes of the guest's file system that has the fewest",
+        spoken: &["free inodes"],
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::GuestMemoryPressure,
@@ -421,18 +432,18 @@ const CATALOGUE: [Entry; 39] = [
         name: "guest.log.errors",
         unit: Unit::PerSecond,
         best_source: Source::Agent,
-        meaning: "log records of priority error or worse in the guest",
+        meaning: "log records of priority error or worse in the guest, over the last minute",
         spoken: &["error rate", "error rates", "log errors"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::GuestAuthFailures,
         name: "guest.auth.failures",
         unit: Unit::PerSecond,
         best_source: Source::Agent,
-        meaning: "failed logins in the guest",
+        meaning: "failed logins in the guest, over the last minute",
         spoken: &["failed logins", "authentication failures"],
-        measured: UNMEASURED,
+        measured: Measured::Here,
     },
     Entry {
         metric: Metric::ThreatDetectionRate,

@@ -94,13 +94,13 @@ const TABLE: [Row; 10] = [
         EventKind::GuestOom,
         "guest.oom",
         "the guest's kernel killed a process for want of memory",
-        UNNOTICED,
+        Measured::Here,
     ),
     Row(
         EventKind::LoginFailed,
         "login.failed",
         "somebody failed to log in to the guest",
-        UNNOTICED,
+        Measured::Here,
     ),
     Row(
         EventKind::FeedChanged,
