@@ -19,6 +19,8 @@ Usage:
                                                 holds; until the host's next activation; root only
   virt-persona-agent need MEMORY [--reason TEXT]
                                                 ask the host for so much more memory, as 256M; root only
+  virt-persona-agent doctor                     look whether this guest has what the agent needs, and say what is
+                                                to be mended; exit status 1 if anything is
   virt-persona-agent emit NAME=VALUE [UNIT] ...
                                                 say figures of an application, as queue=17 or latency=350 ms;
                                                 NAME+=VALUE counts
@@ -42,6 +44,7 @@ pub(crate) const PORT_NAME: &str = "org.virtpersona.agent.0";
 /// What is to be done.
 pub(crate) enum Invocation {
     Run(Args),
+    Doctor(Args),
     Status {
         state: PathBuf,
         root: PathBuf,
@@ -72,6 +75,7 @@ pub(crate) enum Invocation {
 /// What is to be printed.
 enum Word {
     Status,
+    Doctor,
     History,
     Rollback(Option<u64>),
 }
@@ -128,6 +132,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
         match argument.to_str() {
             Some("emit") if emitted.is_none() => emitted = Some(Vec::new()),
             Some("status") => word = Some(Word::Status),
+            Some("doctor") => word = Some(Word::Doctor),
             Some("history") => word = Some(Word::History),
             Some("rollback") => {
                 let number = |text: &OsString| text.to_str()?.parse().ok();
@@ -179,6 +184,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
             state,
             root: args.root,
         },
+        (None, Some(Word::Doctor)) => Invocation::Doctor(args),
         (None, Some(Word::History)) => Invocation::History { state },
         (None, Some(Word::Rollback(to))) => Invocation::Rollback {
             root: args.root,

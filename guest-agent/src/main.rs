@@ -47,6 +47,7 @@ mod program;
 mod script;
 mod users;
 
+mod doctor;
 mod gate;
 mod status;
 mod sys;
@@ -80,6 +81,13 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
         },
+        Ok(Invocation::Doctor(args)) => {
+            let diagnosis = doctor::Diagnosis::of(&args);
+            match print(&diagnosis.text()) {
+                ExitCode::SUCCESS if !diagnosis.is_well() => ExitCode::FAILURE,
+                printed => printed,
+            }
+        }
         Ok(Invocation::History { state }) => match status::history(&state) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
