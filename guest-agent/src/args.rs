@@ -4,7 +4,10 @@ use std::{ffi::OsString, os::fd::RawFd, path::PathBuf};
 
 use agent_protocol::Need;
 
-use crate::need::parse_memory;
+use crate::{
+    customize::{Ask, Reach},
+    need::parse_memory,
+};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -17,6 +20,13 @@ Usage:
   virt-persona-agent history [--state DIR]      print the generations that are kept, with time and fate
   virt-persona-agent rollback [GENERATION]      make the guest what it was in that generation, or in the one before what
                                                 holds; until the host's next activation; root only
+  virt-persona-agent customize KEY=VALUE [--sticky]
+                                                have something otherwise than the active persona says, with --sticky
+                                                under every persona: environment.NAME, sysctl.NAME, service.NAME
+                                                (enabled, disabled), editor, terminal_shell, theme, logging_level,
+                                                auto_update_frequency, security_scan_frequency; root only
+  virt-persona-agent customize --remove KEY     have it as the persona says again
+  virt-persona-agent customize                  print what is customised
   virt-persona-agent need MEMORY [--reason TEXT]
                                                 ask the host for so much more memory, as 256M; root only
   virt-persona-agent doctor                     look whether this guest has what the agent needs, and say what is
@@ -56,6 +66,13 @@ pub(crate) enum Invocation {
         root: PathBuf,
         to: Option<u64>,
     },
+    Customize {
+        root: PathBuf,
+        ask: Ask,
+    },
+    Customizations {
+        state: PathBuf,
+    },
     Need {
         root: PathBuf,
         need: Need,
@@ -78,6 +95,7 @@ enum Word {
     Doctor,
     History,
     Rollback(Option<u64>),
+    Customize,
 }
 
 /// How the host is reached.
@@ -110,6 +128,8 @@ pub(crate) enum ArgsError {
     NoValue(&'static str),
     #[error("an amount of memory is a number of bytes, or one with K, M, G or T, not {0:?}")]
     Memory(OsString),
+    #[error("customize needs KEY=VALUE, not {0:?}")]
+    Customization(OsString),
     #[error("emit needs NAME=VALUE, not {0:?}")]
     Figure(OsString),
     #[error("--transport is unix:PATH or fd:N with N from 3, not {0:?}")]
@@ -121,6 +141,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
     let mut arguments = arguments.peekable();
     let (mut word, mut needed, mut reason) = (None, None, String::new());
     let mut emitted: Option<Vec<String>> = None;
+    let (mut customized, mut removed, mut reach) = (None, None, Reach::Active);
     let mut args = Args {
         transport: Transport::NamedPort,
         state: "/var/lib/virt-persona-agent".into(),
@@ -146,6 +167,21 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
                 return Ok(Invocation::Switch {
                     arguments: arguments.collect(),
                 });
+            }
+            Some("customize") => word = Some(Word::Customize),
+            Some("--sticky") => reach = Reach::Every,
+            Some("--remove") => {
+                removed = Some(value("--remove")?.to_string_lossy().into_owned());
+            }
+            Some(said)
+                if matches!(word, Some(Word::Customize))
+                    && customized.is_none()
+                    && !said.starts_with("--") =>
+            {
+                let Some((key, value)) = said.split_once('=') else {
+                    return Err(ArgsError::Customization(argument));
+                };
+                customized = Some((key.to_owned(), value.to_owned()));
             }
             Some("need") => {
                 let text = value("need")?;
@@ -190,6 +226,21 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocat
             root: args.root,
             to,
         },
+        (None, Some(Word::Customize)) => {
+            let root = args.root;
+            match (customized, removed) {
+                (None, None) => Invocation::Customizations { state },
+                (Some((key, value)), None) => Invocation::Customize {
+                    root,
+                    ask: Ask::Set { key, value, reach },
+                },
+                (None, Some(key)) => Invocation::Customize {
+                    root,
+                    ask: Ask::Remove { key },
+                },
+                (Some(_), Some(_)) => return Err(ArgsError::Unknown("--remove".into())),
+            }
+        }
         (None, None) => Invocation::Run(args),
     })
 }
@@ -256,6 +307,31 @@ mod tests {
         );
         assert!(matches!(read("need lots"), Err(ArgsError::Memory(_))));
         assert!(matches!(read("need"), Err(ArgsError::NoValue("need"))));
+    }
+
+    #[test]
+    fn a_customisation_has_a_key_and_a_value() {
+        let Ok(Invocation::Customize { ask, .. }) =
+            read("customize environment.A=b=c --sticky --root /")
+        else {
+            panic!("no customisation")
+        };
+        let (key, value) = ("environment.A".to_owned(), "b=c".to_owned());
+        let reach = Reach::Every;
+        assert_eq!(ask, Ask::Set { key, value, reach });
+        let Ok(Invocation::Customize { ask, .. }) = read("customize --remove editor") else {
+            panic!("no removal")
+        };
+        let key = "editor".to_owned();
+        assert_eq!(ask, Ask::Remove { key });
+        assert!(matches!(
+            read("customize"),
+            Ok(Invocation::Customizations { .. })
+        ));
+        assert!(matches!(
+            read("customize editor"),
+            Err(ArgsError::Customization(_))
+        ));
     }
 
     #[test]

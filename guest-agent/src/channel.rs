@@ -429,6 +429,17 @@ impl Channel {
                     drop(self.workers.disk.send(DiskJob::Rollback { to, client }));
                 }
             }
+            Some(Heard::Customize(_, peer)) if !peer.is_owner() => {
+                local.answer(
+                    client,
+                    "only root may have something otherwise than the persona says",
+                );
+            }
+            Some(Heard::Customize(ask, _)) => {
+                if let Some(client) = local.release(client) {
+                    drop(self.workers.disk.send(DiskJob::Customize { ask, client }));
+                }
+            }
             Some(Heard::Status) => {
                 let status = self.conversation.local_status();
                 local.tell(client, &LocalAnswer::Status(status));

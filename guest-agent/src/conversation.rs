@@ -11,9 +11,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Answer, Asked, Assembler, Collect, Command, DecodeError, Decoder, GuestMessage, GuestUser,
-    HostMessage, Need, Operation, Part, Parts, Reply, ReplyError, Report, Request, RequestId,
-    RolledBack, SUPPORTED, Session, SessionId, Stamp,
+    Answer, Asked, Assembler, Collect, Command, Customized, DecodeError, Decoder, GuestMessage,
+    GuestUser, HostMessage, Need, Operation, Part, Parts, Reply, ReplyError, Report, Request,
+    RequestId, RolledBack, SUPPORTED, Session, SessionId, Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
@@ -69,6 +69,7 @@ pub(crate) struct Identity {
 pub(crate) struct GuestState {
     pub(crate) active: Option<Active>,
     pub(crate) rolled_back: Option<RolledBack>,
+    pub(crate) customized: Option<Customized>,
     pub(crate) generation: u64,
     pub(crate) journal: JournalState,
 }
@@ -368,6 +369,7 @@ impl Conversation {
             let message = GuestMessage::Telemetry(Box::new(Telemetry {
                 report: report.clone(),
                 rolled_back: self.state.rolled_back.clone(),
+                customized: self.state.customized.clone(),
             }));
             match encode_guest(&stamp, &message, live.max_frame) {
                 Ok(frame) => return Some(frame),
@@ -600,6 +602,7 @@ impl Conversation {
             machine_id: self.identity.machine_id.clone(),
             active: self.state.active.clone(),
             rolled_back: self.state.rolled_back.clone(),
+            customized: self.state.customized.clone(),
             generation: self.state.generation,
             journal,
             feats: FEATURES.map(str::to_owned).to_vec(),

@@ -20,6 +20,7 @@ use crate::{
     activate::{Activator, Scripts, Wish},
     commands::{CommandJob, Commission},
     conversation::GuestState,
+    customize::{self, Ask},
     events::{Event, Events},
     exec::{self, Runner},
     local::{Client, ClientId, Peer},
@@ -60,6 +61,8 @@ pub(crate) enum DiskJob {
     ProgramEnded(Result<Ended, ScriptError>),
     /// Somebody in the guest goes back to an earlier generation, and waits for what comes of it.
     Rollback { to: Option<u64>, client: Client },
+    /// Somebody in the guest has something otherwise than the persona says, and waits for what comes of it.
+    Customize { ask: Ask, client: Client },
     /// The machine was put back to an earlier state: read the disk again and verify what holds.
     Reread,
     /// Remember an answer that another thread gave.
@@ -94,6 +97,9 @@ pub(crate) fn state_of(store: &Store) -> GuestState {
     GuestState {
         active: store.current().and_then(Record::active),
         rolled_back: store.current().and_then(Record::rolled_back),
+        customized: store
+            .current()
+            .and_then(|current| customize::told(&current.overlay)),
         generation: store.newest().map_or(0, |newest| newest.generation),
         journal,
     }
@@ -155,6 +161,11 @@ impl Disk {
                     peer,
                     asked,
                 } => self.desk.identify(client, peer, asked),
+                DiskJob::Customize { ask, client } => {
+                    let came = self.customize(ask);
+                    self.tell_state();
+                    client.tell(came);
+                }
                 DiskJob::Reread => {
                     report(self.activator.store_mut().reread());
                     self.recover();
@@ -192,6 +203,16 @@ impl Disk {
             results,
         };
         let came = self.activator.go_back(to, &mut scripts);
+        came.map_err(|error| chain(&error))
+    }
+
+    fn customize(&mut self, ask: Ask) -> Result<String, String> {
+        let results = self.activator.store().results();
+        let mut scripts = Commissioned {
+            desk: &mut self.desk,
+            results,
+        };
+        let came = self.activator.customize(ask, &mut scripts);
         came.map_err(|error| chain(&error))
     }
 

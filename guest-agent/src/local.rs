@@ -1,8 +1,8 @@
-//! The agent's own socket in the guest, `/run/virt-persona-agent/agent.sock`: root says there that the guest is in need, or
-//! has it go back to an earlier generation, and users ask for another persona. Here is the agent's end, and the client's for
-//! `virt-persona-agent need` and `rollback`; that of the other questions is the program `virt-persona-switch`. The channel
-//! waits on the socket and on each client. Everybody may connect; who may ask what is looked at by what the kernel says of the
-//! client, and for a switch once more by the disk thread ([`crate::users`]).
+//! The agent's own socket in the guest, `/run/virt-persona-agent/agent.sock`: root says there that the guest is in need, has it go
+//! back to an earlier generation or be otherwise than the persona says, and users ask for another persona. Here is the agent's
+//! end, and the client's for `virt-persona-agent need`, `rollback` and `customize`; that of the other questions is the program
+//! `virt-persona-switch`. The channel waits on the socket and on each client. Everybody may connect; who may ask what is looked at
+//! by what the kernel says of the client, and for a switch once more by the disk thread ([`crate::users`]).
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -29,10 +29,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::log::log;
+use crate::{customize::Ask, log::log};
 
 /// Longest line of a client.
-const LINE_MAX: usize = 1024;
+const LINE_MAX: usize = 8 * 1024;
 /// Begins the answer to what was done and has something to say.
 const DONE: char = '+';
 /// How long a client waits for the agent, which answers at once.
@@ -84,6 +84,8 @@ pub(crate) enum Heard {
     Need(Need, Peer),
     /// The guest shall be what it was in an earlier generation.
     Rollback(RollbackAsk, Peer),
+    /// Something shall be otherwise than the persona says, or no longer.
+    Customize(Ask, Peer),
     /// What the agent knows.
     Status,
     /// The host shall be asked about personas.
@@ -110,6 +112,12 @@ pub(crate) struct RollbackAsk {
 #[serde(deny_unknown_fields)]
 struct RollbackLine {
     rollback: RollbackAsk,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CustomizeLine {
+    customize: Ask,
 }
 
 /// Somebody on the socket.
@@ -324,6 +332,9 @@ impl Client {
         if let Ok(RollbackLine { rollback }) = serde_json::from_slice(line) {
             return Some(Heard::Rollback(rollback, self.peer));
         }
+        if let Ok(CustomizeLine { customize }) = serde_json::from_slice(line) {
+            return Some(Heard::Customize(customize, self.peer));
+        }
         let need = serde_json::from_slice::<Need>(line).ok()?;
         let need = need.check().ok()?;
         Some(Heard::Need(need, self.peer))
@@ -376,6 +387,11 @@ pub(crate) fn tell_need(root: &Path, need: &Need) -> Result<(), LocalError> {
 pub(crate) fn roll_back(root: &Path, to: Option<u64>) -> Result<String, LocalError> {
     let rollback = RollbackAsk { to };
     ask(root, &RollbackLine { rollback }, None)
+}
+
+/// The client's end: has something otherwise than the persona says; what holds then. It takes as long as it takes.
+pub(crate) fn customize(root: &Path, customize: Ask) -> Result<String, LocalError> {
+    ask(root, &CustomizeLine { customize }, None)
 }
 
 fn ask(

@@ -37,6 +37,7 @@ mod durable;
 mod store;
 
 mod activate;
+mod customize;
 mod setting;
 
 mod commands;
@@ -94,6 +95,14 @@ fn main() -> ExitCode {
         },
         Ok(Invocation::Rollback { root, to }) => match local::roll_back(&root, to) {
             Ok(said) => print(&format!("{said}\n")),
+            Err(error) => fail(&error),
+        },
+        Ok(Invocation::Customize { root, ask }) => match local::customize(&root, ask) {
+            Ok(said) => print(&format!("{said}\n")),
+            Err(error) => fail(&error),
+        },
+        Ok(Invocation::Customizations { state }) => match status::customizations(&state) {
+            Ok(text) => print(&text),
             Err(error) => fail(&error),
         },
         Ok(Invocation::Need { root, need }) => match local::tell_need(&root, &need) {

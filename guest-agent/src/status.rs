@@ -6,6 +6,7 @@ use std::{fmt::Write as _, path::Path, sync::Arc};
 use agent_protocol::{SettingOutcome, message::clean_text};
 
 use crate::{
+    customize::described,
     durable::{Gauge, Writer},
     gate,
     setting::{Holding, Resource, Role, State},
@@ -54,6 +55,13 @@ pub(crate) fn describe(state: &Path, root: &Path) -> Result<String, StoreError> 
         let told = format!("{outcome}: {}: {}", said.setting, said.reason);
         let _ = writeln!(text, "{}", shown(&told));
     }
+    for own in store
+        .current()
+        .into_iter()
+        .flat_map(|record| &record.overlay)
+    {
+        let _ = writeln!(text, "customised: {}", shown(&described(own)));
+    }
     for line in gate::describe(state, root, store.current()) {
         let _ = writeln!(text, "{}", shown(&line));
     }
@@ -72,6 +80,16 @@ pub(crate) fn describe(state: &Path, root: &Path) -> Result<String, StoreError> 
         let _ = writeln!(text, "{}", shown(&line(&record)));
     }
     Ok(text)
+}
+
+/// A line for each thing that is customised, under whatever persona.
+pub(crate) fn customizations(state: &Path) -> Result<String, StoreError> {
+    let store = open(state)?;
+    let own = store.current().map_or(&[][..], |record| &record.own);
+    let lines = own
+        .iter()
+        .map(|own| format!("{}\n", shown(&described(own))));
+    Ok(lines.collect())
 }
 
 /// A line for each generation, the newest first.

@@ -11,7 +11,7 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,6 +24,7 @@ use agent_protocol::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    customize::{Customization, Key, laid_over},
     durable::{DurableError, Gauge, Writer},
     log::{chain, log},
     setting::{Holding, Owned, Plan, SoftwarePlan},
@@ -83,6 +84,12 @@ pub(crate) struct Record {
     /// Packages that are there because of this generation or an earlier one.
     #[serde(default)]
     pub(crate) software: Owned,
+    /// All that is customised in this guest, under whatever persona.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) own: Vec<Customization>,
+    /// What of it is laid over this generation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) overlay: Vec<Customization>,
 }
 
 /// A return to an earlier generation by hand.
@@ -95,11 +102,22 @@ pub(crate) struct Rollback {
 }
 
 impl Record {
+    /// What holds in this generation: what the host asked for, with what is customised laid over it.
+    pub(crate) fn wanted(&self) -> Option<Activation> {
+        let activation = self.activation.as_ref()?;
+        Some(laid_over(activation, &self.overlay))
+    }
+
     /// The variables that hold in this generation: the persona's own go before those that come of settings.
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let mut variables = self.defaults.clone();
-        if let Some(activation) = &self.activation {
-            variables.extend(activation.environment.clone());
+        if let Some(wanted) = self.wanted() {
+            variables.extend(wanted.environment);
+        }
+        for own in &self.overlay {
+            if let (Key::Variable(name), None) = (&own.key, &own.value) {
+                variables.remove(name);
+            }
         }
         variables
     }
@@ -176,6 +194,9 @@ pub(crate) struct Journal {
     /// What is to hold after an operation that somebody in the guest asked for; those of the host have it in the store.
     #[serde(default)]
     pub(crate) by_hand: Option<Box<Record>>,
+    /// Settings that are taken as they are found, whoever made them so: somebody has just said what they shall be.
+    #[serde(default)]
+    pub(crate) taken: BTreeSet<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -297,6 +318,14 @@ impl Store {
         let bytes = json("a generation", &record)?;
         let path = self.directory.join(place_of(&record));
         self.writer.replace(&path, &bytes, PRIVATE)?;
+        // Where it takes the place of what holds, nothing else is to be flipped.
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| place_of(current) == place_of(&record))
+        {
+            self.current = Some(record.clone());
+        }
         if record.rollback.is_none()
             && self
                 .newest
@@ -522,6 +551,8 @@ mod tests {
             settings: Vec::new(),
             rollback: None,
             software: Owned::new(),
+            own: Vec::new(),
+            overlay: Vec::new(),
         }
     }
 

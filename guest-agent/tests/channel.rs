@@ -244,9 +244,12 @@ fn after_a_revert_the_disk_counts_and_not_what_is_remembered() {
         assert!(copy.unwrap().success());
     };
     copied("state", "snapshot");
+    copied("etc", "snapshot-etc");
     ok::<serde_json::Value>(peer.ask(activate(activation(2, &[("A", "two")]))));
     fs::remove_dir_all(guest.path("state")).unwrap();
     copied("snapshot", "state");
+    fs::remove_dir_all(guest.path("etc")).unwrap();
+    copied("snapshot-etc", "etc");
     peer.session = fresh_session();
     let mut hello = greeting();
     hello.reason = HelloReason::Revert;

@@ -237,7 +237,7 @@ fn what_cannot_be_understood_is_refused_and_silent_clients_make_room() {
         let mut client = Client::open(&guest, line);
         assert_eq!(client.no(), LocalCode::Malformed, "{line}");
     }
-    let mut long = Client::open(&guest, &"x".repeat(3_000));
+    let mut long = Client::open(&guest, &"x".repeat(20_000));
     assert_eq!(long.no(), LocalCode::Malformed);
     // More than there is room for, none of which says anything.
     let silent: Vec<Client> = (0..40).map(|_| Client::open(&guest, "")).collect();
@@ -247,7 +247,7 @@ fn what_cannot_be_understood_is_refused_and_silent_clients_make_room() {
 }
 
 #[test]
-fn others_than_root_may_neither_say_that_memory_is_needed_nor_have_the_guest_go_back() {
+fn others_than_root_may_not_say_that_memory_is_needed_nor_have_the_guest_go_back_nor_customise() {
     let guest = Guest::new();
     let (_agent, mut peer, _) = guest.greet();
     let root = guest.path("");
@@ -258,6 +258,8 @@ fn others_than_root_may_neither_say_that_memory_is_needed_nor_have_the_guest_go_
         ["need", "256M"].as_slice(),
         &["rollback"],
         &["rollback", "1"],
+        &["customize", "environment.A=1"],
+        &["customize", "--remove", "editor"],
     ] {
         let said = Command::new(&program)
             .args(words)

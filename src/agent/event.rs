@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use agent_protocol::customized::{CUSTOMIZATIONS_MAX, CUSTOMIZED_KEYS_MAX};
 use agent_protocol::frame::FrameCounters;
 use agent_protocol::limits::NAME_MAX;
 use agent_protocol::message::JournalState;
 use agent_protocol::session::SessionCounters;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{Ask, CheckedReport, RolledBack};
+use agent_protocol::{Ask, CheckedReport, Customized, RolledBack};
 use persona::units::Bytes;
 use serde::Serialize;
 
@@ -32,8 +33,9 @@ pub enum AgentEvent {
         /// Why.
         reason: LostReason,
     },
-    /// Somebody in the guest went back to an earlier generation by hand, or that is over.
-    WentBack {
+    /// Somebody in the guest went back to an earlier generation by hand, or has something otherwise than the persona
+    /// says, or that is over.
+    Deviated {
         /// What the agent says of itself now.
         facts: AgentFacts,
     },
@@ -76,6 +78,8 @@ pub struct AgentFacts {
     pub active: Option<ActivePersona>,
     /// What holds in the guest instead, where somebody there went back to an earlier generation by hand.
     pub rolled_back: Option<Box<WentBack>>,
+    /// What the guest's owner has made otherwise than the persona says.
+    pub own: Option<Box<OwnWay>>,
     /// The newest generation that the agent has seen; it refuses older ones.
     pub newest_generation: u64,
     /// Whether the agent is finishing or undoing something.
@@ -139,6 +143,49 @@ impl fmt::Display for WentBack {
             (Some(persona), None) => write!(f, "generation {} ({persona})", self.generation),
             (None, _) => write!(f, "generation {} (no persona)", self.generation),
         }
+    }
+}
+
+/// What a guest's owner has made otherwise than the persona says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OwnWay {
+    /// How many things, as the guest says; no more than an agent keeps.
+    pub count: usize,
+    /// The first of them.
+    pub keys: Vec<GuestWords>,
+}
+
+impl OwnWay {
+    pub(super) fn of(told: &Customized) -> Self {
+        let key = |key: &String| GuestWords::clean(key, NAME_MAX, Lines::One);
+        Self {
+            count: usize::try_from(told.count)
+                .unwrap_or(usize::MAX)
+                .clamp(1, CUSTOMIZATIONS_MAX),
+            keys: told
+                .keys
+                .iter()
+                .take(CUSTOMIZED_KEYS_MAX)
+                .map(key)
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for OwnWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => f.write_str("1 customisation")?,
+            many => write!(f, "{many} customisations")?,
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            let before = if index == 0 { ": " } else { ", " };
+            write!(f, "{before}{key}")?;
+        }
+        if !self.keys.is_empty() && self.count > self.keys.len() {
+            f.write_str(", ...")?;
+        }
+        Ok(())
     }
 }
 

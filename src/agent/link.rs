@@ -483,9 +483,9 @@ impl Link {
                     self.set_state(LinkState::Connected(facts.clone()));
                     self.tell(AgentEvent::Connected { facts });
                 }
-                Ok(Happening::WentBack(facts)) => {
+                Ok(Happening::Deviated(facts)) => {
                     self.set_state(LinkState::Connected(facts.clone()));
-                    self.tell(AgentEvent::WentBack { facts });
+                    self.tell(AgentEvent::Deviated { facts });
                 }
                 Ok(Happening::Reported(report)) => {
                     if let Some(latest) = self.reports.put(*report) {

@@ -32,7 +32,7 @@ use agent_protocol::limits::{HEARTBEAT_IDLE_MS, HEARTBEAT_MISSES};
 pub use budget::{Overflow, Rates};
 pub use error::{AgentError, Effect, Retry};
 pub use event::{
-    ActivePersona, AgentEvent, AgentFacts, LatestReport, LinkState, LostReason, Misconduct,
+    ActivePersona, AgentEvent, AgentFacts, LatestReport, LinkState, LostReason, Misconduct, OwnWay,
     Running, WentBack,
 };
 pub use exec::{CommandEnd, OutputPiece, Outputs};

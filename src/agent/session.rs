@@ -18,12 +18,14 @@ use agent_protocol::frame::FrameCounters;
 use agent_protocol::limits::{
     ASK_INTERVAL_MS, ASKS_BURST, MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, NEED_REASON_MAX,
 };
-use agent_protocol::message::{Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping};
+use agent_protocol::message::{
+    Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping, Telemetry,
+};
 use agent_protocol::switching::{Pace, SWITCH_FEATURE};
 use agent_protocol::version::{NoCommonVersion, negotiate};
 use agent_protocol::{
-    Ask, CheckedReport, Collect, GuestMessage, HostMessage, Need, Parts, RolledBack, Stamp, Told,
-    decode_guest, encode_host, request_messages,
+    Ask, CheckedReport, Collect, GuestMessage, HostMessage, Need, Parts, Stamp, Told, decode_guest,
+    encode_host, request_messages,
 };
 use persona::domain::DomainId;
 use persona::units::Bytes;
@@ -31,7 +33,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::error::AgentError;
-use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, Running, WentBack};
+use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, OwnWay, Running, WentBack};
 use super::identity::{fresh_session_id, unix_time};
 use super::requests::{Fit, Lanes, Requests};
 use super::words::{GuestWords, Lines};
@@ -61,7 +63,7 @@ const NEED_PAUSE: Duration = Duration::from_millis(NEED_INTERVAL_MS / 2);
 const FEATURES_MAX: usize = 64;
 
 /// News of returns by hand that come faster than this wait for a later report.
-const WENT_BACK_PAUSE: Duration = Duration::from_secs(3);
+const DEVIATED_PAUSE: Duration = Duration::from_secs(3);
 
 /// Answers to asks that wait for a guest that does not read; further ones are lost, and the guest asks again.
 const ANSWERS_MAX: usize = 16;
@@ -89,8 +91,8 @@ pub(super) enum Happening {
     Nothing,
     Connected(AgentFacts),
     Reported(Box<CheckedReport>),
-    /// What holds in the guest is another generation than before, by hand. The report that came with it is passed over.
-    WentBack(AgentFacts),
+    /// What holds in the guest is otherwise than before, by hand. The report that came with it is passed over.
+    Deviated(AgentFacts),
     Needed {
         more: Bytes,
         reason: GuestWords,
@@ -146,7 +148,7 @@ pub(super) struct Session {
     /// When the guest last said that it needs memory.
     needed_at: Option<Instant>,
     /// When the guest last said something new of a return by hand.
-    went_back_at: Option<Instant>,
+    deviated_at: Option<Instant>,
     /// When the conversation began.
     began: Instant,
     asks: Pace,
@@ -189,7 +191,7 @@ impl Session {
             peer_max_frame: MIN_FRAME,
             misconduct: Misconduct::default(),
             needed_at: None,
-            went_back_at: None,
+            deviated_at: None,
             began: now,
             // Twice what an agent keeps to, so that a punctual one is never refused.
             asks: Pace::new(ASK_INTERVAL_MS / 2, ASKS_BURST * 2),
@@ -305,8 +307,8 @@ impl Session {
                 self.credit -= 1;
                 self.grant_at
                     .get_or_insert(now + self.config.telemetry * CREDIT_PERIODS);
-                if let Some(facts) = self.went_back(telemetry.rolled_back.as_ref(), now) {
-                    return Ok(Happening::WentBack(facts));
+                if let Some(facts) = self.deviated(&telemetry, now) {
+                    return Ok(Happening::Deviated(facts));
                 }
                 if let Ok(report) = telemetry.report.check() {
                     return Ok(Happening::Reported(Box::new(report)));
@@ -343,21 +345,24 @@ impl Session {
         }
     }
 
-    /// What the agent says of itself now, where it says of a return by hand something else than before. A guest that says
-    /// something else each time is heard no more often than a person could do it.
-    fn went_back(&mut self, told: Option<&RolledBack>, now: Instant) -> Option<AgentFacts> {
+    /// What the agent says of itself now, where it says of what is done by hand something else than before. A guest that
+    /// says something else each time is heard no more often than a person could do it.
+    fn deviated(&mut self, telemetry: &Telemetry, now: Instant) -> Option<AgentFacts> {
+        let told = telemetry.rolled_back.as_ref();
         let told = told.map(WentBack::of).map(Box::new);
+        let own = telemetry.customized.as_ref();
+        let own = own.map(OwnWay::of).map(Box::new);
         let Stage::Open { facts, .. } = &mut self.stage else {
             return None;
         };
         let soon = self
-            .went_back_at
-            .is_some_and(|before| now < before + WENT_BACK_PAUSE);
-        if facts.rolled_back == told || soon {
+            .deviated_at
+            .is_some_and(|before| now < before + DEVIATED_PAUSE);
+        if (facts.rolled_back == told && facts.own == own) || soon {
             return None;
         }
-        self.went_back_at = Some(now);
-        facts.rolled_back = told;
+        self.deviated_at = Some(now);
+        (facts.rolled_back, facts.own) = (told, own);
         Some(facts.clone())
     }
 
@@ -433,6 +438,7 @@ impl Session {
                 digest: identifier(&active.digest),
             }),
             rolled_back: ack.rolled_back.as_ref().map(WentBack::of).map(Box::new),
+            own: ack.customized.as_ref().map(OwnWay::of).map(Box::new),
             newest_generation: ack.generation,
             journal: ack.journal,
             protocol,

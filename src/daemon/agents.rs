@@ -50,12 +50,19 @@ impl Daemon {
                     serde_json::Value::Null,
                 );
                 self.went_back(id);
+                self.has_its_own_way(id);
                 self.agent_came(id);
             }
-            AgentEvent::WentBack { facts } => {
+            AgentEvent::Deviated { facts } => {
                 agent.heard = Some(now);
-                agent.facts = Some(facts);
-                self.went_back(id);
+                let before = agent.facts.replace(facts.clone());
+                let before = before.as_ref();
+                if before.is_none_or(|before| before.rolled_back != facts.rolled_back) {
+                    self.went_back(id);
+                }
+                if before.is_none_or(|before| before.own != facts.own) {
+                    self.has_its_own_way(id);
+                }
                 self.follow_activation(id);
             }
             AgentEvent::Lost { reason } => {
@@ -142,6 +149,18 @@ impl Daemon {
             "somebody in the guest went back to {back} by hand; it holds there until the next activation"
         );
         let detail = serde_json::json!({ "rolled_back": back });
+        self.record(AuditKind::Activation, Some(id), &text, detail);
+    }
+
+    /// The guest's owner has something otherwise than the persona says: it is written down, shown, and left alone.
+    fn has_its_own_way(&mut self, id: DomainId) {
+        let facts = self.domains.get(&id);
+        let facts = facts.and_then(|tracked| tracked.agent.facts.as_ref());
+        let Some(own) = facts.and_then(|facts| facts.own.as_ref()) else {
+            return;
+        };
+        let text = format!("the guest has its own way in what its owner customised: {own}");
+        let detail = serde_json::json!({ "customized": own });
         self.record(AuditKind::Activation, Some(id), &text, detail);
     }
 

@@ -188,6 +188,10 @@ impl Daemon {
             );
             detail = Some(detail.map_or(text.clone(), |detail| format!("{text}; {detail}")));
         }
+        if let Some(own) = facts.and_then(|facts| facts.own.as_ref()) {
+            let text = format!("in the guest {own}");
+            detail = Some(detail.map_or(text.clone(), |detail| format!("{text}; {detail}")));
+        }
         if let (Some(detail), Some(trouble)) = (&mut detail, trouble) {
             detail.push_str("; ");
             detail.push_str(&trouble);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use agent_protocol::environment::{
-    ENVIRONMENT_D, MARK, PROFILE_D, render_environment_d, render_profile,
+    ENVIRONMENT_D, MARK_BEGIN, PROFILE_D, render_environment_d, render_profile,
 };
 use agent_protocol::{Activation, OnFailure, Script};
 use persona::domain::DomainId;
@@ -165,7 +165,7 @@ impl StandIn {
             *content = self.read(domain, path).await?;
             if content
                 .as_ref()
-                .is_some_and(|bytes| !bytes.starts_with(MARK.as_bytes()))
+                .is_some_and(|bytes| !bytes.starts_with(MARK_BEGIN.as_bytes()))
             {
                 return Err(StandInError::Foreign { path });
             }

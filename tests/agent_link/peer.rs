@@ -240,6 +240,7 @@ impl Peer {
             machine_id: None,
             active: None,
             rolled_back: None,
+            customized: None,
             generation: 0,
             journal: JournalState::Clean,
             feats: Vec::new(),
@@ -288,5 +289,6 @@ pub(crate) fn report(online: u32) -> GuestMessage {
     GuestMessage::Telemetry(Box::new(Telemetry {
         report,
         rolled_back: None,
+        customized: None,
     }))
 }

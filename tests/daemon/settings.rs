@@ -224,3 +224,48 @@ fn a_return_by_hand_in_the_guest_is_told_and_left_alone_until_the_next_activatio
     });
     assert!(holds("two"));
 }
+
+#[test]
+fn what_the_guests_owner_customised_is_told_left_alone_and_back_with_the_persona() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: front\nenvironment_variables: {STAGE: one}\n");
+    daemon.create("name: back\nenvironment_variables: {STAGE: two}\n");
+    let active = |domain: &DomainView| domain.activation.state == ActivationState::Active;
+    let holds = |value: &str| {
+        let wanted = format!("export STAGE='{value}'\n");
+        agent
+            .environment()
+            .is_some_and(|text| text.contains(&wanted))
+    };
+    daemon.apply("web", "front");
+    daemon.wait_domain(web, "it is active", |domain| active(domain) && holds("one"));
+    let said = agent.ask(&["customize", "environment.STAGE=mine"]).unwrap();
+    assert!(said.contains("customised under front"), "{said}");
+    let told = |domain: &DomainView| {
+        let detail = domain.activation.detail.as_deref().unwrap_or_default();
+        active(domain) && detail.contains("in the guest 1 customisation: environment.STAGE")
+    };
+    daemon.wait_domain(web, "the customisation is told", told);
+    assert!(holds("mine"));
+    let whole = format!("{:?}", daemon.audit());
+    assert!(whole.contains("the guest has its own way"), "{whole}");
+    daemon.apply("web", "back");
+    daemon.wait_domain(web, "the other persona has none of it", |domain| {
+        active(domain) && domain.activation.detail.is_none() && holds("two")
+    });
+    daemon.apply("web", "front");
+    daemon.wait_domain(web, "it is there again", |domain| {
+        told(domain) && holds("mine")
+    });
+    agent
+        .ask(&["customize", "--remove", "environment.STAGE"])
+        .unwrap();
+    daemon.wait_domain(web, "it is over", |domain| {
+        let detail = domain.activation.detail.as_deref().unwrap_or_default();
+        active(domain) && !detail.contains("in the guest") && holds("one")
+    });
+}

@@ -8,8 +8,22 @@ use std::collections::BTreeMap;
 pub const ENVIRONMENT_D: &str = "/etc/environment.d/50-virt-persona.conf";
 /// Read by login shells.
 pub const PROFILE_D: &str = "/etc/profile.d/50-virt-persona.sh";
-/// The first line of both; a file without it is somebody else's.
-pub const MARK: &str = "# Written by virt-persona-agent. Changes made here are lost; a file with a higher number wins.";
+/// How the first line of both begins; a file without it is somebody else's.
+pub const MARK_BEGIN: &str = "# Written by virt-persona-agent.";
+/// The first line of both. Whether a change is kept is for whoever writes them to say.
+pub const MARK: &str = "# Written by virt-persona-agent. What has to stay belongs into a file with a higher number, which wins.";
+
+/// Whether a variable may have this name: one that shells accept.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    crate::activation::is_variable_name(name)
+}
+
+/// Whether a variable may have this value.
+#[must_use]
+pub fn is_value(value: &str) -> bool {
+    crate::activation::is_variable_value(value)
+}
 
 /// Names and values.
 pub type Variables = BTreeMap<String, String>;

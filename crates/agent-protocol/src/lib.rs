@@ -20,6 +20,7 @@ pub mod application;
 pub mod command;
 pub mod coordination;
 pub mod cpu_list;
+pub mod customized;
 pub mod environment;
 pub mod figures;
 pub mod gate;
@@ -42,6 +43,7 @@ pub use chunk::{Assembler, ChunkRefusal};
 pub use command::{Command, CommandReply, CommandTable, Output, Stream};
 pub use coordination::{Consent, GrownReply, Need, Resize};
 pub use cpu_list::CpuList;
+pub use customized::Customized;
 pub use envelope::{
     DecodeError, EncodeError, Stamp, decode_guest, decode_host, encode_guest, encode_host,
     encode_request, request_messages,

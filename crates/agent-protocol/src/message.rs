@@ -9,6 +9,7 @@ use crate::{
     chunk::Chunk,
     command::{Command, Output},
     coordination::{Need, Resize},
+    customized::Customized,
     identity::RequestId,
     parts::Collect,
     report::Report,
@@ -309,6 +310,9 @@ pub struct HelloAck {
     /// What holds instead of it, where somebody in the guest went back by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+    /// What the guest's owner has made otherwise than the persona says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customized: Option<Customized>,
     /// The newest generation that the agent has seen, active or not; older ones are refused.
     #[serde(default)]
     pub generation: u64,
@@ -368,4 +372,7 @@ pub struct Telemetry {
     /// What holds instead of what the host made active, where somebody in the guest went back by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rolled_back: Option<RolledBack>,
+    /// What the guest's owner has made otherwise than the persona says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customized: Option<Customized>,
 }

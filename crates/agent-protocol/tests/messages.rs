@@ -174,6 +174,7 @@ fn guest_messages() -> Vec<GuestMessage> {
                 digest: "d".to_owned(),
             }),
             rolled_back: None,
+            customized: None,
             generation: 7,
             journal: JournalState::Recovering,
             feats: vec![],
@@ -222,6 +223,10 @@ fn guest_messages() -> Vec<GuestMessage> {
                 generation: 3,
                 persona: Some("web".to_owned()),
                 version: Some(1),
+            }),
+            customized: Some(agent_protocol::Customized {
+                count: 1,
+                keys: vec!["editor".to_owned()],
             }),
         })),
     ]

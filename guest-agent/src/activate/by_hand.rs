@@ -2,15 +2,18 @@
 //! journal, without scripts and without a generation of its own: generations are the host's. What comes of it holds until
 //! the host's next activation or deactivation, and the host is told.
 
+use std::collections::BTreeSet;
+
 use agent_protocol::{RequestId, message::ReplyBody};
 
-use super::{ActivateError, Activator, Scripts, unix_time};
+use super::{ActivateError, Activator, Scripts, own::Sight, unix_time};
 use crate::{
+    customize::{BadValue, Full, Key, UnknownKey, VALUE_MAX},
     log::{chain, log},
     store::{Fate, Journal, Record, Rollback, Step},
 };
 
-/// Why nobody can go back there.
+/// Why nobody can go back there, or have something otherwise.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ByHandError {
     #[error("no persona was ever active here, so there is nothing to go back to")]
@@ -21,6 +24,24 @@ pub(crate) enum ByHandError {
         "generation {generation} is not kept, or never held; `virt-persona-agent history` lists them"
     )]
     NotKept { generation: u64 },
+    #[error(
+        "no persona is active; only what holds under every persona can be customised (--sticky)"
+    )]
+    NoPersona,
+    #[error(transparent)]
+    Key(#[from] UnknownKey),
+    #[error(transparent)]
+    Value(#[from] BadValue),
+    #[error("a value that is longer than {VALUE_MAX} bytes cannot be customised")]
+    TooLong,
+    #[error("lines of one's own are written into the file itself")]
+    Lines,
+    #[error("{key} is not customised; `virt-persona-agent customize` lists what is")]
+    NotCustomized { key: Key },
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error("with what the persona has it would be more than an activation can have")]
+    TooMuchTogether,
     #[error("{0}")]
     Failed(String),
     #[error("it cannot be done")]
@@ -39,6 +60,7 @@ impl Activator {
         if self.store.journal().is_some() {
             self.recover(scripts)?;
         }
+        self.absorb(Sight::All, scripts)?;
         let current = self.store.current().ok_or(ByHandError::Nothing)?.clone();
         let holding = current
             .rollback
@@ -49,24 +71,22 @@ impl Activator {
         if to == holding {
             return Ok(format!("{} holds already", what(&past)));
         }
-        let (number, moment) = (current.generation, unix_time());
-        let request = format!("by-hand-{number}-{}", moment.as_nanos());
-        // Digits and hyphens are within what an identifier may have.
-        let request =
-            RequestId::new(request).map_err(|error| ByHandError::Failed(chain(&error)))?;
+        let number = current.generation;
+        let request = self.request_by_hand(&current)?;
         let instead_of = current.active();
         let record = Record {
             generation: number,
             request: request.clone(),
-            at_unix_s: moment.as_secs(),
+            at_unix_s: unix_time().as_secs(),
             rollback: (to != number).then_some(Rollback { to, instead_of }),
+            own: current.own,
             ..past
         };
         let said = what(&Record {
             generation: to,
             ..record.clone()
         });
-        self.carry_out_by_hand(request, record, scripts)?;
+        self.carry_out_by_hand(request, record, BTreeSet::new(), scripts)?;
         Ok(format!("{said} holds again"))
     }
 
@@ -90,10 +110,18 @@ impl Activator {
         })
     }
 
-    fn carry_out_by_hand(
+    /// A name for what is done by hand to what holds.
+    pub(super) fn request_by_hand(&self, current: &Record) -> Result<RequestId, ByHandError> {
+        let request = format!("by-hand-{}-{}", current.generation, unix_time().as_nanos());
+        // Digits and hyphens are within what an identifier may have.
+        RequestId::new(request).map_err(|error| ByHandError::Failed(chain(&error)))
+    }
+
+    pub(super) fn carry_out_by_hand(
         &mut self,
         request: RequestId,
         record: Record,
+        taken: BTreeSet<String>,
         scripts: &mut impl Scripts,
     ) -> Result<(), ByHandError> {
         self.files.check_ours().map_err(ActivateError::from)?;
@@ -102,12 +130,13 @@ impl Activator {
             generation: record.generation,
             step: Step::Prepared,
             boot_id: self.boot_id.clone(),
-            pre: None,
-            post: None,
+            pre: record.pre.clone(),
+            post: record.post.clone(),
             failure: None,
             settings: None,
             software: None,
             by_hand: Some(Box::new(record)),
+            taken,
         };
         let written = self.store.write_journal(&journal);
         let done = written

@@ -14,13 +14,15 @@
 
 mod by_hand;
 mod environment;
+mod found;
+mod own;
 mod routing;
 mod settings;
 mod software;
 mod verdict;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -33,10 +35,12 @@ use agent_protocol::{
 
 use verdict::{interrupted, judge_script, refusal, shorten, storage};
 
-pub(crate) use environment::{EnvironmentError, EnvironmentFiles};
+pub(crate) use environment::{Environment, EnvironmentError, EnvironmentFiles};
+use own::Sight;
 use routing::{Routing, RoutingError};
 
 use crate::{
+    customize::{Customization, Full},
     log::{chain, log},
     policy::Leave,
     script::{ScriptError, ScriptJob, Stage, stop_leftovers},
@@ -67,6 +71,19 @@ pub(crate) enum ActivateError {
     Environment(#[from] EnvironmentError),
     #[error("the persona's commands cannot be held for people who log in")]
     Routing(#[from] RoutingError),
+    #[error("what was changed in the guest cannot be kept")]
+    Own(#[source] Box<by_hand::ByHandError>),
+    #[error("what was changed in the guest cannot be kept")]
+    Full(#[from] Full),
+}
+
+/// What an operation brings about.
+#[derive(Clone, Copy)]
+struct Aim<'a> {
+    /// What the host asks for, with what is customised laid over it.
+    activation: Option<&'a Activation>,
+    /// What was laid over it.
+    overlay: &'a [Customization],
 }
 
 /// The sequence, with all it works on.
@@ -118,13 +135,18 @@ impl Activator {
             self.proceed(journal, scripts)?;
         }
         self.renew_settings(scripts)?;
-        let environment = self
-            .store
-            .current()
-            .map(Record::environment)
-            .unwrap_or_default();
-        // Without any generation the files are not the agent's business.
-        if self.store.current().is_some() && !self.files.hold(&environment)? {
+        if let Err(error) = self.absorb(Sight::Files, scripts) {
+            log!("{}", chain(&error));
+        }
+        let environment = self.environment_now();
+        // Without any generation the files are not the agent's business; what could not be taken up is left as it is.
+        if self.store.current().is_some()
+            && !self.files.hold(&environment)?
+            && self
+                .files
+                .changes(&environment)
+                .is_ok_and(|changes| changes.is_empty())
+        {
             self.files.check_ours()?;
             log!(
                 "the environment files differ from the recorded generation; they are written again"
@@ -179,8 +201,10 @@ impl Activator {
             return Ok(answer);
         }
         self.files.check_ours()?;
+        self.absorb(Sight::All, scripts)?;
         let (request, boot_id) = (request.clone(), self.boot_id.clone());
-        self.store.write_record(Record {
+        let own = self.store.current().map(|current| current.own.clone());
+        let mut record = Record {
             generation,
             fate: Fate::Prepared,
             request: request.clone(),
@@ -194,7 +218,11 @@ impl Activator {
             settings: Vec::new(),
             rollback: None,
             software: BTreeMap::new(),
-        })?;
+            own: own.unwrap_or_default(),
+            overlay: Vec::new(),
+        };
+        record.lay_own_over();
+        self.store.write_record(record)?;
         let journal = Journal {
             request,
             generation,
@@ -206,6 +234,7 @@ impl Activator {
             software: None,
             settings: None,
             by_hand: None,
+            taken: BTreeSet::new(),
         };
         self.store.write_journal(&journal)?;
         self.proceed(journal, scripts)
@@ -264,7 +293,12 @@ impl Activator {
             journal.failure = Some(interrupted("its record is gone"));
             return self.roll_back(journal, None, scripts);
         };
-        let activation = record.activation.clone();
+        let activation = record.wanted();
+        let overlay = record.overlay.clone();
+        let aim = Aim {
+            activation: activation.as_ref(),
+            overlay: &overlay,
+        };
         // Scripts belong to what the host asks for: what they did is not known, and they need not bear to be run again.
         let scripted = activation.as_ref().filter(|_| journal.by_hand.is_none());
         let pre = scripted.and_then(|activation| activation.pre.clone());
@@ -275,7 +309,7 @@ impl Activator {
             }
             match journal.step {
                 Step::Prepared => match &pre {
-                    None => self.plan_software(&mut journal, activation.as_ref(), scripts)?,
+                    None => self.plan_software(&mut journal, aim, scripts)?,
                     Some(script) => {
                         self.reach(&mut journal, Step::PreStarted)?;
                         let ended = scripts.run(job(&journal, &record, Stage::Pre, script));
@@ -291,14 +325,14 @@ impl Activator {
                     }
                 },
                 Step::PreDone => {
-                    self.plan_software(&mut journal, activation.as_ref(), scripts)?;
+                    self.plan_software(&mut journal, aim, scripts)?;
                 }
                 Step::SoftwareStarted => {
-                    self.install_software(&mut journal, activation.as_ref(), scripts)?;
+                    self.install_software(&mut journal, aim, scripts)?;
                 }
                 Step::SettingsStarted => self.carry_out_settings(&mut journal, scripts)?,
                 Step::EnvironmentStarted => {
-                    self.files.write(&record.environment())?;
+                    self.files.write(&record.in_files())?;
                     self.reach(&mut journal, Step::EnvironmentDone)?;
                 }
                 Step::EnvironmentDone => match &post {
@@ -411,12 +445,7 @@ impl Activator {
         }
         let error = self.undo_settings(&journal, error, scripts);
         let error = self.undo_software(&journal, error, scripts);
-        let environment = self
-            .store
-            .current()
-            .map(Record::environment)
-            .unwrap_or_default();
-        self.files.write(&environment)?;
+        self.files.write(&self.environment_now())?;
         self.routing.hold(self.store.current())?;
         log!(
             "generation {} failed, what was before holds: {error}",
@@ -453,11 +482,19 @@ impl Activator {
         }
     }
 
+    /// What the files of variables hold while the current generation does.
+    fn environment_now(&self) -> Environment {
+        self.store
+            .current()
+            .map(Record::in_files)
+            .unwrap_or_default()
+    }
+
     fn answer(&self, record: &Record, outcome: Change, needs_relogin: bool) -> ReplyBody {
         let generation = record.generation;
         let settings = settings::reply(record, outcome, self.routing.line(record, outcome));
         let value = if record.activation.is_some() {
-            let environment_files = EnvironmentFiles::paths(&record.environment());
+            let environment_files = EnvironmentFiles::paths(&record.in_files());
             let (pre, post) = (
                 record.pre.as_ref().map(shorten),
                 record.post.as_ref().map(shorten),

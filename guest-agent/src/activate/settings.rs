@@ -2,12 +2,12 @@
 //! the kernel lost with its last boot. What a setting is and does is in `setting`.
 
 use agent_protocol::{
-    Activation, SettingLine, SettingOutcome, SettingsReply,
+    SettingLine, SettingOutcome, SettingsReply,
     activation::Change,
     message::{ErrorCode, ReplyError, Retry},
 };
 
-use super::{ActivateError, Activator, Scripts};
+use super::{ActivateError, Activator, Aim, Scripts, own};
 use crate::{
     log::{chain, log},
     setting::{Machine, Plan, Renewed, SettingError, Wishes, plan, wishes},
@@ -19,24 +19,34 @@ impl Activator {
     pub(super) fn plan_settings(
         &mut self,
         journal: &mut Journal,
-        activation: Option<&Activation>,
+        aim: Aim<'_>,
         scripts: &mut impl Scripts,
     ) -> Result<(), ActivateError> {
         let current = self.store.current();
-        let held = current.map_or(&[][..], |record| &record.held);
+        let mut held = current.map_or_else(Vec::new, |record| record.held.clone());
         let mut machine = self.machine(journal, scripts);
-        let planned = activation
+        for holding in &mut held {
+            if journal.taken.contains(&holding.setting)
+                && let Ok(live) = machine.probe(&holding.resource)
+            {
+                holding.written = live;
+            }
+        }
+        let planned = aim
+            .activation
             .map_or(Ok(Wishes::default()), |activation| {
                 wishes(&activation.settings, &mut machine)
             })
-            .and_then(|wishes| {
-                plan(held, wishes, &self.boot_id, |resource| {
+            .and_then(|mut wishes| {
+                wishes.found(&own::found_settings(aim.overlay));
+                plan(&held, wishes, &self.boot_id, |resource| {
                     machine.probe(resource)
                 })
             });
         match planned {
             Ok(mut plan) => {
                 machine.make_reversible(&mut plan);
+                own::say(&mut plan.lines, aim.overlay);
                 let next = if plan.deeds.is_empty() {
                     Step::EnvironmentStarted
                 } else {

@@ -2,12 +2,11 @@
 //! wants any more. What is done about a package is in `setting::software`.
 
 use agent_protocol::{
-    Activation,
     limits::MESSAGE_MAX,
     message::{ReplyError, clean_text},
 };
 
-use super::{ActivateError, Activator, Scripts, settings::failure};
+use super::{ActivateError, Activator, Aim, Scripts, settings::failure};
 use crate::{
     log::{chain, log},
     setting::{
@@ -21,21 +20,23 @@ impl Activator {
     pub(super) fn plan_software(
         &mut self,
         journal: &mut Journal,
-        activation: Option<&Activation>,
+        aim: Aim<'_>,
         scripts: &mut impl Scripts,
     ) -> Result<(), ActivateError> {
         let current = self.store.current();
         let owned = current
             .map(|record| record.software.clone())
             .unwrap_or_default();
-        let wanted = activation.map_or(&[][..], |activation| &activation.settings.software);
+        let wanted = aim
+            .activation
+            .map_or(&[][..], |activation| &activation.settings.software);
         let planned = plan_software(wanted, &owned, &mut self.machine(journal, scripts));
         match planned {
             Ok(plan) => {
                 let idle = plan.orders.is_empty();
                 journal.software = Some(plan);
                 if idle {
-                    return self.plan_settings(journal, activation, scripts);
+                    return self.plan_settings(journal, aim, scripts);
                 }
                 self.reach(journal, Step::SoftwareStarted)
             }
@@ -50,13 +51,13 @@ impl Activator {
     pub(super) fn install_software(
         &mut self,
         journal: &mut Journal,
-        activation: Option<&Activation>,
+        aim: Aim<'_>,
         scripts: &mut impl Scripts,
     ) -> Result<(), ActivateError> {
         let plan = journal.software.clone().unwrap_or_default();
         let done = install_software(&plan, &mut self.machine(journal, scripts));
         match done {
-            Ok(()) => self.plan_settings(journal, activation, scripts),
+            Ok(()) => self.plan_settings(journal, aim, scripts),
             Err(error) => {
                 journal.failure = Some(failure(&error));
                 self.reach(journal, Step::RollingBack)

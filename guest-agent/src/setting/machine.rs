@@ -309,6 +309,10 @@ impl<'a> Machine<'a> {
             });
             if let Err(error) = done {
                 log!("{parameter} does not hold in this boot: {}", chain(&error));
+                // What this boot has instead is nobody's change.
+                if let Ok(live) = self.probe(&holding.resource) {
+                    holding.written = live;
+                }
             }
         }
         renewed

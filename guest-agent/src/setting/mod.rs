@@ -34,10 +34,12 @@ use crate::{
 };
 
 pub(crate) use machine::{Guest, Machine, Renewed};
-pub(crate) use plan::{Deed, Phase, Plan, plan};
+pub(crate) use plan::{CHANGED, Deed, Phase, Plan, plan};
+pub(crate) use service::unit_name;
 pub(crate) use software::{
     Owned, Role, SoftwarePlan, install_software, plan_software, release_software, undo_software,
 };
+pub(crate) use sysctl::{DROP_IN as SYSCTL_DROP_IN, place_of as parameter_place};
 
 /// The first line of every file of the agent's own.
 const MARK: &str = "# Written by virt-persona-agent. It goes with the persona; a change made here is kept, and then it is yours.";
@@ -182,6 +184,16 @@ struct Wanted {
     resource: Resource,
     state: State,
     once: Option<Once>,
+    will: Will,
+}
+
+/// Whose will it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Will {
+    /// The persona's, or what was asked for in its place.
+    Asked,
+    /// Somebody has made it so by hand: while it is as that left it, it stays that person's.
+    Found,
 }
 
 /// What the plugins make of settings.
@@ -201,6 +213,7 @@ impl Wishes {
             resource: Resource::File(path.to_owned()),
             state: State::Text { text, mode: 0o644 },
             once,
+            will: Will::Asked,
         });
     }
 
@@ -210,7 +223,23 @@ impl Wishes {
             resource,
             state,
             once: None,
+            will: Will::Asked,
         });
+    }
+
+    /// What of this is as somebody has made it by hand, by the names of the settings.
+    pub(crate) fn found(&mut self, settings: &BTreeSet<String>) {
+        for wanted in &mut self.wanted {
+            if settings.contains(&wanted.setting) {
+                wanted.will = Will::Found;
+            }
+        }
+    }
+
+    /// Why a setting cannot be had, if that is known without doing anything.
+    pub(crate) fn refusal(&self) -> Option<&SettingLine> {
+        let refused = |line: &&SettingLine| line.outcome == SettingOutcome::Refused;
+        self.lines.iter().find(refused)
     }
 
     /// A setting that this guest cannot have as it is now. It is left out, and the others come about.

@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 use agent_protocol::{SettingLine, SettingOutcome};
 use serde::{Deserialize, Serialize};
 
-use super::{Holding, NEW, Once, Onces, Resource, Running, State, Wanted, Wishes};
+use super::{Holding, NEW, Once, Onces, Resource, Running, State, Wanted, Will, Wishes};
 
 /// Why something of the guest's own stays.
-const CHANGED: &str = "it was changed in the guest, and stays so";
+pub(crate) const CHANGED: &str = "it was changed in the guest, and stays so";
 const SILENT: &str = "its plugin does not say how it is; the agent's log says why";
 const MASKED: &str = "the unit is masked in the guest, and stays so";
 
@@ -179,6 +179,10 @@ enum Verdict {
 
 fn judge(item: &Wanted, base: Option<&Holding>, live: &State) -> Verdict {
     use super::Enabling::Masked;
+    let theirs = base.is_some_and(|base| !base.written.fits(live));
+    if item.will == Will::Found && theirs {
+        return Verdict::Keep(CHANGED);
+    }
     let masked = matches!(live, State::Unit { enabling, .. } if *enabling == Masked);
     if item.state.fits(live) {
         return Verdict::Nothing;

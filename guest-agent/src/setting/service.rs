@@ -18,11 +18,7 @@ pub(super) fn wish(
             wishes.refuse(&setting, "the guest is not run by systemd");
             continue;
         }
-        let unit = if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
-            name.clone()
-        } else {
-            format!("{name}.service")
-        };
+        let unit = unit_name(name);
         match (machine.unit(&unit)?.existence, enabled) {
             (Existence::Missing, true) => {
                 let reason = format!(
@@ -41,4 +37,13 @@ pub(super) fn wish(
         }
     }
     Ok(())
+}
+
+/// A unit's whole name; one without a suffix is a service.
+pub(crate) fn unit_name(name: &str) -> String {
+    if SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
+    }
 }

@@ -9,6 +9,8 @@ use super::{Guest, MARK, Machine, Resource, SettingError, State, Wishes};
 
 const FILE: &str = "50-virt-persona.conf";
 const PATH: &str = "/etc/sysctl.d/50-virt-persona.conf";
+/// The setting's name of the file.
+pub(crate) const DROP_IN: &str = "sysctl at the next start";
 /// In the order of precedence: a file hides those of the same name in later directories.
 const DIRECTORIES: [&str; 5] = [
     "/etc/sysctl.d",
@@ -47,7 +49,7 @@ pub(super) fn wish(
         wishes.resource(&setting, Resource::Kernel(place), value);
     }
     if text.len() > empty {
-        wishes.file("sysctl at the next start", PATH, text, None);
+        wishes.file(DROP_IN, PATH, text, None);
     }
     Ok(())
 }
@@ -67,7 +69,7 @@ fn missing(guest: Guest<'_>, place: &str) -> Option<&'static str> {
 }
 
 /// Where a parameter lies below `/proc/sys`: of `.` and `/`, the one that comes first separates (sysctl.d(5)).
-fn place_of(key: &str) -> String {
+pub(crate) fn place_of(key: &str) -> String {
     match key.find(['.', '/']) {
         Some(at) if key[at..].starts_with('.') => key
             .chars()

@@ -176,6 +176,7 @@ impl Peer {
         self.say(&GuestMessage::Telemetry(Box::new(Telemetry {
             report,
             rolled_back: None,
+            customized: None,
         })))
         .await
     }
@@ -358,6 +359,7 @@ fn acknowledgement(machine: &Machine, version: u32) -> HelloAck {
         machine_id: None,
         active: machine.inside.active.clone(),
         rolled_back: None,
+        customized: None,
         generation: machine.inside.newest,
         journal: JournalState::Clean,
         feats: vec![SETTINGS_FEATURE.to_owned()],
