@@ -253,18 +253,25 @@ fn every_option_is_in_its_man_page() {
     let gate = between(&gate, "HELP: &str = \"", "\";").next();
     let switch = read("guest-agent/switch/src/args.rs");
     let switch = between(&switch, "HELP: &str = \"", "\";").next();
-    for (help, page) in [
-        (daemon.as_str(), "virt-personad.8"),
-        (agent.expect("the agent has a help"), "virt-persona-agent.8"),
-        (gate.expect("the gate has a help"), "virt-persona-gate.8"),
-        (switch.expect("it has a help"), "virt-persona-switch.1"),
+    let tray = read("guest-agent/tray/src/main.rs");
+    let tray = between(&tray, "HELP: &str = \"", "\";").next();
+    for (help, page, least) in [
+        (daemon.as_str(), "virt-personad.8", 4),
+        (
+            agent.expect("the agent has a help"),
+            "virt-persona-agent.8",
+            4,
+        ),
+        (gate.expect("the gate has a help"), "virt-persona-gate.8", 4),
+        (switch.expect("it has a help"), "virt-persona-switch.1", 4),
+        (tray.expect("it has a help"), "virt-persona-tray.1", 3),
     ] {
         let text = read(&format!("packaging/man/{page}")).replace('\\', "");
         let options: BTreeSet<&str> = help
             .split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']'))
             .filter(|word| word.starts_with("--"))
             .collect();
-        assert!(options.len() >= 4, "{options:?}");
+        assert!(options.len() >= least, "{options:?}");
         for option in options {
             assert!(text.contains(option), "{page}: {option}");
         }

@@ -35,3 +35,4 @@ mod settings;
 mod shift;
 mod switching;
 mod telemetry;
+mod tray;

@@ -9,10 +9,8 @@
 
 use agent_protocol::{Answer, Offer, Offers, local::LocalAnswer, switching::Course};
 
-use crate::{
-    Ending,
-    text::{self, Charset},
-};
+use crate::Ending;
+use virt_persona_switch::text::{self, Charset};
 
 /// A key, as far as it means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Questions to the agent on its own socket, and its answers as they come. `plain` waits for them itself, `screen` in a
-//! thread for each question.
+//! Questions to the agent on its own socket, and its answers as they come. `plain` waits for them itself, `screen` and the
+//! tray in a thread for each question.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -18,26 +18,33 @@ const LINE_MAX: u64 = 128 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
+pub enum ClientError {
+    /// Nobody listens there.
     #[error("cannot reach the agent at {path:?}; is virt-persona-agent running?")]
     Reach {
+        /// The socket.
         path: PathBuf,
+        /// What the kernel says.
         #[source]
         source: io::Error,
     },
+    /// It takes too long.
     #[error("neither the agent nor the host has answered for {} s", FIRST_ANSWER.as_secs())]
     Silent,
+    /// It was lost in the midst of an answer.
     #[error("the connection to the agent broke")]
     Broken(#[source] io::Error),
+    /// More was to come.
     #[error("the agent ended without a last answer")]
     Ended,
+    /// It is nothing that this program knows.
     #[error("the agent's answer cannot be understood; it is of another version")]
     Foreign(#[source] serde_json::Error),
 }
 
 /// The answers to one question.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub struct Answers {
     stream: BufReader<UnixStream>,
     waits: Waits,
 }
@@ -49,7 +56,10 @@ enum Waits {
 }
 
 /// Asks the agent below this root directory.
-pub(crate) fn ask(root: &Path, request: &LocalRequest) -> Result<Answers, ClientError> {
+///
+/// # Errors
+/// When nobody listens there, or does not take the question.
+pub fn ask(root: &Path, request: &LocalRequest) -> Result<Answers, ClientError> {
     let path = root.join(LOCAL_SOCKET);
     let stream = UnixStream::connect(&path).map_err(|source| ClientError::Reach {
         path: path.clone(),
@@ -69,7 +79,10 @@ pub(crate) fn ask(root: &Path, request: &LocalRequest) -> Result<Answers, Client
 
 impl Answers {
     /// The next answer. After the first, however long it takes: a person may have to be asked, and scripts may run.
-    pub(crate) fn next(&mut self) -> Result<LocalAnswer, ClientError> {
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be understood.
+    pub fn wait(&mut self) -> Result<LocalAnswer, ClientError> {
         let mut line = String::new();
         let read = (&mut self.stream).take(LINE_MAX).read_line(&mut line);
         match read {

@@ -13,8 +13,8 @@ use ratatui::{
 use crate::{
     Ending,
     chooser::{Chooser, Stage},
-    text,
 };
+use virt_persona_switch::text;
 
 /// Lines that every terminal can draw.
 const BORDER: border::Set<'static> = border::Set {
@@ -181,10 +181,8 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
-    use crate::{
-        chooser::{Key, tests::chooser},
-        text::Charset,
-    };
+    use crate::chooser::{Key, tests::chooser};
+    use virt_persona_switch::text::Charset;
 
     fn drawn(chooser: &Chooser, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();

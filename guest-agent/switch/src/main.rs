@@ -9,11 +9,9 @@
 
 mod args;
 mod chooser;
-mod client;
 mod draw;
 mod plain;
 mod screen;
-mod text;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},

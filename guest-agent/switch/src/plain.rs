@@ -7,10 +7,9 @@ use agent_protocol::{
     local::{HostPresence, LocalAnswer, LocalCode, LocalNo, LocalRequest},
 };
 
-use crate::{
-    Ending,
+use crate::{Ending, say, say_error};
+use virt_persona_switch::{
     client::{self, ClientError},
-    say, say_error,
     text::{self, Charset},
 };
 
@@ -74,7 +73,7 @@ pub(crate) fn switch(root: &Path, persona: &str, patience: Patience) -> Ending {
         Err(error) => return unreachable_agent(&error),
     };
     loop {
-        let answer = match answers.next() {
+        let answer = match answers.wait() {
             Ok(answer) => answer,
             Err(error) => return unreachable_agent(&error),
         };
@@ -99,7 +98,7 @@ pub(crate) fn switch(root: &Path, persona: &str, patience: Patience) -> Ending {
 }
 
 fn one(root: &Path, request: &LocalRequest) -> Result<LocalAnswer, ClientError> {
-    client::ask(root, request)?.next()
+    client::ask(root, request)?.wait()
 }
 
 fn json(value: &impl serde::Serialize) -> Ending {

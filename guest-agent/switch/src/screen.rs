@@ -28,8 +28,10 @@ use ratatui::{
 use crate::{
     Ending,
     chooser::{Chooser, Key, Wish},
-    client::{self, ClientError},
     draw::draw,
+};
+use virt_persona_switch::{
+    client::{self, ClientError},
     text::Charset,
 };
 
@@ -109,7 +111,7 @@ impl Questions {
                 }
             };
             loop {
-                let answer = answers.next().map_err(|error| sentence(&error));
+                let answer = answers.wait().map_err(|error| sentence(&error));
                 let last = answer.as_ref().map_or(true, LocalAnswer::is_last);
                 if !told(answer) || last {
                     return;

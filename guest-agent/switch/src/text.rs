@@ -9,14 +9,16 @@ use agent_protocol::{
 
 /// Which characters the terminal shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Charset {
+pub enum Charset {
+    /// All of them.
     Utf8,
+    /// Those alone.
     Ascii,
 }
 
 impl Charset {
     /// What the locale of this process says.
-    pub(crate) fn of_locale() -> Self {
+    pub fn of_locale() -> Self {
         let first = ["LC_ALL", "LC_CTYPE", "LANG"]
             .into_iter()
             .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
@@ -33,7 +35,7 @@ impl Charset {
     }
 
     /// The text as it may be shown, on one line.
-    pub(crate) fn shown(self, text: &str) -> String {
+    pub fn shown(self, text: &str) -> String {
         let clean = agent_protocol::message::clean_text(text, usize::MAX);
         let shown = clean.chars().map(|character| match character {
             '\n' | '\t' => ' ',
@@ -45,7 +47,7 @@ impl Charset {
 }
 
 /// A change as a line.
-pub(crate) fn change(line: &ChangeLine) -> String {
+pub fn change(line: &ChangeLine) -> String {
     let value = |text: &Option<String>| text.clone().unwrap_or_else(|| "(not set)".to_owned());
     match (&line.now, &line.then) {
         (None, None) => format!("{}: differs", line.subject),
@@ -54,7 +56,7 @@ pub(crate) fn change(line: &ChangeLine) -> String {
 }
 
 /// What becomes of asking for a persona, as a sentence.
-pub(crate) fn course(course: &Course) -> String {
+pub fn course(course: &Course) -> String {
     match course {
         Course::AtOnce => "It is made active when you ask for it.".to_owned(),
         Course::Approval => "A person of the host has to approve it first.".to_owned(),
@@ -64,12 +66,12 @@ pub(crate) fn course(course: &Course) -> String {
 }
 
 /// The end of the list of changes, where it is not whole.
-pub(crate) fn more(offer: &Offer) -> Option<String> {
+pub fn more(offer: &Offer) -> Option<String> {
     (offer.more > 0).then(|| format!("and {} more", offer.more))
 }
 
 /// What an answer says, as a line.
-pub(crate) fn answer(persona: &str, answer: &LocalAnswer) -> String {
+pub fn answer(persona: &str, answer: &LocalAnswer) -> String {
     match answer {
         LocalAnswer::Host(Answer::Accepted { persona }) => {
             format!("{persona}: the host makes it active")
