@@ -6,6 +6,7 @@ mod harness;
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
     process::Command,
 };
 
@@ -18,6 +19,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 const PROFILE: &str = "etc/profile.d/51-virt-persona-commands.sh";
 const ENVIRONMENT: &str = "etc/environment.d/51-virt-persona-commands.conf";
+const SUDOERS_D: &str = "etc/sudoers.d/51-virt-persona-commands";
 const SHIM: &str = "run/virt-persona-agent/shims/deploy";
 
 fn wish(generation: u64, overrides: &[(&str, &str)], restricted: &[&str]) -> Operation {
@@ -73,6 +75,10 @@ fn status(guest: &Guest) -> String {
 #[test]
 fn a_persona_s_commands_hold_for_people_until_it_goes_and_over_a_restart_of_the_guest() {
     let guest = Guest::new();
+    guest.write(
+        "etc/sudoers",
+        "Defaults secure_path=\"/usr/sbin:/usr/bin\"\n@includedir /etc/sudoers.d\n",
+    );
     let (agent, mut peer, _) = guest.greet();
     let overrides = [("deploy", "/opt/safe-deploy"), ("nc", "/opt/safe-nc")];
     ok::<serde_json::Value>(peer.ask(wish(1, &overrides, &["nc", "tcpdump"])));
@@ -91,6 +97,11 @@ fn a_persona_s_commands_hold_for_people_until_it_goes_and_over_a_restart_of_the_
         "/run/virt-persona-agent/shims:/usr/bin\n"
     );
     assert!(guest.read(ENVIRONMENT).unwrap().contains("shims:${PATH:-"));
+    let sudoers = guest.read(SUDOERS_D).unwrap();
+    let path = "Defaults secure_path=\"/run/virt-persona-agent/shims:/usr/sbin:/usr/bin\"\n";
+    assert!(sudoers.ends_with(path), "{sudoers}");
+    let mode = fs::metadata(guest.path(SUDOERS_D)).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o440);
 
     // What is under /run is gone after a restart of the guest, and somebody touched the rest.
     agent.kill();
@@ -106,6 +117,7 @@ fn a_persona_s_commands_hold_for_people_until_it_goes_and_over_a_restart_of_the_
     assert_eq!(shim(&guest), None);
     assert_eq!(guest.read(PROFILE), None);
     assert_eq!(guest.read(ENVIRONMENT), None);
+    assert_eq!(guest.read(SUDOERS_D), None);
     ok::<serde_json::Value>(peer.ask(Operation::Deactivate { generation: 3 }));
     assert_eq!(restricted(&guest), None);
     drop(agent);

@@ -19,6 +19,7 @@ mod own;
 mod routing;
 mod settings;
 mod software;
+mod sudo;
 mod verdict;
 
 use std::{

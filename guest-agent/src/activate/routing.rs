@@ -12,6 +12,7 @@ use agent_protocol::{
     CommandTable, GateTable, SettingLine, SettingOutcome, activation::Change, gate::TABLE_FILE,
 };
 
+use super::sudo;
 use crate::{
     durable::{DurableError, Writer},
     gate,
@@ -26,7 +27,7 @@ const SHIMS: &str = "/run/virt-persona-agent/shims";
 const PROFILE_D: &str = "/etc/profile.d/51-virt-persona-commands.sh";
 /// Read by systemd's user managers, after the persona's own variables.
 const ENVIRONMENT_D: &str = "/etc/environment.d/51-virt-persona-commands.conf";
-/// The first line of both; a file without it is somebody else's.
+/// The first line of these and of sudo's; a file without it is somebody else's.
 const MARK: &str = "# Written by virt-persona-agent. Changes made here are lost.";
 /// Nobody but root reads the table, as all state.
 const PRIVATE: u32 = 0o600;
@@ -58,7 +59,7 @@ pub(crate) struct Routing {
 }
 
 /// Each file with its text; `None` is no file.
-type Files = [(PathBuf, Option<Vec<u8>>, u32); 3];
+type Files = [(PathBuf, Option<Vec<u8>>, u32); 4];
 
 impl Routing {
     pub(crate) fn new(root: &Path, state: &Path, leave: Leave, writer: Writer) -> Self {
@@ -155,7 +156,13 @@ impl Routing {
             "{MARK}\ncase \":$PATH:\" in\n*:{SHIMS}:*) ;;\n*) PATH=\"{SHIMS}:$PATH\"; export PATH ;;\nesac\n"
         );
         let environment = format!("{MARK}\nPATH=\"{SHIMS}:${{PATH:-{PATH}}}\"\n");
+        let sudoers = some.then(|| sudo::drop_in(&self.root, MARK, SHIMS));
+        let sudoers = sudoers.transpose().map_err(|source| RoutingError::Read {
+            path: self.under(sudo::SUDOERS_D),
+            source,
+        })?;
         Ok([
+            (self.under(sudo::SUDOERS_D), sudoers.flatten(), sudo::MODE),
             (self.table.clone(), table, PRIVATE),
             (
                 self.under(PROFILE_D),
