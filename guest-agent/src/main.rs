@@ -11,7 +11,7 @@
 //!                      +------ results ---+-------------------------+
 //! ```
 //! `channel` never touches a disk, `disk` alone writes state, settings and environment, `commands` alone starts programs and switches
-//! CPUs. Hooks, and commands that the host asks for, run in threads of their own that end with them. This file starts the three and knows the command line; it holds no rule of its own.
+//! CPUs. Hooks, commands that the host asks for, and looks at disks, logs and other machines run in threads of their own that end with them. This file starts the three and knows the command line; it holds no rule of its own.
 
 mod args;
 mod log;
