@@ -21,6 +21,7 @@ test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null
 	VIRT_PERSONA_TEST_AGENT="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-agent" \
 	VIRT_PERSONA_TEST_SWITCH="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-switch" \
+	VIRT_PERSONA_TEST_GATE="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-gate" \
 	VIRT_PERSONA_TEST_TRAY="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-tray" $(CARGO) test --workspace
 
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it

@@ -32,6 +32,7 @@ use crate::{
     conversation::{Conversation, Order, Unasked},
     disk::{DiskJob, ToDisk},
     events::{Event, FromWorkers},
+    gate,
     hooks::Hooks,
     local::{ClientId, Heard, Local, RollbackAsk},
     log::{chain, log},
@@ -99,6 +100,7 @@ enum Read {
 /// The thread's state.
 pub(crate) struct Channel {
     transport: Transport,
+    root: PathBuf,
     epoll: Epoll,
     port: Option<Port>,
     listener: Option<UnixListener>,
@@ -142,6 +144,7 @@ impl Channel {
             });
         let mut channel = Self {
             transport: args.transport.clone(),
+            root: args.root.clone(),
             epoll,
             port: None,
             listener: None,
@@ -502,6 +505,9 @@ impl Channel {
     fn report_if_due(&mut self) -> Result<(), ChannelError> {
         let now = Instant::now();
         if self.conversation.report_due().is_some_and(|due| due <= now) {
+            let gate = self.conversation.restricting();
+            let gate = gate.map(|generation| gate::state(&self.root, generation));
+            self.conversation.gate_is(gate);
             let report = self.measure()?;
             let report = report
                 .inspect_err(|error| log!("no report: {}", chain(error)))

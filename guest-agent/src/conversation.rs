@@ -11,9 +11,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Answer, Asked, Assembler, Collect, Command, Customized, DecodeError, Decoder, GuestMessage,
-    GuestUser, HostMessage, Need, Operation, Part, Parts, Reply, ReplyError, Report, Request,
-    RequestId, RolledBack, SUPPORTED, Session, SessionId, Stamp,
+    Answer, Asked, Assembler, Collect, Command, Customized, DecodeError, Decoder, GateState,
+    GuestMessage, GuestUser, HostMessage, Need, Operation, Part, Parts, Reply, ReplyError, Report,
+    Request, RequestId, RolledBack, SUPPORTED, Session, SessionId, Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
@@ -70,6 +70,8 @@ pub(crate) struct GuestState {
     pub(crate) active: Option<Active>,
     pub(crate) rolled_back: Option<RolledBack>,
     pub(crate) customized: Option<Customized>,
+    /// The generation that holds, where it restricts commands.
+    pub(crate) restricts: Option<u64>,
     pub(crate) generation: u64,
     pub(crate) journal: JournalState,
 }
@@ -209,6 +211,8 @@ pub(crate) struct Conversation {
     dropped: Dropped,
     /// When a need was last sent, in whatever session.
     needed: Option<Instant>,
+    /// Whether people are held to restricted commands, as it was at the last report.
+    gate: Option<GateState>,
 }
 
 impl Conversation {
@@ -231,7 +235,21 @@ impl Conversation {
             streams: Streams::default(),
             dropped: Dropped::default(),
             needed: None,
+            gate: None,
         }
+    }
+
+    /// The generation whose restricted commands people are to be held to.
+    pub(crate) fn restricting(&self) -> Option<u64> {
+        self.state.restricts
+    }
+
+    /// Whether a gate holds people to that generation; the owner's own word goes first.
+    pub(crate) fn gate_is(&mut self, gate: Option<GateState>) {
+        self.gate = gate.map(|gate| match self.policy.gate {
+            Leave::Granted => gate,
+            Leave::Denied => GateState::Denied,
+        });
     }
 
     /// Whether the guest's owner lets the agent tell of needs at all.
@@ -370,6 +388,7 @@ impl Conversation {
                 report: report.clone(),
                 rolled_back: self.state.rolled_back.clone(),
                 customized: self.state.customized.clone(),
+                gate: self.gate,
             }));
             match encode_guest(&stamp, &message, live.max_frame) {
                 Ok(frame) => return Some(frame),

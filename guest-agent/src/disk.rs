@@ -23,6 +23,7 @@ use crate::{
     customize::{self, Ask},
     events::{Event, Events},
     exec::{self, Runner},
+    gate,
     local::{Client, ClientId, Peer},
     log::{chain, log},
     program::{Ended, ProgramJob},
@@ -100,6 +101,7 @@ pub(crate) fn state_of(store: &Store) -> GuestState {
         customized: store
             .current()
             .and_then(|current| customize::told(&current.overlay)),
+        restricts: store.current().and_then(gate::restricting),
         generation: store.newest().map_or(0, |newest| newest.generation),
         journal,
     }

@@ -4,7 +4,7 @@
 use std::{fs, fs::File, path::Path};
 
 use agent_protocol::{
-    GateStanding,
+    GateStanding, GateState,
     gate::{GATE_DIRECTORY, LOCK_FILE, STANDING_FILE, TABLE_FILE},
 };
 use nix::{
@@ -31,11 +31,7 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
         ));
         return lines;
     }
-    let directory = root.join(GATE_DIRECTORY);
-    let standing = fs::read(directory.join(STANDING_FILE))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<GateStanding>(&bytes).ok())
-        .unwrap_or_default();
+    let standing = standing(root);
     let generation = record.map(|record| record.generation);
     if !runs(root) {
         let why = standing.problems.first();
@@ -60,6 +56,29 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
     let problems = standing.problems.iter();
     lines.extend(problems.map(|problem| format!("gate: {problem}")));
     lines
+}
+
+/// The generation, where it restricts commands.
+pub(crate) fn restricting(record: &Record) -> Option<u64> {
+    let commands = &record.activation.as_ref()?.commands;
+    (!commands.restricted.is_empty()).then_some(record.generation)
+}
+
+/// Whether the gate holds people to the table of this generation. What is looked at is memory, so nobody waits for a disk.
+pub(crate) fn state(root: &Path, generation: u64) -> GateState {
+    if runs(root) && standing(root).generation == Some(generation) {
+        GateState::Holds
+    } else {
+        GateState::Away
+    }
+}
+
+/// What the gate says of itself; nothing where there is none.
+fn standing(root: &Path) -> GateStanding {
+    fs::read(root.join(GATE_DIRECTORY).join(STANDING_FILE))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default()
 }
 
 /// A gate that runs has locked its file.

@@ -13,7 +13,7 @@ use agent_protocol::limits::NAME_MAX;
 use agent_protocol::message::JournalState;
 use agent_protocol::session::SessionCounters;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{Ask, CheckedReport, Customized, RolledBack};
+use agent_protocol::{Ask, CheckedReport, Customized, GateState, RolledBack};
 use persona::units::Bytes;
 use serde::Serialize;
 
@@ -80,6 +80,9 @@ pub struct AgentFacts {
     pub rolled_back: Option<Box<WentBack>>,
     /// What the guest's owner has made otherwise than the persona says.
     pub own: Option<Box<OwnWay>>,
+    /// Whether people who log in there are held to restricted commands, as its last report said; nothing where none is
+    /// restricted, or the agent does not say.
+    pub gate: Option<GateState>,
     /// The newest generation that the agent has seen; it refuses older ones.
     pub newest_generation: u64,
     /// Whether the agent is finishing or undoing something.

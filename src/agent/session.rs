@@ -358,11 +358,12 @@ impl Session {
         let soon = self
             .deviated_at
             .is_some_and(|before| now < before + DEVIATED_PAUSE);
-        if (facts.rolled_back == told && facts.own == own) || soon {
+        let same = facts.rolled_back == told && facts.own == own && facts.gate == telemetry.gate;
+        if same || soon {
             return None;
         }
         self.deviated_at = Some(now);
-        (facts.rolled_back, facts.own) = (told, own);
+        (facts.rolled_back, facts.own, facts.gate) = (told, own, telemetry.gate);
         Some(facts.clone())
     }
 
@@ -439,6 +440,8 @@ impl Session {
             }),
             rolled_back: ack.rolled_back.as_ref().map(WentBack::of).map(Box::new),
             own: ack.customized.as_ref().map(OwnWay::of).map(Box::new),
+            // It comes with the first report.
+            gate: None,
             newest_generation: ack.generation,
             journal: ack.journal,
             protocol,

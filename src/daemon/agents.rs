@@ -63,6 +63,9 @@ impl Daemon {
                 if before.is_none_or(|before| before.own != facts.own) {
                     self.has_its_own_way(id);
                 }
+                if before.is_none_or(|before| before.gate != facts.gate) {
+                    self.gate_changed(id);
+                }
                 self.follow_activation(id);
             }
             AgentEvent::Lost { reason } => {
@@ -162,6 +165,18 @@ impl Daemon {
         let text = format!("the guest has its own way in what its owner customised: {own}");
         let detail = serde_json::json!({ "customized": own });
         self.record(AuditKind::Activation, Some(id), &text, detail);
+    }
+
+    /// People who log in to the guest are held to restricted commands from now on, or are not any more.
+    fn gate_changed(&mut self, id: DomainId) {
+        let facts = self.domains.get(&id);
+        let facts = facts.and_then(|tracked| tracked.agent.facts.as_ref());
+        let Some(gate) = facts.and_then(|facts| facts.gate) else {
+            return;
+        };
+        let detail = serde_json::json!({ "gate": gate });
+        let text = super::show::gate_text(gate);
+        self.record(AuditKind::Activation, Some(id), text, detail);
     }
 
     /// Agents whose session was renewed and who have not come back are lost.

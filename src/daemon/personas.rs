@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use agent_protocol::{Operation, RequestId};
+use agent_protocol::{GateState, Operation, RequestId};
 
 use super::Daemon;
 use super::disk::wait_for_disk;
@@ -191,6 +191,15 @@ impl Daemon {
         if let Some(own) = facts.and_then(|facts| facts.own.as_ref()) {
             let text = format!("in the guest {own}");
             detail = Some(detail.map_or(text.clone(), |detail| format!("{text}; {detail}")));
+        }
+        let gate = facts.and_then(|facts| facts.gate);
+        // That it holds is worth a word only beside one that says otherwise, which is as of the activation.
+        let gate = gate.filter(|gate| {
+            let said = |detail: &String| detail.contains("restricted_commands");
+            *gate != GateState::Holds || detail.as_ref().is_some_and(said)
+        });
+        if let Some(text) = gate.map(super::show::gate_text) {
+            detail = Some(detail.map_or(text.to_owned(), |detail| format!("{text}; {detail}")));
         }
         if let (Some(detail), Some(trouble)) = (&mut detail, trouble) {
             detail.push_str("; ");

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use agent_protocol::GateState;
 use persona::rule::Resource;
 use persona::signal::{Metric, Reading, Signals, Unit};
 use persona::units::{Bytes, Moment};
@@ -392,6 +393,22 @@ pub(super) fn activation_view(tracked: &Tracked) -> ActivationView {
         state: side.state,
         detail: side.detail.clone(),
         since: side.since,
+    }
+}
+
+/// Whether people who log in to a guest are held to restricted commands, as it says.
+pub(super) fn gate_text(gate: GateState) -> &'static str {
+    match gate {
+        GateState::Holds => "people who log in to the guest are held to restricted_commands now",
+        GateState::Away => {
+            "people who log in to the guest are not held to restricted_commands now: virt-persona-gate does not run there"
+        }
+        GateState::Denied => {
+            "people who log in to the guest are not held to restricted_commands: its owner does not want that"
+        }
+        GateState::Unknown => {
+            "the guest says of restricted_commands for people who log in what this daemon does not know"
+        }
     }
 }
 

@@ -290,5 +290,6 @@ pub(crate) fn report(online: u32) -> GuestMessage {
         report,
         rolled_back: None,
         customized: None,
+        gate: None,
     }))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use virt_persona::command::{Command, DomainName};
 use virt_persona::view::{ActivationState, DomainView};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, built};
 use crate::stage::Stage;
 
 const WEB: &str = "
@@ -267,5 +267,50 @@ fn what_the_guests_owner_customised_is_told_left_alone_and_back_with_the_persona
     daemon.wait_domain(web, "it is over", |domain| {
         let detail = domain.activation.detail.as_deref().unwrap_or_default();
         active(domain) && !detail.contains("in the guest") && holds("one")
+    });
+}
+
+#[test]
+fn whether_people_are_held_to_restricted_commands_is_told_as_it_is_now() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: held\nrestricted_commands: [nosuch]\n");
+    daemon.apply("web", "held");
+    let says = |what: &'static str| {
+        move |domain: &DomainView| {
+            let detail = domain.activation.detail.as_deref().unwrap_or_default();
+            domain.activation.state == ActivationState::Active && detail.contains(what)
+        }
+    };
+    let away = "not held to restricted_commands now: virt-persona-gate does not run";
+    daemon.wait_domain(web, "nobody holds them", says(away));
+    let mut gate = std::process::Command::new(built("VIRT_PERSONA_TEST_GATE", "virt-persona-gate"))
+        .arg("--state")
+        .arg(guest.join("state"))
+        .arg("--root")
+        .arg(&guest)
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    daemon.wait_domain(
+        web,
+        "the gate does",
+        says("are held to restricted_commands now"),
+    );
+    gate.kill().unwrap();
+    gate.wait().unwrap();
+    daemon.wait_domain(web, "it does no more", says(away));
+    let told = daemon.told("activation").join("\n");
+    assert_eq!(told.matches(away).count(), 2, "{told}");
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    daemon.wait_domain(web, "nothing is restricted", |domain| {
+        domain.activation.detail.is_none()
     });
 }

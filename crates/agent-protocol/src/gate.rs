@@ -26,6 +26,21 @@ pub struct GateTable {
     pub restricted: Vec<String>,
 }
 
+/// Whether people who log in are held to restricted commands, as the host is told with each report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateState {
+    /// They are.
+    Holds,
+    /// The gate does not run, or has not read the table yet.
+    Away,
+    /// The guest's owner does not want it.
+    Denied,
+    /// Something of a newer protocol.
+    #[serde(other)]
+    Unknown,
+}
+
 /// How far the gate holds a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateStanding {

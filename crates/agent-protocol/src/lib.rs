@@ -50,7 +50,7 @@ pub use envelope::{
 };
 pub use figures::{DiskFigures, LogFigures, NetworkFigures};
 pub use frame::{Decoder, FrameCounters};
-pub use gate::{GateStanding, GateTable};
+pub use gate::{GateStanding, GateState, GateTable};
 pub use identity::{RequestId, SessionId};
 pub use message::{GuestMessage, HostMessage, Operation, Reply, ReplyError, Request};
 pub use parts::{Collect, Part, Parts};

@@ -10,6 +10,7 @@ use crate::{
     command::{Command, Output},
     coordination::{Need, Resize},
     customized::Customized,
+    gate::GateState,
     identity::RequestId,
     parts::Collect,
     report::Report,
@@ -375,4 +376,7 @@ pub struct Telemetry {
     /// What the guest's owner has made otherwise than the persona says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub customized: Option<Customized>,
+    /// Whether people who log in are held to restricted commands; absent where none is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateState>,
 }

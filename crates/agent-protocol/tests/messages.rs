@@ -228,6 +228,7 @@ fn guest_messages() -> Vec<GuestMessage> {
                 count: 1,
                 keys: vec!["editor".to_owned()],
             }),
+            gate: Some(agent_protocol::GateState::Away),
         })),
     ]
 }

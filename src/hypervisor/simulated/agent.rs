@@ -177,6 +177,7 @@ impl Peer {
             report,
             rolled_back: None,
             customized: None,
+            gate: None,
         })))
         .await
     }
