@@ -50,6 +50,10 @@ const PAUSE: Duration = Duration::from_secs(300);
 /// While the host cannot be asked, as at the beginning of a session.
 const SHORT_PAUSE: Duration = Duration::from_secs(30);
 
+/// Between two looks for a tray in the session, at first and after some time without any.
+const FIRST_TRY: Duration = Duration::from_millis(250);
+const LAST_TRY: Duration = Duration::from_secs(30);
+
 /// What becomes of the model by something that was heard.
 type Change = Box<dyn FnOnce(&mut Model) + Send>;
 
@@ -117,9 +121,7 @@ fn run(root: &Path) -> ExitCode {
     // Before there is an item: panels may miss what changes while they read it for the first time.
     let mut model = Model::default();
     heard(root)(&mut model);
-    let item = Item::new(model.clone(), sender.clone());
-    // A session may have begun before its tray has; the item is shown as soon as there is one.
-    let handle = match item.assume_sni_available(true).spawn() {
+    let handle = match appear(|| Item::new(model.clone(), sender.clone())) {
         Ok(handle) => handle,
         Err(error) => {
             say(&format!("the desktop cannot be reached: {error}"));
@@ -129,6 +131,19 @@ fn run(root: &Path) -> ExitCode {
     serve(root, &sender, &tasks, &handle, model);
     handle.shutdown().wait();
     ExitCode::SUCCESS
+}
+
+/// Shows the item as soon as the session has a tray, which may begin after this program. `ksni` could wait for it by itself,
+/// but would never hear of one that comes while it begins to listen for one.
+fn appear(item: impl Fn() -> Item) -> Result<Handle<Item>, ksni::Error> {
+    let mut pause = FIRST_TRY;
+    loop {
+        match item().spawn() {
+            Err(ksni::Error::Watcher(_) | ksni::Error::WontShow) => thread::sleep(pause),
+            ended => return ended,
+        }
+        pause = (pause * 2).min(LAST_TRY);
+    }
 }
 
 fn serve(
