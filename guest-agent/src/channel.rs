@@ -12,6 +12,7 @@ use std::{
         unix::{fs::OpenOptionsExt as _, net::UnixListener},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -37,6 +38,7 @@ use crate::{
     local::{ClientId, Heard, Local, RollbackAsk},
     log::{chain, log},
     need::{Pressure, under_pressure},
+    rules::{RuleLog, Rules},
     sys,
     telemetry::{Telemetry, TelemetryError},
     uevent::{Uevent, Uevents},
@@ -111,6 +113,7 @@ pub(crate) struct Channel {
     local: Option<Local>,
     pressure: Option<Pressure>,
     applications: Applications,
+    rules: Rules,
     /// Until when applications wait, after they said a lot.
     deaf_until: Option<Instant>,
 }
@@ -121,6 +124,7 @@ pub(crate) struct Workers {
     pub(crate) disk: ToDisk,
     pub(crate) commands: Commission,
     pub(crate) hooks: Hooks,
+    pub(crate) rule_log: Arc<RuleLog>,
 }
 
 impl Channel {
@@ -130,6 +134,7 @@ impl Channel {
         conversation: Conversation,
         telemetry: Telemetry,
         applications: Applications,
+        rules: Rules,
         workers: Workers,
     ) -> Result<Self, ChannelError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
@@ -155,6 +160,7 @@ impl Channel {
             local: None,
             pressure: None,
             applications,
+            rules,
             deaf_until: None,
         };
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
@@ -217,6 +223,7 @@ impl Channel {
             }
             self.hear_again()?;
             self.report_if_due()?;
+            self.evaluate_if_due()?;
             busy = self.pump()?;
             // After all reading and writing, each of which can be what shows that the host has gone.
             self.tell_lost_clients();
@@ -233,7 +240,8 @@ impl Channel {
             return EpollTimeout::ZERO;
         }
         let due = self.conversation.report_due();
-        let Some(due) = due.into_iter().chain(self.deaf_until).min() else {
+        let due = due.into_iter().chain(self.rules.due());
+        let Some(due) = due.chain(self.deaf_until).min() else {
             return EpollTimeout::NONE;
         };
         // Rounded up, or the last millisecond would be waited for again and again.
@@ -362,7 +370,10 @@ impl Channel {
             match event {
                 Event::Done { id, body } => self.conversation.finished(id, body),
                 Event::Output { id, piece } => self.conversation.output(id, piece),
-                Event::State(state) => self.conversation.set_state(state),
+                Event::State(state) => {
+                    self.rules.follow(state.rules.as_ref(), Instant::now());
+                    self.conversation.set_state(state);
+                }
                 Event::Identified {
                     client,
                     asked,
@@ -517,6 +528,25 @@ impl Channel {
         Ok(())
     }
 
+    /// Evaluates the guest's own rules when they are due; without any it is never.
+    fn evaluate_if_due(&mut self) -> Result<(), ChannelError> {
+        if self.applications.take_news() {
+            self.rules.hear(Instant::now());
+        }
+        if self.rules.due().is_none_or(|due| due > Instant::now()) {
+            return Ok(());
+        }
+        let said = if self.rules.want_applications() {
+            self.hear_applications()?;
+            self.applications.take_news();
+            self.applications.figures(self.rules.interval())
+        } else {
+            Vec::new()
+        };
+        self.rules.evaluate(&said, Instant::now());
+        Ok(())
+    }
+
     /// A report of now, with what applications have said until now.
     fn measure(&mut self) -> Result<Result<Report, TelemetryError>, ChannelError> {
         let overwritten = self.conversation.overwritten();
@@ -533,9 +563,9 @@ impl Channel {
         Ok(report)
     }
 
-    /// Listens to applications while the host wants to know what they say, and only then.
+    /// Listens to applications while the host or a rule wants to know what they say, and only then.
     fn listen_to_applications(&mut self) -> Result<(), ChannelError> {
-        if !self.conversation.wants_applications() {
+        if !self.conversation.wants_applications() && !self.rules.want_applications() {
             self.applications.close();
             self.deaf_until = None;
         } else if let Some(socket) = self.applications.listen() {
@@ -717,6 +747,24 @@ impl Channel {
                 if let Some(local) = &mut self.local {
                     local.tell(client, &LocalAnswer::Host(*answer));
                 }
+            }
+            Order::Perform { id, call, deadline } => {
+                drop(
+                    self.workers
+                        .disk
+                        .send(DiskJob::Perform { id, call, deadline }),
+                );
+            }
+            Order::RuleRecords { id, seen } => {
+                let (reply, forgotten) = self.workers.rule_log.page(seen.as_ref());
+                if !forgotten.is_empty() {
+                    drop(self.workers.disk.send(DiskJob::ForgetRecords(forgotten)));
+                }
+                let body = serde_json::to_value(reply).map(ReplyBody::Ok);
+                self.conversation.finished(
+                    id,
+                    body.unwrap_or_else(|error| unmeasured(error.to_string())),
+                );
             }
             Order::Reread => drop(self.workers.disk.send(DiskJob::Reread)),
             Order::Report { id } => {

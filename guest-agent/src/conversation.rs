@@ -12,8 +12,9 @@ use std::{
 
 use agent_protocol::{
     Answer, Asked, Assembler, Collect, Command, Customized, DecodeError, Decoder, GateState,
-    GuestMessage, GuestUser, HostMessage, Need, Operation, Part, Parts, Reply, ReplyError, Report,
-    Request, RequestId, RolledBack, SUPPORTED, Session, SessionId, Stamp,
+    GuestMessage, GuestUser, HostMessage, Need, Operation, Part, Parts, RecordsSeen, Reply,
+    ReplyError, Report, Request, RequestId, RolledBack, RuleCall, SUPPORTED, Session, SessionId,
+    Stamp,
     command::COMMANDS_FEATURE,
     coordination::NEED_FEATURE,
     decode_host, encode_guest,
@@ -27,6 +28,7 @@ use agent_protocol::{
         Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
         OpStatus, ReplyBody, Retry, Telemetry,
     },
+    rules::RULES_FEATURE,
     settings::SETTINGS_FEATURE,
     switching::SWITCH_FEATURE,
     version::negotiate,
@@ -44,16 +46,18 @@ use crate::{
     outbox::{Lane, Outbox},
     policy::{Leave, Policy},
     reporting::Reporting,
+    rules::{InForce, RuleLog},
     streams::Streams,
 };
 
 /// Optional abilities of this agent.
-const FEATURES: [&str; 5] = [
+const FEATURES: [&str; 6] = [
     "cpus",
     "activation",
     "hooks",
     COMMANDS_FEATURE,
     SETTINGS_FEATURE,
+    RULES_FEATURE,
 ];
 
 /// Who this agent is, for as long as it runs.
@@ -74,6 +78,8 @@ pub(crate) struct GuestState {
     pub(crate) restricts: Option<u64>,
     pub(crate) generation: u64,
     pub(crate) journal: JournalState,
+    /// The rules that are this guest's to evaluate.
+    pub(crate) rules: Option<Arc<InForce>>,
 }
 
 /// Something that another thread, or the channel itself, is to do.
@@ -110,6 +116,17 @@ pub(crate) enum Order {
     Tell {
         client: ClientId,
         answer: Box<Answer>,
+    },
+    /// Do what a rule of the host calls for.
+    Perform {
+        id: RequestId,
+        call: Box<RuleCall>,
+        deadline: Instant,
+    },
+    /// Tell what rules did, after what was seen is forgotten.
+    RuleRecords {
+        id: RequestId,
+        seen: Option<RecordsSeen>,
     },
     /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
     Reread,
@@ -213,6 +230,7 @@ pub(crate) struct Conversation {
     needed: Option<Instant>,
     /// Whether people are held to restricted commands, as it was at the last report.
     gate: Option<GateState>,
+    rule_log: Arc<RuleLog>,
 }
 
 impl Conversation {
@@ -221,6 +239,7 @@ impl Conversation {
         policy: Policy,
         state: GuestState,
         gauge: Arc<Gauge>,
+        rule_log: Arc<RuleLog>,
     ) -> Self {
         Self {
             asking: Asking::new(&identity.inst),
@@ -236,6 +255,7 @@ impl Conversation {
             dropped: Dropped::default(),
             needed: None,
             gate: None,
+            rule_log,
         }
     }
 
@@ -389,6 +409,7 @@ impl Conversation {
                 rolled_back: self.state.rolled_back.clone(),
                 customized: self.state.customized.clone(),
                 gate: self.gate,
+                rule_records: self.rule_log.waiting(),
             }));
             match encode_guest(&stamp, &message, live.max_frame) {
                 Ok(frame) => return Some(frame),
@@ -710,6 +731,21 @@ impl Conversation {
                 about,
             },
             Operation::Report => Order::Report { id: id.clone() },
+            Operation::Perform { call } => {
+                if let Err(refusal) = call.check() {
+                    let message = refusal.to_string();
+                    return self.refuse(id, ErrorCode::Malformed, message, Retry::Useless);
+                }
+                Order::Perform {
+                    id: id.clone(),
+                    call,
+                    deadline,
+                }
+            }
+            Operation::RuleRecords { seen } => Order::RuleRecords {
+                id: id.clone(),
+                seen,
+            },
             Operation::PrepareShrink { resize } => Order::Hooks {
                 id: id.clone(),
                 errand: Errand {

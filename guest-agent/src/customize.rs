@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use agent_protocol::{
-    Activation, CommandTable, Settings,
+    Activation, CommandTable, GuestRules, Settings,
     activation::ActivationRefusal,
     customized::{CUSTOMIZATIONS_MAX, Customized},
     settings::{Frequency, LoggingLevel},
@@ -313,6 +313,7 @@ pub(crate) fn alone(key: &Key, value: &str) -> Result<Settings, BadValue> {
         pre: None,
         post: None,
         commands: CommandTable::default(),
+        rules: GuestRules::default(),
     };
     key.lay(Some(value), &mut activation)?;
     activation.check().map_err(BadValue::Refused)?;
@@ -460,6 +461,7 @@ mod tests {
             pre: None,
             post: None,
             commands: CommandTable::default(),
+            rules: GuestRules::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use agent_protocol::{
-    Asked, Command, CpuList, RequestId, ScriptResult,
+    Asked, Command, CpuList, RequestId, RuleCall, ScriptResult,
     message::{ErrorCode, JournalState, OpStatus, ReplyBody, ReplyError, Retry},
 };
 
@@ -27,6 +27,7 @@ use crate::{
     local::{Client, ClientId, Peer},
     log::{chain, log},
     program::{Ended, ProgramJob},
+    rules::{Hands, InForce},
     script::{ScriptError, ScriptJob},
     setting::Programs,
     store::{Answered, Record, Store, StoreError},
@@ -54,6 +55,12 @@ pub(crate) enum DiskJob {
         peer: Peer,
         asked: Asked,
     },
+    /// Write down that something begins which a rule of the host calls for, and have it done, unless it was answered before.
+    Perform {
+        id: RequestId,
+        call: Box<RuleCall>,
+        deadline: Instant,
+    },
     /// Answer what became of a request.
     Status { id: RequestId, about: RequestId },
     /// A script that this thread commissioned has ended.
@@ -68,6 +75,8 @@ pub(crate) enum DiskJob {
     Reread,
     /// Remember an answer that another thread gave.
     Remember { id: RequestId, body: ReplyBody },
+    /// The host has seen these records of rules.
+    ForgetRecords(Vec<u64>),
     /// Remember the CPUs that were taken offline by order.
     HoldCpus(CpuList),
 }
@@ -77,6 +86,7 @@ pub(crate) struct Disk {
     activator: Activator,
     desk: Desk,
     runner: Runner,
+    hands: Hands,
 }
 
 /// The thread's connections; they serve while a script runs.
@@ -104,6 +114,7 @@ pub(crate) fn state_of(store: &Store) -> GuestState {
         restricts: store.current().and_then(gate::restricting),
         generation: store.newest().map_or(0, |newest| newest.generation),
         journal,
+        rules: store.current().and_then(InForce::of),
     }
 }
 
@@ -115,6 +126,7 @@ impl Disk {
         activator: Activator,
         runner: Runner,
         root: &Path,
+        hands: Hands,
     ) -> Self {
         Self {
             activator,
@@ -126,6 +138,7 @@ impl Disk {
                 root: root.to_owned(),
             },
             runner,
+            hands,
         }
     }
 
@@ -145,6 +158,7 @@ impl Disk {
                     command,
                     deadline,
                 } => self.exec(id, command, deadline),
+                DiskJob::Perform { id, call, deadline } => self.perform(id, *call, deadline),
                 DiskJob::Status { id, about } => {
                     let known = self.activator.store().result(&about);
                     let done = |result: &ReplyBody| OpStatus::Done {
@@ -170,6 +184,9 @@ impl Disk {
                 }
                 DiskJob::Reread => {
                     report(self.activator.store_mut().reread());
+                    if let Err(error) = self.hands.log().read_again() {
+                        log!("{}", chain(&error));
+                    }
                     self.recover();
                 }
                 DiskJob::ScriptEnded(_) | DiskJob::ProgramEnded(_) => {
@@ -178,6 +195,7 @@ impl Disk {
                 DiskJob::Remember { id, body } => {
                     report(self.activator.store_mut().remember(&id, &body))
                 }
+                DiskJob::ForgetRecords(numbers) => self.hands.log().forget(&numbers),
                 DiskJob::HoldCpus(cpus) => {
                     let boot_id = self.activator.boot_id().to_owned();
                     report(self.activator.store_mut().hold_cpus(cpus, &boot_id));
@@ -267,6 +285,30 @@ impl Disk {
             },
         };
         self.desk.events.send(Event::Done { id, body: answer });
+    }
+
+    /// Once only, as a command: the answer that a crash leaves behind is that nobody knows.
+    fn perform(&mut self, id: RequestId, call: RuleCall, deadline: Instant) {
+        let hands = self.hands.clone();
+        let store = self.activator.store_mut();
+        let refusal = match store.result(&id) {
+            Some(known) => known.clone(),
+            None if Instant::now() >= deadline => expired(),
+            None => match store.current().and_then(InForce::whole) {
+                Some(in_force) if in_force.generation == call.generation => {
+                    match store.remember(&id, &exec::begun()) {
+                        Ok(()) => return hands.perform_call(id, in_force, call),
+                        Err(error) => refused(ErrorCode::Storage, &chain(&error), Retry::Useful),
+                    }
+                }
+                _ => refused(
+                    ErrorCode::StaleGeneration,
+                    "another persona holds in the guest, or none",
+                    Retry::Useless,
+                ),
+            },
+        };
+        self.desk.events.send(Event::Done { id, body: refusal });
     }
 
     fn tell_state(&mut self) {
@@ -368,6 +410,10 @@ impl Commissioned<'_> {
 pub(crate) fn expired() -> ReplyBody {
     let message = "the request waited longer than its ttl_ms; nothing was done";
     ReplyBody::Err(ReplyError::new(ErrorCode::Expired, message, Retry::Useful))
+}
+
+fn refused(code: ErrorCode, why: &str, retry: Retry) -> ReplyBody {
+    ReplyBody::Err(ReplyError::new(code, why, retry))
 }
 
 fn status_body(status: OpStatus) -> ReplyBody {

@@ -11,7 +11,7 @@
 //!                      +------ results ---+-------------------------+
 //! ```
 //! `channel` never touches a disk, `disk` alone writes state, settings and environment, `commands` alone starts programs and switches
-//! CPUs. Hooks, commands that the host asks for, and looks at disks, logs and other machines run in threads of their own that end with them. This file starts the three and knows the command line; it holds no rule of its own.
+//! CPUs. Hooks, commands that the host asks for, what rules call for, and looks at disks, logs and other machines run in threads of their own that end with them. This file starts the three and knows the command line; it holds no rule of its own.
 
 mod args;
 mod log;
@@ -45,6 +45,7 @@ mod cpu;
 mod exec;
 mod hooks;
 mod program;
+mod rules;
 mod script;
 mod users;
 
@@ -137,6 +138,14 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 
     let cpus = cpu::Cpus::new(&args.root, store.held_cpus(&identity.boot_id));
     let results = store.results();
+    let writer = store.writer();
+    let rule_log = Arc::new(rules::RuleLog::open(
+        &args.state,
+        &args.root,
+        writer.clone(),
+    )?);
+    let features = Arc::new(rules::Features::open(&args.root, &args.state, writer)?);
+    let leave = rules::RuleLeave::from(&policy);
     let state = disk::state_of(&store);
     let commands = commands::Commands::new(
         command_jobs,
@@ -153,27 +162,45 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         events.clone(),
         to_disk.clone(),
     );
+    let hands = rules::Hands::new(
+        &args.root,
+        Arc::clone(&rule_log),
+        Arc::clone(&features),
+        identity.boot_id.clone(),
+        (events.clone(), to_disk.clone()),
+    );
     let disk = disk::Disk::new(
         disk_jobs,
         to_commands.clone(),
         events,
-        activate::Activator::new(store, &args.root, identity.boot_id.clone(), policy.gate),
+        activate::Activator::new(
+            store,
+            &args.root,
+            identity.boot_id.clone(),
+            policy.gate,
+            activate::RuleRoom { leave, features },
+        ),
         runner,
         &args.root,
+        hands.clone(),
     );
+    let rules = rules::Rules::new(&args.root, hands, leave, identity.boot_id.clone());
     let applications = applications::Applications::new(&args.root, &policy.metrics);
     let telemetry = telemetry::Telemetry::new(&args.root, policy.probes.clone());
-    let conversation = conversation::Conversation::new(identity, policy, state, gauge);
+    let conversation =
+        conversation::Conversation::new(identity, policy, state, gauge, Arc::clone(&rule_log));
     let mut channel = channel::Channel::open(
         &args,
         conversation,
         telemetry,
         applications,
+        rules,
         channel::Workers {
             results: from_workers,
             disk: to_disk,
             commands: to_commands,
             hooks,
+            rule_log,
         },
     )?;
 

@@ -25,7 +25,8 @@ impl Lane {
         match operation {
             Operation::Activate { .. }
             | Operation::Deactivate { .. }
-            | Operation::OpStatus { .. } => Self::Results,
+            | Operation::OpStatus { .. }
+            | Operation::RuleRecords { .. } => Self::Results,
             _ => Self::Control,
         }
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::Operation;
+use agent_protocol::{Operation, rules::GuestAction};
 use serde::Deserialize;
 
 use crate::telemetry::Probes;
@@ -66,6 +66,8 @@ pub(crate) struct Policy {
     pub(crate) settings: Leave,
     /// Scripts of a persona.
     pub(crate) scripts: Leave,
+    /// Rules of a persona that this agent evaluates by itself.
+    pub(crate) rules: Leave,
     /// Reports about CPUs, memory and load.
     pub(crate) telemetry: Leave,
     /// Switching CPUs on and off.
@@ -91,6 +93,7 @@ impl Default for Policy {
             activation: Leave::Granted,
             settings: Leave::Granted,
             scripts: Leave::Granted,
+            rules: Leave::Granted,
             telemetry: Leave::Granted,
             cpus: Leave::Granted,
             commands: CommandLeave::All(Leave::Denied),
@@ -130,7 +133,13 @@ impl Policy {
                 Some((self.hooks, "hooks"))
             }
             Operation::Exec { .. } => Some((self.commands.any(), "commands")),
-            Operation::OpStatus { .. } | Operation::Unknown(_) => None,
+            Operation::Perform { call } => Some(match call.action {
+                GuestAction::Run(_) if self.scripts == Leave::Denied => (self.scripts, "scripts"),
+                _ => (self.rules, "rules"),
+            }),
+            Operation::OpStatus { .. } | Operation::RuleRecords { .. } | Operation::Unknown(_) => {
+                None
+            }
         }
     }
 }

@@ -25,8 +25,10 @@ use nix::{
 };
 
 use crate::{
+    exec::Scope,
     log::log,
     program::{self, Bounds, Ended, Meanwhile, ProgramError, ProgramJob},
+    sys,
     users::{User, UserError, find_user},
 };
 
@@ -37,11 +39,13 @@ pub(crate) const MARK: &str = "VIRT_PERSONA_REQUEST";
 /// Where programs are found, as login(1) has it for root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Which of the two scripts.
+/// When a script is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Pre,
     Post,
+    /// A script that a rule runs.
+    Rule,
 }
 
 impl Stage {
@@ -49,6 +53,7 @@ impl Stage {
         match self {
             Self::Pre => "pre",
             Self::Post => "post",
+            Self::Rule => "rule",
         }
     }
 }
@@ -116,14 +121,23 @@ pub(crate) fn run_script(
         grace: Duration::from_millis(SCRIPT_KILL_GRACE_MS),
         keep: SCRIPT_OUTPUT_KEEP,
     };
-    let ended =
-        program::run(command, credentials, bounds, meanwhile).map_err(|error| match error {
-            ProgramError::Start(source) => ScriptError::Start {
-                interpreter: interpreter.clone(),
-                source,
-            },
-            ProgramError::Wait(source) => ScriptError::Wait(source),
-        })?;
+    // What a rule starts ends with it, also what left its process group; scripts of an activation may leave a service behind.
+    let (scope, groups) = match job.stage {
+        Stage::Rule => Some(Scope::make(root, &job.request)).unzip(),
+        Stage::Pre | Stage::Post => (None, None),
+    };
+    sys::join(&mut command, groups.unwrap_or_default());
+    let ended = program::run(command, credentials, bounds, meanwhile);
+    if let Some(scope) = scope {
+        scope.end();
+    }
+    let ended = ended.map_err(|error| match error {
+        ProgramError::Start(source) => ScriptError::Start {
+            interpreter: interpreter.clone(),
+            source,
+        },
+        ProgramError::Wait(source) => ScriptError::Wait(source),
+    })?;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(ScriptResult {
         exit: ended.status.code(),

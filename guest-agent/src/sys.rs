@@ -44,6 +44,20 @@ pub(crate) fn isolate(command: &mut Command, credentials: Option<Credentials>) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Makes the command put itself into control groups, of which these are the lists of processes, open for writing. It comes
+/// before [`isolate`], since another user may not.
+pub(crate) fn join(command: &mut Command, groups: Vec<OwnedFd>) {
+    let enter = move || -> io::Result<()> {
+        for group in &groups {
+            // 0 is whoever writes it.
+            nix::unistd::write(group, b"0")?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only write(2) runs, on descriptors that were opened before and that the closure owns.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// A program that is started by its descriptor, so that what was looked at is what runs.
 #[derive(Debug)]
 pub(crate) struct Launch {

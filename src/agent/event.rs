@@ -51,6 +51,8 @@ pub enum AgentEvent {
     /// A user of the guest asks about personas: a claim, checked for form, at most
     /// [`agent_protocol::limits::ASKS_BURST`] or so at once.
     Asks(Box<Ask>),
+    /// Rules in the guest did something that the host has not seen.
+    RecordsWait,
     /// The agent had a session on this channel and has not answered over several connections since.
     Unresponsive,
     /// Daemon and agent have no protocol version in common. It is told once until there is a session again.

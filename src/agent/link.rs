@@ -498,6 +498,9 @@ impl Link {
                 Ok(Happening::Asked(ask)) => self.tell(AgentEvent::Asks(ask)),
                 Err(ending) => return ControlFlow::Break(Verdict::Ended(ending)),
             }
+            if session.take_records_wait(now) {
+                self.tell(AgentEvent::RecordsWait);
+            }
         }
         let counters = talk.decoder.counters();
         let broken = counters.truncated + counters.oversize + counters.nul + counters.not_utf8;

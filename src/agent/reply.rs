@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use agent_protocol::activation::{ActivationReply, Change, ScriptResult};
 use agent_protocol::coordination::Consent as WireConsent;
-use agent_protocol::limits::{MESSAGE_MAX, NAME_MAX, REPLY_OUTPUT_MAX};
+use agent_protocol::limits::{MESSAGE_MAX, NAME_MAX, REPLY_OUTPUT_MAX, RULE_RECORDS_KEPT};
 use agent_protocol::message::{
     DeactivationReply, OnlineCpusReply, OpStatus, Reply, ReplyBody, ReplyFault,
 };
-use agent_protocol::{CheckedReport, CpuList, GrownReply, Operation, Report, RequestId};
+use agent_protocol::rules::CallReply;
+use agent_protocol::{
+    CheckedReport, CpuList, GrownReply, Operation, Report, RequestId, RuleRecord, RuleRecordsReply,
+};
 use persona::domain::DomainId;
 
 use super::error::{AgentError, Retry};
@@ -51,6 +54,15 @@ pub enum AgentReply {
     Report(CheckedReport),
     /// To `PrepareShrink`.
     Consent(Consent),
+    /// To `Perform`: it begins.
+    Called,
+    /// To `RuleRecords`: what rules in the guest did, within bounds.
+    RuleRecords {
+        /// The oldest that have not been seen.
+        records: Vec<RuleRecord>,
+        /// How many more there are.
+        waiting: u64,
+    },
     /// To `Exec`: it ran.
     Ran(CommandEnd),
     /// To `Grown`.
@@ -132,6 +144,8 @@ pub(super) enum Asked {
     PrepareShrink,
     Grown,
     Exec,
+    Perform,
+    RuleRecords,
     Other,
 }
 
@@ -148,6 +162,8 @@ impl Asked {
             Operation::PrepareShrink { .. } => Self::PrepareShrink,
             Operation::Grown { .. } => Self::Grown,
             Operation::Exec { .. } => Self::Exec,
+            Operation::Perform { .. } => Self::Perform,
+            Operation::RuleRecords { .. } => Self::RuleRecords,
             Operation::Unknown(_) => Self::Other,
         }
     }
@@ -163,6 +179,8 @@ impl Asked {
             Self::PrepareShrink => "prepare_shrink",
             Self::Grown => "grown",
             Self::Exec => "exec",
+            Self::Perform => "perform",
+            Self::RuleRecords => "rule_records",
             Self::Other => "unknown operation",
         }
     }
@@ -171,7 +189,11 @@ impl Asked {
     pub(super) fn is_change(self) -> bool {
         matches!(
             self,
-            Self::OnlineCpus | Self::Activate { .. } | Self::Deactivate | Self::Exec
+            Self::OnlineCpus
+                | Self::Activate { .. }
+                | Self::Deactivate
+                | Self::Exec
+                | Self::Perform
         )
     }
 
@@ -270,6 +292,18 @@ impl Asked {
             Self::Exec => {
                 let answer = reply.into_answer().map_err(fault)?;
                 Ok(AgentReply::Ran(CommandEnd::of(answer)))
+            }
+            Self::Perform => {
+                let CallReply { .. } = reply.into_answer().map_err(fault)?;
+                Ok(AgentReply::Called)
+            }
+            Self::RuleRecords => {
+                let RuleRecordsReply { records, waiting } = reply.into_answer().map_err(fault)?;
+                let records = records.into_iter().take(RULE_RECORDS_KEPT);
+                Ok(AgentReply::RuleRecords {
+                    records: records.map(RuleRecord::bounded).collect(),
+                    waiting,
+                })
             }
             Self::Other => match reply.into_answer::<serde::de::IgnoredAny>() {
                 Ok(_) => Err(self.bad(domain, "the daemon does not know the operation either")),

@@ -67,6 +67,8 @@ const DEVIATED_PAUSE: Duration = Duration::from_secs(3);
 
 /// Answers to asks that wait for a guest that does not read; further ones are lost, and the guest asks again.
 const ANSWERS_MAX: usize = 16;
+/// Between two times at which it is told that records of rules wait in a guest.
+const RECORDS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pings of callers that may be under way at once.
 const PINGS_MAX: usize = 8;
@@ -154,6 +156,10 @@ pub(super) struct Session {
     asks: Pace,
     /// What is to be told of asks: behind greetings, before requests.
     answers: VecDeque<HostMessage>,
+    /// Records of rules wait in the guest, and it was not told yet.
+    records_wait: bool,
+    /// When that was last told.
+    records_told_at: Option<Instant>,
 }
 
 impl Session {
@@ -196,6 +202,8 @@ impl Session {
             // Twice what an agent keeps to, so that a punctual one is never refused.
             asks: Pace::new(ASK_INTERVAL_MS / 2, ASKS_BURST * 2),
             answers: VecDeque::new(),
+            records_wait: false,
+            records_told_at: None,
         };
         session.say_hello(reason);
         session
@@ -307,6 +315,7 @@ impl Session {
                 self.credit -= 1;
                 self.grant_at
                     .get_or_insert(now + self.config.telemetry * CREDIT_PERIODS);
+                self.records_wait = telemetry.rule_records > 0;
                 if let Some(facts) = self.deviated(&telemetry, now) {
                     return Ok(Happening::Deviated(facts));
                 }
@@ -322,6 +331,18 @@ impl Session {
             | GuestMessage::HelloAck(_)
             | GuestMessage::HelloRefused(_) => self.undue(),
         })
+    }
+
+    /// Whether the guest has said that records of rules wait for the host; it is told once a while.
+    pub(super) fn take_records_wait(&mut self, now: Instant) -> bool {
+        let soon = self
+            .records_told_at
+            .is_some_and(|before| now < before + RECORDS_PAUSE);
+        let tell = self.records_wait && !soon;
+        if tell {
+            (self.records_wait, self.records_told_at) = (false, Some(now));
+        }
+        tell
     }
 
     /// A need counts when it can be, somebody listens, and it does not come too soon after the one before. A new session

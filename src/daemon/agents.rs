@@ -52,6 +52,7 @@ impl Daemon {
                 self.went_back(id);
                 self.has_its_own_way(id);
                 self.agent_came(id);
+                self.fetch_records(id);
             }
             AgentEvent::Deviated { facts } => {
                 agent.heard = Some(now);
@@ -106,6 +107,10 @@ impl Daemon {
             AgentEvent::Asks(ask) => {
                 agent.heard = Some(now);
                 self.guest_asks(id, *ask, now);
+                return;
+            }
+            AgentEvent::RecordsWait => {
+                self.fetch_records(id);
                 return;
             }
             AgentEvent::Unresponsive => {

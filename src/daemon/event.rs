@@ -12,6 +12,8 @@ use crate::hypervisor::{
 
 use super::adopt::Adopting;
 use super::exec::Executed;
+use super::guest_calls::CallAnswered;
+use super::guest_rules::RecordsFetched;
 use super::personas::ActivationResult;
 use super::stand_in::{StandInLook, StoodIn};
 use super::tags::TagsWritten;
@@ -64,6 +66,10 @@ pub enum Event {
     TagsWritten(Box<TagsWritten>),
     /// A domain's definition was read, or changed, because somebody asked for it.
     Adoption(Box<Adopting>),
+    /// A guest was asked to do what a rule calls for.
+    GuestCalled(Box<CallAnswered>),
+    /// A guest was asked what its rules did.
+    RuleRecords(Box<RecordsFetched>),
     /// A command in a guest has ended.
     Executed(Box<Executed>),
     /// Somebody asks for something.

@@ -3,20 +3,25 @@
 
 use std::time::Duration;
 
-use agent_protocol::CommandTable;
 use agent_protocol::activation::{
-    Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
+    Activation as Message, ActivationRefusal, OnFailure as MessageOnFailure,
+    Script as MessageScript,
 };
 use agent_protocol::limits::{PACKAGES_TIME_MS, PLUGIN_DO_MS, PLUGIN_LOOK_MS};
+use agent_protocol::rules::{RULE_LINE, Telling};
 use agent_protocol::settings::{
     Frequency as MessageFrequency, LoggingLevel as MessageLevel, SETTINGS_FEATURE, SettingOutcome,
     Settings,
 };
 use agent_protocol::software::{Package, VersionWish};
+use agent_protocol::{CommandTable, GuestRule, GuestRules};
+use persona::rule::{Action, Rule};
 use persona::{
-    Constraint, Frequency, LoggingLevel, OnFailure, Persona, Relation, Script, Setting, Software,
+    Class, Constraint, Frequency, LearningDomain, LoggingLevel, OnFailure, Persona, Relation,
+    Script, Setting, Software,
 };
 
+use super::guest_rules;
 use crate::agent::{Activated, AgentFacts, AgentReply, SettingEnd, SettingsEnd};
 use crate::catalog::Generation;
 
@@ -26,7 +31,7 @@ const UNIT_TIME: Duration = Duration::from_secs(100);
 const MOST_SETTINGS_TIME: Duration = Duration::from_secs(1_800);
 
 pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -> Message {
-    Message {
+    let whole = Message {
         generation: generation.0,
         persona: persona.name.to_string(),
         version: version.into(),
@@ -43,7 +48,55 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
             overrides: persona.command_overrides.clone(),
             restricted: persona.restricted_commands.clone(),
         },
+        rules: rules(persona),
+    };
+    match whole.check() {
+        // Rules that do not fit stay on the host; the rest is as it would be without them.
+        Err(ActivationRefusal::TooLarge { .. }) => Message {
+            rules: GuestRules::default(),
+            ..whole
+        },
+        _ => whole,
     }
+}
+
+/// The rules that are the guest's, each with what it does spelt out, and with the scripts that they run.
+fn rules(persona: &Persona) -> GuestRules {
+    let collected = persona.collected();
+    let mut sent = GuestRules::default();
+    for rule in guest_rules::of_guest(persona) {
+        let spelt = Rule {
+            then: persona.actions(rule).cloned().collect(),
+            ..rule.clone()
+        };
+        let mut kinds = std::iter::once(&rule.when)
+            .chain(&rule.until)
+            .flat_map(|condition| condition.signals().filter_map(LearningDomain::of));
+        sent.rules.push(GuestRule {
+            name: rule.name.to_string(),
+            text: spelt.to_string(),
+            readings: if kinds.all(|kind| collected.contains(&kind)) {
+                Telling::Told
+            } else {
+                Telling::Withheld
+            },
+        });
+    }
+    // Those that rules of the host run, too: the host has the agent run them by name.
+    let actions = persona.rules.iter().flat_map(|rule| persona.actions(rule));
+    let run = actions.filter_map(|action| match action {
+        Action::Run(name) => Some((name.clone(), script(persona.response_scripts.get(name)?))),
+        _ => None,
+    });
+    sent.scripts.extend(run);
+    if !sent.is_empty() {
+        let levels = Class::ALL.map(|(class, name)| {
+            let level = persona.trust.level(class);
+            (name.to_owned(), level.to_string())
+        });
+        sent.trust = levels.into();
+    }
+    sent
 }
 
 /// What of a persona's settings agents act on.
@@ -208,7 +261,10 @@ pub(super) fn settings_remark(sent: Option<SettingsSent>, reply: &AgentReply) ->
             }
         });
     };
-    let in_force = |end: &&SettingEnd| {
+    let (rules, lines): (Vec<&SettingEnd>, Vec<&SettingEnd>) = lines
+        .iter()
+        .partition(|end| end.setting.as_str().starts_with(RULE_LINE));
+    let in_force = |end: &&&SettingEnd| {
         matches!(
             end.outcome,
             SettingOutcome::Applied | SettingOutcome::Unchanged
@@ -240,10 +296,44 @@ pub(super) fn settings_remark(sent: Option<SettingsSent>, reply: &AgentReply) ->
     if !kept.is_empty() {
         parts.push(format!("kept as the guest has them: {}", kept.join(", ")));
     }
+    parts.extend(rules_remark(&rules));
     if *left_out > 0 {
         parts.push(format!("{left_out} more are not told"));
     }
     (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// The same of rules in the guest.
+fn rules_remark(rules: &[&SettingEnd]) -> Vec<String> {
+    let (refused, held): (Vec<&SettingEnd>, Vec<&SettingEnd>) = rules
+        .iter()
+        .copied()
+        .partition(|end| end.outcome == SettingOutcome::Refused);
+    let mut parts = Vec::new();
+    match held.len() {
+        0 => {}
+        1 => parts.push("1 rule is in force in the guest".to_owned()),
+        count => parts.push(format!("{count} rules are in force in the guest")),
+    }
+    if !refused.is_empty() {
+        let count = match refused.len() {
+            1 => "1 rule".to_owned(),
+            count => format!("{count} rules"),
+        };
+        let named: Vec<String> = refused
+            .iter()
+            .map(|end| {
+                let name = end.setting.as_str();
+                let name = name.strip_prefix(RULE_LINE).unwrap_or(name);
+                format!("{name} ({})", end.reason.as_str())
+            })
+            .collect();
+        parts.push(format!(
+            "{count} cannot be in force in this guest: {}",
+            named.join(", ")
+        ));
+    }
+    parts
 }
 
 fn settings_detail(settings: &Option<SettingsEnd>) -> serde_json::Value {

@@ -32,6 +32,8 @@ mod event;
 mod exec;
 mod explain;
 mod follow;
+mod guest_calls;
+mod guest_rules;
 mod happened;
 mod holds;
 mod impacts;
@@ -156,6 +158,7 @@ pub struct Daemon {
     hands: Hands,
     recording: recording::Recording,
     executions: exec::Executions,
+    guest_rules: guest_rules::GuestRules,
     stand_ins: stand_in::StandIns,
     host: Option<HostFacts>,
     host_readings: Option<HostReadings>,
@@ -257,6 +260,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         tick::carried_state(&parts.store, &policy, clock.now()).map_err(DaemonError::Store)?;
     let mut impacts = impacts::Measurements::stored(&parts.store).map_err(DaemonError::Store)?;
     impacts.open.set_timing(parts.config.effects.timing());
+    let guest_rules = guest_rules::GuestRules::stored(&parts.store).map_err(DaemonError::Store)?;
     let adopted = adopted::adopted_domains(&parts.store);
     let mut daemon = Daemon {
         impacts,
@@ -284,6 +288,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         hands,
         recording: recording::Recording::start(&parts.config),
         executions: exec::Executions::default(),
+        guest_rules,
         stand_ins: stand_in::StandIns::default(),
         host: None,
         host_readings: None,
@@ -419,6 +424,8 @@ impl Daemon {
             Event::Adoption(adopting) => self.adoption_goes_on(*adopting),
             Event::StoodIn(ended) => self.stood_in(*ended),
             Event::StandInLooked(look) => self.stand_in_looked(&look),
+            Event::GuestCalled(answered) => self.guest_called(&answered),
+            Event::RuleRecords(fetched) => self.records_came(*fetched),
             Event::Executed(executed) => self.execution_ended(&executed),
             Event::Request(request) => self.answer(*request),
             Event::Reload => {

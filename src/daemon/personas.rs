@@ -224,6 +224,7 @@ impl Daemon {
                 ),
             },
         }
+        side.in_guest = super::guest_rules::names_of_guest(side.in_force.as_deref());
         side.parts = super::collect::parts(side.in_force.as_deref());
         self.registry.collect(id, side.parts);
         self.show_status(id);
@@ -415,6 +416,7 @@ impl Daemon {
             .map_or_else(String::new, |activation| wanted_text(&activation.desired));
         match answer {
             Ok(reply) => {
+                self.guest_has_rules(id, generation.0, &reply);
                 let remark = settings_remark(settings, &reply);
                 let told = remark
                     .as_ref()
@@ -475,6 +477,7 @@ impl Daemon {
     pub(super) fn forget_persona(&mut self, id: DomainId, name: &str) {
         let mut batch = Batch::new();
         batch.remove::<super::tick::Carried>(id.0);
+        self.forget_guest_rules(&mut batch, id);
         let mut entries = Vec::new();
         entries.extend(self.forget_adoption(&mut batch, id, name));
         if self.catalog.domains().contains(&id) {

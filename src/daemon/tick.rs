@@ -125,8 +125,10 @@ impl Daemon {
         if let Some(host) = &self.host {
             let budget = self.config.budget.of(host);
             let plan = self.plan(budget, now);
+            let plan = self.without_guests_rules(plan);
             let (calls, returns) = (plan.calls.clone(), plan.returns.clone());
             self.begin_plan(plan, now);
+            self.call_guests(&calls);
             self.follow_shifts(&calls, &returns, now);
         }
     }
@@ -539,7 +541,7 @@ fn call_text(call: &planner::Call) -> String {
 }
 
 /// What a rule asks for, as a part of a line.
-fn wish_text(call: &planner::Call) -> String {
+pub(super) fn wish_text(call: &planner::Call) -> String {
     let planner::Call {
         rule, action, edge, ..
     } = call;

@@ -1,7 +1,7 @@
 //! One domain as the daemon knows it: its definition, the latest figures, its agent, the persona in force, and what the
 //! last plan said. Changed by the daemon's one task alone; the planner sees it as a `snapshot::Domain`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +129,8 @@ pub(super) struct PersonaSide {
     pub(super) bound: Option<BoundPersona>,
     /// What its rules are evaluated by: what the guest has activated, or what waits for an agent that is not there.
     pub(super) in_force: Option<Arc<Persona>>,
+    /// Those of its rules that the guest evaluates.
+    pub(super) in_guest: BTreeSet<String>,
     /// What the agent is asked to report.
     pub(super) parts: Parts,
     /// Where each of its values was written.
@@ -153,6 +155,7 @@ impl Default for PersonaSide {
         Self {
             bound: None,
             in_force: None,
+            in_guest: BTreeSet::new(),
             parts: Parts::default(),
             layers: None,
             state: ActivationState::None,

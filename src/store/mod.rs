@@ -77,11 +77,13 @@ pub enum Tree {
     Rollouts,
     /// What waits for people.
     Proposals,
+    /// What is known of rules that guests evaluate.
+    GuestRules,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -96,6 +98,7 @@ impl Tree {
         Self::Shifts,
         Self::Rollouts,
         Self::Proposals,
+        Self::GuestRules,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -115,6 +118,7 @@ impl Tree {
             Self::Shifts => 20,
             Self::Rollouts => 21,
             Self::Proposals => 12,
+            Self::GuestRules => 24,
         }
     }
 
@@ -134,7 +138,8 @@ impl Tree {
             | Self::Adoptions
             | Self::Shifts
             | Self::Rollouts
-            | Self::Proposals => 1,
+            | Self::Proposals
+            | Self::GuestRules => 1,
         }
     }
 }
@@ -156,6 +161,7 @@ impl fmt::Display for Tree {
             Self::Shifts => "the shifts of persona",
             Self::Rollouts => "the rollouts",
             Self::Proposals => "the proposals",
+            Self::GuestRules => "what is known of rules in guests",
         })
     }
 }

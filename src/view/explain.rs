@@ -94,6 +94,8 @@ pub enum RuleState {
     Standing,
     /// Its `until` condition held, so its effect is being undone.
     Undoing,
+    /// It is the guest's own: its agent evaluates it.
+    InGuest,
 }
 
 /// One comparison that a condition made.

@@ -109,6 +109,7 @@ pub(crate) fn activation(witness: &Path) -> Operation {
             pre: Some(script),
             post: None,
             commands: agent_protocol::CommandTable::default(),
+            rules: agent_protocol::GuestRules::default(),
         }),
     }
 }

@@ -133,6 +133,7 @@ async fn a_body_longer_than_a_frame_arrives_in_pieces() {
         pre: None,
         post: None,
         commands: agent_protocol::CommandTable::default(),
+        rules: agent_protocol::GuestRules::default(),
     };
     let operation = Operation::Activate {
         activation: Box::new(activation),
@@ -176,6 +177,7 @@ async fn pings_and_short_requests_go_between_the_pieces_of_a_long_one() {
         pre: None,
         post: None,
         commands: agent_protocol::CommandTable::default(),
+        rules: agent_protocol::GuestRules::default(),
     };
     let operation = Operation::Activate {
         activation: Box::new(activation),

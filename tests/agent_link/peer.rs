@@ -291,5 +291,6 @@ pub(crate) fn report(online: u32) -> GuestMessage {
         rolled_back: None,
         customized: None,
         gate: None,
+        rule_records: 0,
     }))
 }

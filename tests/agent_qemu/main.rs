@@ -47,6 +47,7 @@ fn activation(generation: u64) -> Operation {
             pre: None,
             post: None,
             commands: agent_protocol::CommandTable::default(),
+            rules: agent_protocol::GuestRules::default(),
         }),
     }
 }

@@ -21,6 +21,7 @@ mod doctor;
 mod effects;
 mod events;
 mod exec;
+mod guest_rules;
 mod layers;
 mod life;
 mod lifecycle;

@@ -10,6 +10,7 @@ use crate::limits::{
     ACTIVATION_TEXT_MAX, ENVIRONMENT_VALUE_MAX, ENVIRONMENT_VARIABLES_MAX, NAME_MAX,
     SCRIPT_TIMEOUT_MAX_MS,
 };
+use crate::rules::{GuestRules, RulesRefusal};
 use crate::settings::{Settings, SettingsRefusal, SettingsReply};
 
 /// One persona made active in one guest. Generations grow; the agent refuses an older one.
@@ -38,6 +39,9 @@ pub struct Activation {
     /// What becomes of commands that the host asks for while it is active.
     #[serde(default, skip_serializing_if = "CommandTable::is_empty")]
     pub commands: CommandTable,
+    /// Rules that the agent evaluates while it is active; agents without the feature ignore them.
+    #[serde(default, skip_serializing_if = "GuestRules::is_empty")]
+    pub rules: GuestRules,
 }
 
 /// A program text, run once an activation.
@@ -106,13 +110,13 @@ pub enum ActivationRefusal {
     /// The interpreter is no absolute path.
     #[error("the interpreter of the {stage} script must be an absolute path")]
     Interpreter {
-        /// `pre` or `post`.
+        /// `pre`, `post` or `response`.
         stage: &'static str,
     },
     /// The script is empty or holds a zero byte.
     #[error("the {stage} script is empty or holds a zero byte")]
     ScriptText {
-        /// `pre` or `post`.
+        /// `pre`, `post` or `response`.
         stage: &'static str,
     },
     /// The time-out is zero or too long.
@@ -120,7 +124,7 @@ pub enum ActivationRefusal {
         "the time-out of the {stage} script must be 1 to {SCRIPT_TIMEOUT_MAX_MS} milliseconds, it is {timeout_ms}"
     )]
     ScriptTimeout {
-        /// `pre` or `post`.
+        /// `pre`, `post` or `response`.
         stage: &'static str,
         /// The refused value.
         timeout_ms: u64,
@@ -131,9 +135,12 @@ pub enum ActivationRefusal {
     /// The settings cannot be attempted.
     #[error("the settings cannot be attempted: {0}")]
     Settings(SettingsRefusal),
-    /// Environment, settings, scripts and table are too large.
+    /// The rules cannot be held.
+    #[error("the rules cannot be held: {0}")]
+    Rules(RulesRefusal),
+    /// Environment, settings, scripts, table and rules are too large.
     #[error(
-        "environment, settings, scripts and commands are {bytes} bytes, more than {ACTIVATION_TEXT_MAX}"
+        "environment, settings, scripts, commands and rules are {bytes} bytes, more than {ACTIVATION_TEXT_MAX}"
     )]
     TooLarge {
         /// Their size.
@@ -169,6 +176,10 @@ impl Activation {
             }
         }
         self.commands.check().map_err(ActivationRefusal::Commands)?;
+        self.rules.check().map_err(ActivationRefusal::Rules)?;
+        for script in self.rules.scripts.values() {
+            script.check("response")?;
+        }
         let bytes = self.text_bytes();
         if bytes > ACTIVATION_TEXT_MAX {
             Err(ActivationRefusal::TooLarge { bytes })
@@ -208,7 +219,12 @@ impl Activation {
         .chain(self.settings.other.keys())
         .map(String::len)
         .sum();
-        environment + listed + settings + scripts + self.commands.text_bytes()
+        environment
+            + listed
+            + settings
+            + scripts
+            + self.commands.text_bytes()
+            + self.rules.text_bytes()
     }
 }
 
@@ -334,6 +350,7 @@ mod tests {
             pre: None,
             post: None,
             commands: CommandTable::default(),
+            rules: GuestRules::default(),
         }
     }
 

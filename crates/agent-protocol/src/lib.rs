@@ -28,6 +28,7 @@ pub mod local;
 pub mod parts;
 pub mod report;
 pub mod rollback;
+pub mod rules;
 pub mod settings;
 pub mod software;
 pub mod switching;
@@ -56,6 +57,7 @@ pub use message::{GuestMessage, HostMessage, Operation, Reply, ReplyError, Reque
 pub use parts::{Collect, Part, Parts};
 pub use report::{CheckedReport, Report, ReportRefusal};
 pub use rollback::RolledBack;
+pub use rules::{GuestRule, GuestRules, RecordsSeen, RuleCall, RuleRecord, RuleRecordsReply};
 pub use session::{Dropped, Session};
 pub use settings::{SettingLine, SettingOutcome, Settings, SettingsReply};
 pub use software::{Package, VersionWish};

@@ -211,3 +211,36 @@ pub const ROUND_TRIP_MAX_US: u64 = 60_000_000;
 
 /// Processes that a report may speak of: the kernel's own ceiling for `pid_max` on 64-bit machines.
 pub const PROCESSES_MAX: u64 = 4_194_304;
+
+/// Rules that a guest evaluates.
+pub const RULES_MAX: usize = 64;
+
+/// Bytes of one of them, as text: the longest that the language prints is far below.
+pub const RULE_TEXT_MAX: usize = 16 * 1_024;
+
+/// Records of rules that an agent keeps for a host that is away; the oldest go, and are counted.
+pub const RULE_RECORDS_KEPT: usize = 256;
+
+/// Bytes of records in an answer, as JSON; a record that is longer goes alone.
+pub const RULE_RECORDS_BYTES: usize = 16 * 1_024;
+
+/// Actions of one record: as many as a rule can have.
+pub const RULE_DEEDS_MAX: usize = 16;
+
+/// Figures of one record: more than most rules look at.
+pub const RULE_READINGS_MAX: usize = 16;
+
+/// Bytes of an action or a figure's name in a record: the longest notice, and the words around it.
+pub const RULE_ACTION_MAX: usize = 320;
+
+/// Bytes of what is said of the outcome of an action.
+pub const RULE_DETAIL_MAX: usize = 200;
+
+/// Bytes of output in a record, over all of its actions.
+pub const RULE_OUTPUT_MAX: usize = 1_024;
+
+/// Actions of rules that run in a guest at a time.
+pub const RULE_RUNS_MAX: usize = 4;
+
+/// Longest time that a call of a feature's program may take, in milliseconds.
+pub const FEATURE_TIME_MS: u64 = 30_000;

@@ -15,6 +15,7 @@ use crate::{
     parts::Collect,
     report::Report,
     rollback::RolledBack,
+    rules::{RecordsSeen, RuleCall},
     switching::{Ask, Told},
     version::VersionRange,
 };
@@ -176,6 +177,17 @@ pub enum Operation {
         /// What to run.
         command: Box<Command>,
     },
+    /// Do what a rule of the host calls for. Replied with a [`crate::rules::CallReply`] as soon as it is on the guest's disk.
+    Perform {
+        /// What.
+        call: Box<RuleCall>,
+    },
+    /// What rules in the guest did, from the oldest record that was not seen. Replied with a
+    /// [`crate::rules::RuleRecordsReply`].
+    RuleRecords {
+        /// Up to where they have been seen and are forgotten; `None` where nothing is to be forgotten.
+        seen: Option<RecordsSeen>,
+    },
     /// An operation of a newer protocol, by name.
     Unknown(String),
 }
@@ -202,6 +214,12 @@ struct DeactivateArgs {
     generation: u64,
 }
 
+#[derive(Default, Serialize, Deserialize)]
+struct RuleRecordsArgs {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<RecordsSeen>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct OpStatusArgs {
     id: RequestId,
@@ -220,6 +238,8 @@ impl Operation {
             Self::PrepareShrink { .. } => "prepare_shrink",
             Self::Grown { .. } => "grown",
             Self::Exec { .. } => "exec",
+            Self::Perform { .. } => "perform",
+            Self::RuleRecords { .. } => "rule_records",
             Self::Unknown(name) => name,
         }
     }
@@ -252,6 +272,15 @@ impl TryFrom<OperationWire> for Operation {
             "exec" => Self::Exec {
                 command: serde_json::from_value(args)?,
             },
+            "perform" => Self::Perform {
+                call: serde_json::from_value(args)?,
+            },
+            "rule_records" => Self::RuleRecords {
+                seen: match args {
+                    Value::Null => None,
+                    args => serde_json::from_value::<RuleRecordsArgs>(args)?.seen,
+                },
+            },
             _ => Self::Unknown(op),
         })
     }
@@ -271,6 +300,8 @@ impl From<Operation> for OperationWire {
                 serde_json::to_value(resize)
             }
             Operation::Exec { command } => serde_json::to_value(command),
+            Operation::Perform { call } => serde_json::to_value(call),
+            Operation::RuleRecords { seen } => serde_json::to_value(RuleRecordsArgs { seen }),
             Operation::Report | Operation::Unknown(_) => Ok(Value::Null),
         };
         // These structs have string keys and no foreign serializers, the only causes of an error.
@@ -379,4 +410,13 @@ pub struct Telemetry {
     /// Whether people who log in are held to restricted commands; absent where none is restricted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateState>,
+    /// Records of rules that the host has not seen.
+    #[serde(default, skip_serializing_if = "is_none_waiting")]
+    pub rule_records: u64,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none_waiting(count: &u64) -> bool {
+    *count == 0
 }

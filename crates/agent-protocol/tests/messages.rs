@@ -3,9 +3,9 @@
 
 use agent_protocol::{
     Activation, Command, CommandTable, Consent, CpuList, DecodeError, Decoder, DiskFigures,
-    GuestMessage, HostMessage, LogFigures, Need, NetworkFigures, Operation, Output, Package, Reply,
-    Report, Request, RequestId, Resize, RolledBack, Script, Session, SessionId, Settings, Stamp,
-    Stream, VersionWish,
+    GuestMessage, GuestRule, GuestRules, HostMessage, LogFigures, Need, NetworkFigures, Operation,
+    Output, Package, RecordsSeen, Reply, Report, Request, RequestId, Resize, RolledBack, RuleCall,
+    Script, Session, SessionId, Settings, Stamp, Stream, VersionWish,
     activation::{Change, OnFailure},
     chunk::Assembler,
     coordination::Resource,
@@ -17,6 +17,7 @@ use agent_protocol::{
         Active, Announce, Credit, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused,
         JournalState, OnlineCpusReply, OpStatus, Ping, ReplyBody, ReplyError, Retry, Telemetry,
     },
+    rules::{GuestAction, RuleEdge, RuleWord, Telling},
     settings::{Frequency, LoggingLevel},
     version::SUPPORTED,
 };
@@ -77,6 +78,25 @@ fn activation(script_text: &str) -> Activation {
             overrides: [("deploy".to_owned(), "/opt/deploy".to_owned())].into(),
             restricted: vec!["nc".to_owned()],
         },
+        rules: GuestRules {
+            rules: vec![GuestRule {
+                name: "drain".to_owned(),
+                text: "IF guest.app.queue > 10 THEN run drain COOLDOWN 1m PRIORITY 0".to_owned(),
+                readings: Telling::Withheld,
+            }],
+            scripts: [(
+                "drain".to_owned(),
+                Script {
+                    interpreter: "/bin/sh".to_owned(),
+                    text: "true".to_owned(),
+                    timeout_ms: 5,
+                    user: "root".to_owned(),
+                    on_failure: OnFailure::Rollback,
+                },
+            )]
+            .into(),
+            trust: [("command_execution".to_owned(), "high".to_owned())].into(),
+        },
     }
 }
 
@@ -121,6 +141,22 @@ fn host_messages() -> Vec<HostMessage> {
                 from: 1,
                 to: 2,
             },
+        }),
+        request(Operation::Perform {
+            call: Box::new(RuleCall {
+                generation: 7,
+                rule: "drain".to_owned(),
+                edge: RuleEdge::Ends,
+                action: GuestAction::DisableFeature("cache".to_owned()),
+                word: RuleWord::Person,
+            }),
+        }),
+        request(Operation::RuleRecords { seen: None }),
+        request(Operation::RuleRecords {
+            seen: Some(RecordsSeen {
+                log: "l".to_owned(),
+                seq: 3,
+            }),
         }),
         request(Operation::Exec {
             command: Box::new(Command {
@@ -229,6 +265,7 @@ fn guest_messages() -> Vec<GuestMessage> {
                 keys: vec!["editor".to_owned()],
             }),
             gate: Some(agent_protocol::GateState::Away),
+            rule_records: 3,
         })),
     ]
 }

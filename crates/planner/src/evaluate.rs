@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use persona::Persona;
-use persona::rule::{Action, MemoryAmount, Resource, Rule, Trail, Truth};
+use persona::rule::{Action, Latch, MemoryAmount, Resource, Rule, Trail, Truth};
 use persona::signal::{Event, Metric, Named, Reading, Signals, Source};
 use persona::units::Moment;
 
@@ -332,19 +332,16 @@ fn call(
     slot: &mut RuleState,
     calls: &mut Vec<(String, Action, Edge)>,
 ) {
-    let once = || persona.actions(rule).filter(|action| !action.is_kept_up());
-    if truth == Truth::True {
-        if !slot.called {
-            calls
-                .extend(once().map(|action| (rule.name.to_string(), action.clone(), Edge::Begins)));
-        }
-        slot.undo = rule.until.is_some();
-    } else if slot.undo && until == Truth::True {
-        let undone = once().filter(|action| action.lasts());
-        calls.extend(undone.map(|action| (rule.name.to_string(), action.clone(), Edge::Ends)));
-        slot.undo = false;
-    }
-    slot.called = truth == Truth::True;
+    let mut latch = Latch {
+        called: slot.called,
+        undo: slot.undo,
+    };
+    let edge = latch.turn(truth, rule.until.is_some().then_some(until));
+    (slot.called, slot.undo) = (latch.called, latch.undo);
+    let Some(edge) = edge else { return };
+    let once = persona.actions(rule).filter(|action| !action.is_kept_up());
+    let asked = once.filter(|action| edge == Edge::Begins || action.lasts());
+    calls.extend(asked.map(|action| (rule.name.to_string(), action.clone(), edge)));
 }
 
 /// How long a resource's last change still holds a rule with this cooldown back.

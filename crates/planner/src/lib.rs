@@ -21,6 +21,7 @@
 //! quota       a cap in the place of a removal of vCPUs that cannot be done
 //! limit       knobs, such as the CPU cap: who has the say, and what is turned to which value
 //! restore     what goes back when no persona has the say any more
+//! place       where a rule is evaluated: here, or by the agent in the guest
 //! peak        the most that was in use lately
 //! donate      what a domain could do without
 //! arbitrate   all claims on the host's budget -> what each is granted, and what each gives up
@@ -47,6 +48,7 @@ mod news;
 pub mod notice;
 pub mod offline;
 pub mod peak;
+pub mod place;
 pub mod relief;
 pub mod shift;
 
@@ -75,6 +77,7 @@ pub use need::Heard;
 pub use notice::{Drift, Stall};
 pub use offline::BackOnline;
 pub use others::{Other, Stake};
+pub use place::{Place, places};
 pub use plan::{Call, Detail, Edge, Plan, Step, plan, plan_among};
 pub use policy::Policy;
 pub use snapshot::Snapshot;

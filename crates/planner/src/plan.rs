@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use persona::domain::DomainId;
+pub use persona::rule::Edge;
 use persona::rule::{Action, Resource};
 use persona::units::{Bytes, Moment};
 use serde::{Deserialize, Serialize};
@@ -105,16 +106,6 @@ pub struct Call {
     /// The proposal by which a person wants it, whatever the rule says meanwhile; nothing where the rule alone does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approved: Option<u64>,
-}
-
-/// Whether a rule's action is to be done or to be taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Edge {
-    /// The rule's condition has become true.
-    Begins,
-    /// The rule's `until` has become true.
-    Ends,
 }
 
 /// How much a plan says beside what is to be done.

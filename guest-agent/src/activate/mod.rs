@@ -25,6 +25,7 @@ mod verdict;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -44,6 +45,7 @@ use crate::{
     customize::{Customization, Full},
     log::{chain, log},
     policy::Leave,
+    rules::{self, Features, RuleLeave},
     script::{ScriptError, ScriptJob, Stage, stop_leftovers},
     setting::{Plan, Programs},
     store::{Fate, Journal, Record, Step, Store, StoreError},
@@ -95,10 +97,24 @@ pub(crate) struct Activator {
     routing: Routing,
     root: PathBuf,
     boot_id: String,
+    rules: RuleRoom,
+}
+
+/// What of the guest's own rules belongs to the sequence.
+#[derive(Debug)]
+pub(crate) struct RuleRoom {
+    pub(crate) leave: RuleLeave,
+    pub(crate) features: Arc<Features>,
 }
 
 impl Activator {
-    pub(crate) fn new(store: Store, root: &Path, boot_id: String, gate: Leave) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        root: &Path,
+        boot_id: String,
+        gate: Leave,
+        rules: RuleRoom,
+    ) -> Self {
         let files = EnvironmentFiles::new(root, store.writer());
         let routing = Routing::new(root, store.directory(), gate, store.writer());
         Self {
@@ -107,6 +123,7 @@ impl Activator {
             routing,
             root: root.to_owned(),
             boot_id,
+            rules,
         }
     }
 
@@ -156,7 +173,33 @@ impl Activator {
         }
         // Links are gone after a restart of the guest, and its owner may have changed his mind.
         self.routing.hold(self.store.current())?;
+        if let Some(request) = self.store.current().map(|current| current.request.clone()) {
+            self.hold_features(&request, scripts);
+        }
         Ok(())
+    }
+
+    /// Features that rules of another persona than this one have switched go back. Nothing of it can fail the activation.
+    fn release_features(
+        &self,
+        journal: &Journal,
+        activation: Option<&Activation>,
+        scripts: &mut impl Scripts,
+    ) {
+        let digest = activation.map(|activation| activation.digest.as_str());
+        let mut run = |job| scripts.run_program(job);
+        self.rules
+            .features
+            .release(digest, &journal.request, &mut run);
+    }
+
+    /// The same for the persona that holds.
+    fn hold_features(&self, request: &RequestId, scripts: &mut impl Scripts) {
+        let current = self.store.current();
+        let activation = current.and_then(|current| current.activation.as_ref());
+        let digest = activation.map(|activation| activation.digest.as_str());
+        let mut run = |job| scripts.run_program(job);
+        self.rules.features.release(digest, request, &mut run);
     }
 
     /// Fulfils a wish once: a request that has been answered before gets the same answer.
@@ -365,6 +408,7 @@ impl Activator {
                 }
                 Step::PostDone => {
                     self.release_software(&mut journal, scripts);
+                    self.release_features(&journal, activation.as_ref(), scripts);
                     return self.commit(&journal, record);
                 }
                 Step::RollingBack => return self.roll_back(journal, Some(record), scripts),
@@ -395,7 +439,10 @@ impl Activator {
         };
         let software = journal.software.clone().unwrap_or_default();
         let Plan { held, lines, .. } = journal.settings.clone().unwrap_or_default();
-        (record.held, record.settings) = (held, software.lines);
+        let of_rules = |activation| rules::lines(activation, self.rules.leave);
+        record.held = held;
+        record.settings = record.activation.as_ref().map(of_rules).unwrap_or_default();
+        record.settings.extend(software.lines);
         record.settings.extend(lines);
         record.software = software.owned;
         record.pre = journal.pre.clone();
@@ -448,6 +495,7 @@ impl Activator {
         let error = self.undo_software(&journal, error, scripts);
         self.files.write(&self.environment_now())?;
         self.routing.hold(self.store.current())?;
+        self.hold_features(&journal.request, scripts);
         log!(
             "generation {} failed, what was before holds: {error}",
             journal.generation

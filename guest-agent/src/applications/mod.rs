@@ -56,6 +56,8 @@ pub(crate) struct Applications {
     failed: bool,
     window: (Option<Instant>, u32),
     logged: u32,
+    /// Something was said since it was last asked.
+    news: bool,
 }
 
 /// Whether there is more to be read.
@@ -89,6 +91,7 @@ impl Applications {
             failed: false,
             window: (None, 0),
             logged: 0,
+            news: false,
         }
     }
 
@@ -155,6 +158,7 @@ impl Applications {
                         let taken = self.table.take(user, name, change, time);
                         taken.map_err(|error| error.to_string())
                     });
+                self.news |= taken.is_ok();
                 if let Err(why) = taken
                     && self.logged < LOGGED
                 {
@@ -163,6 +167,11 @@ impl Applications {
                 }
             }
         }
+    }
+
+    /// Whether anything was said since this was last asked.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// What the next report says of them; `interval` is the time between two reports.

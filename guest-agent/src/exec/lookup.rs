@@ -21,7 +21,11 @@ use nix::{
     unistd::{Uid, geteuid},
 };
 
-use crate::{policy::CommandLeave, script::PATH, sys::Form};
+use crate::{
+    policy::{CommandLeave, Leave},
+    script::PATH,
+    sys::Form,
+};
 
 /// A file as the kernel knows it: device and inode.
 type Identity = (u64, u64);
@@ -118,10 +122,33 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
+/// Whether the persona's table lets a program run, by its name and by the file that it leads to.
+pub(crate) fn permitted(
+    root: &Path,
+    persona: &str,
+    table: &CommandTable,
+    asked: &str,
+) -> Result<(), String> {
+    let rules = Rules {
+        root,
+        persona,
+        table,
+        leave: &CommandLeave::All(Leave::Granted),
+    };
+    rules.refuse(asked).map_err(|error| error.to_string())
+}
+
 impl Rules<'_> {
-    /// The program for `asked`, a name or an absolute path, to be run as `user`.
-    pub(super) fn choose(&self, asked: &str, user: Uid) -> Result<Chosen, LookupError> {
-        let shown = clean_text(asked, 200);
+    /// Refuses what is restricted; what is not there is for others to tell.
+    fn refuse(&self, asked: &str) -> Result<(), LookupError> {
+        self.refuse_name(asked)?;
+        match self.find(asked) {
+            Ok(Some(found)) => self.refuse_restricted(&clean_text(asked, 200), &found),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_name(&self, asked: &str) -> Result<(), LookupError> {
         let file_name = asked.rsplit('/').next().unwrap_or(asked);
         if self.table.restricted.iter().any(|name| name == file_name) {
             return Err(LookupError::RestrictedName {
@@ -129,6 +156,14 @@ impl Rules<'_> {
                 name: clean_text(file_name, 200),
             });
         }
+        Ok(())
+    }
+
+    /// The program for `asked`, a name or an absolute path, to be run as `user`.
+    pub(super) fn choose(&self, asked: &str, user: Uid) -> Result<Chosen, LookupError> {
+        let shown = clean_text(asked, 200);
+        let file_name = asked.rsplit('/').next().unwrap_or(asked);
+        self.refuse_name(asked)?;
         let found = self.find(asked)?;
         let replaced = self.table.overrides.get(file_name).filter(|_| {
             // A path is the command of this name only if it leads to that file.

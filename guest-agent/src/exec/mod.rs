@@ -32,6 +32,8 @@ use agent_protocol::{
 
 pub(crate) use flow::Share;
 use flow::{Pace, Window};
+pub(crate) use lookup::permitted;
+pub(crate) use scope::Scope;
 
 use crate::{
     disk::{DiskJob, ToDisk, expired},

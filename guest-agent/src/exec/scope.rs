@@ -33,14 +33,14 @@ const LEAVE_LOOKS: u32 = 200;
 
 /// The processes of one command.
 #[derive(Debug)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     ControlGroup { directory: PathBuf },
     ProcessGroup,
 }
 
 impl Scope {
     /// A group for a request, with the list that the command puts itself into.
-    pub(super) fn make(root: &Path, request: &RequestId) -> (Self, Vec<OwnedFd>) {
+    pub(crate) fn make(root: &Path, request: &RequestId) -> (Self, Vec<OwnedFd>) {
         let Some(parent) = parent(root) else {
             return (Self::ProcessGroup, Vec::new());
         };
@@ -84,7 +84,7 @@ impl Scope {
 
     /// Sends a signal to all of them. `group` is the command's own process group; its first process is not waited for yet,
     /// so that the number is nobody else's.
-    pub(super) fn signal(&self, group: Pid, signal: Signal) {
+    pub(crate) fn signal(&self, group: Pid, signal: Signal) {
         // An error means that nobody is left in it.
         let _ = killpg(group, signal);
         if let Self::ControlGroup { directory } = self {
@@ -93,7 +93,7 @@ impl Scope {
     }
 
     /// Kills what is left and removes the group.
-    pub(super) fn end(self) {
+    pub(crate) fn end(self) {
         if let Self::ControlGroup { directory } = self {
             clear(&directory);
         }

@@ -16,9 +16,9 @@ use std::{
 };
 
 use agent_protocol::{
-    Activation, CommandTable, Decoder, GuestMessage, HostMessage, OnFailure, Operation, Request,
-    RequestId, SUPPORTED, Script, Session, SessionId, Settings, Stamp, decode_guest, encode_host,
-    encode_request,
+    Activation, CommandTable, Decoder, GuestMessage, GuestRules, HostMessage, OnFailure, Operation,
+    Request, RequestId, SUPPORTED, Script, Session, SessionId, Settings, Stamp, decode_guest,
+    encode_host, encode_request,
     limits::MAX_FRAME,
     message::{Hello, HelloAck, HelloReason, JournalState, OpStatus, Ping, ReplyBody},
 };
@@ -378,6 +378,7 @@ pub fn activation(generation: u64, environment: &[(&str, &str)]) -> Activation {
         pre: None,
         post: None,
         commands: CommandTable::default(),
+        rules: GuestRules::default(),
     }
 }
 

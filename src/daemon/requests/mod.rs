@@ -175,11 +175,9 @@ impl Daemon {
                 let id = self.domain(&domain)?;
                 let now = self.clock.now();
                 let proposals = self.proposal_views(id, now);
-                Ok(Reply::Explain(Box::new(explain::explain(
-                    &self.domains[&id],
-                    &proposals,
-                    now,
-                ))))
+                let mut explained = explain::explain(&self.domains[&id], &proposals, now);
+                self.say_where(id, &mut explained);
+                Ok(Reply::Explain(Box::new(explained)))
             }
             Command::Retire => Ok(Reply::Retired(self.retire(caller))),
             Command::Audit {

@@ -178,6 +178,7 @@ impl Peer {
             rolled_back: None,
             customized: None,
             gate: None,
+            rule_records: 0,
         })))
         .await
     }
@@ -430,6 +431,10 @@ fn obey(
         Operation::Exec { .. } => refused(
             ErrorCode::Forbidden,
             "the guest's owner does not allow `commands` in agent.toml",
+        ),
+        Operation::Perform { .. } | Operation::RuleRecords { .. } => refused(
+            ErrorCode::Unsupported,
+            "a simulated guest evaluates no rules",
         ),
         Operation::Unknown(name) => refused(ErrorCode::Unsupported, name),
     }

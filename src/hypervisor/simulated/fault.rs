@@ -63,7 +63,11 @@ impl CallName {
             Operation::Report => Some(Self::GuestReport),
             Operation::PrepareShrink { .. } => Some(Self::GuestConsent),
             Operation::Grown { .. } => Some(Self::GuestGrowth),
-            Operation::OpStatus { .. } | Operation::Exec { .. } | Operation::Unknown(_) => None,
+            Operation::OpStatus { .. }
+            | Operation::Exec { .. }
+            | Operation::Perform { .. }
+            | Operation::RuleRecords { .. }
+            | Operation::Unknown(_) => None,
         }
     }
 

@@ -113,8 +113,7 @@ pub(crate) static ROOT: Table = Table::new(
                 limits::MOST_RESPONSES,
             ),
             "scripts by name, for `run NAME` in the guest",
-        )
-        .inactive("no rule runs a script in the guest"),
+        ),
         Key::new(
             "external_data_sources",
             Shape::List(&Shape::Source, limits::MOST_SOURCES),

@@ -89,13 +89,21 @@ impl fmt::Display for Level {
 }
 
 /// The level for each class; where a document is silent, what its own rules say is done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TrustLevels {
     pub(crate) levels: BTreeMap<Class, Level>,
 }
 
 impl TrustLevels {
+    /// Levels under which nothing is done.
+    pub fn nothing() -> Self {
+        let levels = Class::ALL.map(|(class, _)| (class, Level::None));
+        Self {
+            levels: levels.into(),
+        }
+    }
+
     /// The level for one class.
     pub fn level(&self, class: Class) -> Level {
         self.levels.get(&class).copied().unwrap_or(Level::High)

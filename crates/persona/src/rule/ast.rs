@@ -389,6 +389,7 @@ impl Action {
             _ if self.is_kept_up() => Performed::Here,
             Self::Notify(_) | Self::Respond(_) => Performed::Here,
             Self::ActivatePersona(_) | Self::Revert => Performed::Here,
+            Self::Run(_) | Self::EnableFeature(_) | Self::DisableFeature(_) => Performed::Here,
             _ => {
                 Performed::NotYet("it is recorded when it is called for, and nothing else happens")
             }

@@ -8,6 +8,7 @@ mod condition;
 mod describe;
 mod eval;
 mod knob;
+mod latch;
 mod lex;
 mod named;
 pub(crate) mod parse;
@@ -25,6 +26,7 @@ pub use ast::{Action, Condition, Direction, Limit, MemoryAmount, Performed, Reso
 pub(crate) use ast::{Arithmetic, Comparison, Expr, Value};
 pub use eval::{Looked, Trail, Truth, Windows};
 pub use knob::{Knob, KnobValue};
+pub use latch::{Edge, Latch};
 pub use phrase::{Phrase, phrases};
 pub(crate) use spoken::comparisons as spoken_comparisons;
 pub use window::Function;

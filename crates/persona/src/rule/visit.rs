@@ -1,6 +1,8 @@
 //! Walks over conditions: what they read, what they wait for, and the values that a document fills in. What a condition
 //! is worth is in `eval`.
 
+use std::time::Duration;
+
 use super::ast::{Condition, Expr, Rule, Value};
 use crate::model::{PriorityMetrics, TrustLevels};
 use crate::signal::{Event, Signal};
@@ -57,9 +59,59 @@ impl Condition {
         });
         found.into_iter()
     }
+
+    /// The shortest time over which it looks: of a `FOR`, or of a function. `None` where it looks at the moment alone.
+    pub fn shortest_window(&self) -> Option<Duration> {
+        let mut shortest: Option<Duration> = None;
+        let mut take = |window: Duration| {
+            shortest = Some(shortest.map_or(window, |before| before.min(window)));
+        };
+        self.expr.visit_held(&mut take);
+        self.expr.visit_leaves(&mut |value| {
+            if let Value::Function { window, .. } = value {
+                take(*window);
+            }
+        });
+        shortest
+    }
+
+    /// How many functions over windows it has.
+    pub fn functions(&self) -> usize {
+        let mut count = 0;
+        self.expr.visit_leaves(&mut |value| {
+            count += usize::from(matches!(value, Value::Function { .. }));
+        });
+        count
+    }
+
+    /// Whether readings are all that it needs: nothing of its document, nothing learnt, and no event.
+    pub fn rests_on_readings(&self) -> bool {
+        let mut readings = self.events().next().is_none();
+        self.expr.visit_leaves(&mut |value| {
+            readings &= matches!(
+                value,
+                Value::Number { .. } | Value::Signal(_) | Value::Function { .. }
+            );
+        });
+        readings
+    }
 }
 
 impl Expr {
+    fn visit_held(&self, visit: &mut impl FnMut(Duration)) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.visit_held(visit));
+            }
+            Self::Not(inner) => inner.visit_held(visit),
+            Self::Held { inner, window, .. } => {
+                visit(*window);
+                inner.visit_held(visit);
+            }
+            Self::Compare { .. } | Self::Between { .. } | Self::Event(_) => {}
+        }
+    }
+
     pub(crate) fn visit_signals<'a>(&'a self, visit: &mut impl FnMut(&'a Signal)) {
         self.visit_leaves(&mut |value| match value {
             Value::Signal(signal)

@@ -1,0 +1,605 @@
+//! What rules did, on the disk until the host has seen it, and what is carried of them over a restart of the agent. Below the
+//! state directory:
+//!
+//! ```text
+//! rules/intents/<n>    a firing that is under way: there before the first deed, gone after the last
+//! rules/records/<seq>  a firing that has ended and that the host has not seen; the newest 256, the loss of older ones is counted
+//! rules/standing.json  of each rule whether it was called for, and when it last fired
+//! ```
+//! Numbers are of one log, which is drawn anew at each start, so that none comes twice. An intent that is left from an agent
+//! which was killed becomes a record that says so, and what was under way is never begun again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use agent_protocol::{
+    RecordsSeen, RequestId, RuleRecord, RuleRecordsReply,
+    limits::{RULE_RECORDS_BYTES, RULE_RECORDS_KEPT},
+    rules::{DeedOutcome, RuleBy, RuleDeed, RuleEdge, RuleReading},
+};
+use persona::rule::Latch;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    durable::{DurableError, Writer},
+    log::{chain, log},
+    script::stop_leftovers,
+    telemetry::boot_time,
+};
+
+/// Where all of it is, below the state directory.
+const DIRECTORY: &str = "rules";
+/// Nobody but root reads it.
+const PRIVATE: u32 = 0o600;
+
+/// When a rule fired.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fired {
+    pub(crate) boot_id: String,
+    /// Milliseconds since that boot.
+    pub(crate) boot_ms: u64,
+    /// Milliseconds since 1970 by the guest's clock.
+    pub(crate) unix_ms: u64,
+}
+
+impl Fired {
+    /// Now.
+    pub(crate) fn now(boot_id: &str) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            boot_id: boot_id.to_owned(),
+            boot_ms: millis(boot_time()),
+            unix_ms: millis(unix.unwrap_or_default()),
+        }
+    }
+
+    /// How long ago that was; long ago where the clock was put back since.
+    pub(crate) fn ago(&self, now: &Self) -> Duration {
+        let (then, now) = if self.boot_id == now.boot_id {
+            (self.boot_ms, now.boot_ms)
+        } else {
+            (self.unix_ms, now.unix_ms)
+        };
+        now.checked_sub(then)
+            .map_or(Duration::MAX, Duration::from_millis)
+    }
+}
+
+/// What is carried of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) latch: Latch,
+    #[serde(default)]
+    pub(crate) fired: Option<Fired>,
+}
+
+/// What is carried of all rules of a persona.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// Which persona's.
+    pub(crate) digest: String,
+    pub(crate) rules: BTreeMap<String, Kept>,
+}
+
+/// A firing that is about to begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Intent {
+    pub(crate) generation: u64,
+    pub(crate) persona: String,
+    pub(crate) digest: String,
+    pub(crate) rule: String,
+    pub(crate) edge: RuleEdge,
+    /// All actions, as text.
+    pub(crate) actions: Vec<String>,
+    pub(crate) readings: Vec<RuleReading>,
+    /// Who evaluated the rule.
+    #[serde(default)]
+    pub(crate) by: RuleBy,
+    /// What is carried of the rule from here on; of the host's nothing is.
+    pub(crate) kept: Option<Kept>,
+    /// When it fired.
+    pub(crate) fired: Fired,
+    /// What came of the first actions.
+    #[serde(default)]
+    pub(crate) deeds: Vec<RuleDeed>,
+}
+
+/// An intent that is on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    number: u64,
+    /// Marks the processes of its actions.
+    pub(crate) request: RequestId,
+}
+
+/// A record as it is on the disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    /// The number of its intent.
+    intent: u64,
+    record: RuleRecord,
+}
+
+/// A firing cannot be recorded, so it does not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("cannot read {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {what} as JSON")]
+    Json {
+        what: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot change what is kept of rules")]
+    Write(#[from] DurableError),
+    #[error("the kernel draws no random number")]
+    Random(#[source] io::Error),
+    #[error("{0}")]
+    Name(String),
+}
+
+/// What is in memory: nobody waits for a disk to look at it.
+#[derive(Debug, Default)]
+struct Memory {
+    log: String,
+    next_seq: u64,
+    next_intent: u64,
+    standing: Standing,
+    records: VecDeque<Stored>,
+}
+
+/// The log.
+#[derive(Debug)]
+pub(crate) struct RuleLog {
+    directory: PathBuf,
+    memory: Mutex<Memory>,
+    /// Whoever holds it writes.
+    disk: Mutex<Writer>,
+}
+
+impl RuleLog {
+    /// Reads what an agent before this one left, ends what it had under way, and draws a new log.
+    pub(crate) fn open(state: &Path, root: &Path, writer: Writer) -> Result<Self, LogError> {
+        let directory = state.join(DIRECTORY);
+        let log = Self {
+            directory,
+            memory: Mutex::default(),
+            disk: Mutex::new(writer),
+        };
+        log.read_again()?;
+        log.end_leftovers(root)?;
+        Ok(log)
+    }
+
+    /// Reads it all again and draws a new log: the machine was put back to an earlier state, so numbers that were given since
+    /// could be given twice.
+    pub(crate) fn read_again(&self) -> Result<(), LogError> {
+        let disk = self.disk();
+        let mut records: Vec<(u64, Stored)> = read_all(&self.directory.join("records"))?;
+        records.sort_by_key(|(number, _)| *number);
+        let intents: Vec<(u64, Intent)> = read_all(&self.directory.join("intents"))?;
+        let standing = read(&self.directory.join("standing.json"))?.unwrap_or_default();
+        let mut memory = self.memory();
+        memory.log = random()?;
+        memory.next_seq = records.last().map_or(1, |(number, _)| number + 1);
+        let numbers = intents.iter().map(|(number, _)| *number);
+        let before = records.iter().map(|(_, stored)| stored.intent);
+        memory.next_intent = numbers.chain(before).max().map_or(1, |number| number + 1);
+        memory.standing = standing;
+        memory.records = records.into_iter().map(|(_, stored)| stored).collect();
+        drop(disk);
+        Ok(())
+    }
+
+    /// What an agent that was killed had under way is told, and not begun again.
+    fn end_leftovers(&self, root: &Path) -> Result<(), LogError> {
+        let mut intents: Vec<(u64, Intent)> = read_all(&self.directory.join("intents"))?;
+        intents.sort_by_key(|(number, _)| *number);
+        for (number, mut intent) in intents {
+            let told = self
+                .memory()
+                .records
+                .iter()
+                .any(|stored| stored.intent == number);
+            if told {
+                // The agent ended between the record and this.
+                self.disk().remove(&self.intent_path(number))?;
+                continue;
+            }
+            log!(
+                "rule {} was at work when the agent ended; it is not begun again",
+                intent.rule
+            );
+            if let Ok(request) = RequestId::new(request_of(&intent, number)) {
+                stop_leftovers(root, &request);
+            }
+            self.take_over(&intent);
+            let missing = intent.actions.iter().skip(intent.deeds.len());
+            let outcomes = std::iter::once(DeedOutcome::Interrupted)
+                .chain(std::iter::repeat(DeedOutcome::NotBegun));
+            let deeds: Vec<RuleDeed> = missing
+                .zip(outcomes)
+                .map(|(action, outcome)| RuleDeed {
+                    action: action.clone(),
+                    outcome,
+                    detail: match outcome {
+                        DeedOutcome::Interrupted => {
+                            "the agent ended while it was at it; how far it came is not known"
+                        }
+                        _ => "the agent ended before",
+                    }
+                    .to_owned(),
+                    output: String::new(),
+                })
+                .collect();
+            intent.deeds.extend(deeds);
+            self.write_standing()?;
+            self.finish_as(number, intent)?;
+        }
+        Ok(())
+    }
+
+    /// What is carried of the rules of this persona; of another one nothing is.
+    pub(crate) fn standing(&self, digest: &str) -> BTreeMap<String, Kept> {
+        let memory = self.memory();
+        if memory.standing.digest == digest {
+            memory.standing.rules.clone()
+        } else {
+            BTreeMap::new()
+        }
+    }
+
+    /// From here on this is carried; it is on the disk with [`RuleLog::write_standing`].
+    pub(crate) fn carry(&self, standing: Standing) {
+        self.memory().standing = standing;
+    }
+
+    /// Writes what is carried.
+    pub(crate) fn write_standing(&self) -> Result<(), LogError> {
+        let disk = self.disk();
+        let bytes = json("what is carried of rules", &self.memory().standing)?;
+        disk.directory(&self.directory, 0o700)?;
+        Ok(disk.replace(&self.directory.join("standing.json"), &bytes, PRIVATE)?)
+    }
+
+    /// Writes down that a firing begins.
+    pub(crate) fn begin(&self, intent: &Intent) -> Result<Begun, LogError> {
+        let number = {
+            let mut memory = self.memory();
+            memory.next_intent += 1;
+            memory.next_intent - 1
+        };
+        self.write_intent(number, intent)?;
+        // Behind the intent, which says the same: a kill in between leaves what the next start reads.
+        self.take_over(intent);
+        self.write_standing()?;
+        let request = RequestId::new(request_of(intent, number));
+        let request = request.map_err(|error| LogError::Name(chain(&error)))?;
+        Ok(Begun { number, request })
+    }
+
+    /// What a firing leaves is carried from here on.
+    fn take_over(&self, intent: &Intent) {
+        let Some(kept) = intent.kept.clone() else {
+            return;
+        };
+        let mut memory = self.memory();
+        if memory.standing.digest == intent.digest || memory.standing.rules.is_empty() {
+            memory.standing.digest.clone_from(&intent.digest);
+            memory.standing.rules.insert(intent.rule.clone(), kept);
+        }
+    }
+
+    /// Writes down how far a firing has come.
+    pub(crate) fn progress(&self, begun: &Begun, intent: &Intent) -> Result<(), LogError> {
+        self.write_intent(begun.number, intent)
+    }
+
+    /// Makes a firing that has ended a record.
+    pub(crate) fn finish(&self, begun: &Begun, intent: Intent) -> Result<(), LogError> {
+        self.finish_as(begun.number, intent)
+    }
+
+    fn write_intent(&self, number: u64, intent: &Intent) -> Result<(), LogError> {
+        let disk = self.disk();
+        let bytes = json("a firing", intent)?;
+        disk.directory(&self.directory.join("intents"), 0o700)?;
+        Ok(disk.replace(&self.intent_path(number), &bytes, PRIVATE)?)
+    }
+
+    fn finish_as(&self, number: u64, intent: Intent) -> Result<(), LogError> {
+        let disk = self.disk();
+        let (log, seq, surplus) = {
+            let mut memory = self.memory();
+            memory.next_seq += 1;
+            let surplus = (memory.records.len() + 1).saturating_sub(RULE_RECORDS_KEPT);
+            (memory.log.clone(), memory.next_seq - 1, surplus)
+        };
+        disk.directory(&self.directory.join("records"), 0o700)?;
+        for _ in 0..surplus {
+            self.lose_oldest(&disk)?;
+        }
+        let record = RuleRecord {
+            log,
+            seq,
+            boot_id: intent.fired.boot_id,
+            at_unix_ms: intent.fired.unix_ms,
+            generation: intent.generation,
+            persona: intent.persona,
+            rule: intent.rule,
+            edge: intent.edge,
+            by: intent.by,
+            readings: intent.readings,
+            deeds: intent.deeds,
+            lost_before: 0,
+        };
+        let stored = Stored {
+            intent: number,
+            record: record.bounded(),
+        };
+        disk.replace(&self.record_path(seq), &json("a record", &stored)?, PRIVATE)?;
+        disk.remove(&self.intent_path(number))?;
+        // Only now may it be told: a record whose intent were still there would be told twice after a kill.
+        self.memory().records.push_back(stored);
+        Ok(())
+    }
+
+    /// There is no room: the oldest record goes, and the one after it says so.
+    fn lose_oldest(&self, disk: &Writer) -> Result<(), LogError> {
+        let (lost, next) = {
+            let mut memory = self.memory();
+            let Some(lost) = memory.records.pop_front() else {
+                return Ok(());
+            };
+            let next = memory.records.front_mut().map(|next| {
+                next.record.lost_before += lost.record.lost_before + 1;
+                next.clone()
+            });
+            (lost, next)
+        };
+        if let Some(next) = next {
+            let bytes = json("a record", &next)?;
+            disk.replace(&self.record_path(next.record.seq), &bytes, PRIVATE)?;
+        }
+        Ok(disk.remove(&self.record_path(lost.record.seq))?)
+    }
+
+    /// How many records the host has not seen.
+    pub(crate) fn waiting(&self) -> u64 {
+        u64::try_from(self.memory().records.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The oldest records that were not seen, after those up to `seen` are forgotten; and the numbers of these, whose files
+    /// are to be removed. A file that stays is told once more after a restart, and the host knows it.
+    pub(crate) fn page(&self, seen: Option<&RecordsSeen>) -> (RuleRecordsReply, Vec<u64>) {
+        let mut memory = self.memory();
+        let upto = seen.and_then(|seen| {
+            let is_it =
+                |stored: &Stored| stored.record.log == seen.log && stored.record.seq == seen.seq;
+            memory.records.iter().position(is_it)
+        });
+        let count = upto.map_or(0, |upto| upto + 1);
+        let forgotten = memory.records.drain(..count);
+        let forgotten = forgotten.map(|stored| stored.record.seq).collect();
+        let mut left = RULE_RECORDS_BYTES;
+        let mut records = Vec::new();
+        for Stored { record, .. } in &memory.records {
+            let bytes = serde_json::to_vec(record).map_or(usize::MAX, |json| json.len());
+            if bytes > left && !records.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            records.push(record.clone());
+        }
+        let waiting = memory.records.len() - records.len();
+        let waiting = u64::try_from(waiting).unwrap_or(u64::MAX);
+        (RuleRecordsReply { records, waiting }, forgotten)
+    }
+
+    /// Removes the files of records that the host has seen.
+    pub(crate) fn forget(&self, numbers: &[u64]) {
+        let disk = self.disk();
+        for number in numbers {
+            if let Err(error) = disk.remove(&self.record_path(*number)) {
+                log!("a record that was seen stays: {}", chain(&error));
+            }
+        }
+    }
+
+    fn intent_path(&self, number: u64) -> PathBuf {
+        self.directory.join("intents").join(number.to_string())
+    }
+
+    fn record_path(&self, seq: u64) -> PathBuf {
+        self.directory.join("records").join(seq.to_string())
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Writer> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Unique for ever, also over restarts that give the number once more: the moment goes with it.
+fn request_of(intent: &Intent, number: u64) -> String {
+    format!("rule-{number}-{}", intent.fired.unix_ms)
+}
+
+fn random() -> Result<String, LogError> {
+    let drawn = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(LogError::Random)?;
+    Ok(drawn.trim().to_owned())
+}
+
+fn json(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, LogError> {
+    serde_json::to_vec(value).map_err(|source| LogError::Json { what, source })
+}
+
+/// What is in a file; what cannot be understood is as good as absent, since nothing that matters more than a record is lost.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LogError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(LogError::Read { path, source });
+        }
+    };
+    let read = serde_json::from_slice(&bytes);
+    Ok(read
+        .inspect_err(|error| log!("{path:?} is damaged and left out: {error}"))
+        .ok())
+}
+
+/// The numbered files of a directory.
+fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<(u64, T)>, LogError> {
+    let failed = |source| LogError::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(number) = number
+            && let Some(value) = read(&entry.path())?
+        {
+            all.push((number, value));
+        }
+    }
+    Ok(all)
+}
+
+/// What several threads share.
+pub(crate) type SharedLog = Arc<RuleLog>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(state: &Path) -> RuleLog {
+        RuleLog::open(state, state, Writer::new(Arc::default())).unwrap()
+    }
+
+    fn intent(number: usize) -> Intent {
+        Intent {
+            generation: 1,
+            persona: "web".to_owned(),
+            digest: "d".to_owned(),
+            rule: format!("r{number}"),
+            edge: RuleEdge::Begins,
+            actions: vec!["run drain".to_owned()],
+            readings: Vec::new(),
+            by: RuleBy::Guest,
+            kept: Some(Kept::default()),
+            fired: Fired::now("boot"),
+            deeds: Vec::new(),
+        }
+    }
+
+    fn end(log: &RuleLog, number: usize) {
+        let begun = log.begin(&intent(number)).unwrap();
+        log.finish(&begun, intent(number)).unwrap();
+    }
+
+    /// All records, a page after the other, as a host fetches them.
+    fn fetch(log: &RuleLog) -> Vec<RuleRecord> {
+        let (mut all, mut seen) = (Vec::new(), None);
+        loop {
+            let (page, forgotten) = log.page(seen.as_ref());
+            log.forget(&forgotten);
+            let Some(last) = page.records.last() else {
+                return all;
+            };
+            seen = Some(RecordsSeen {
+                log: last.log.clone(),
+                seq: last.seq,
+            });
+            all.extend(page.records);
+        }
+    }
+
+    #[test]
+    fn when_there_is_no_room_the_oldest_go_and_are_counted_also_after_a_restart() {
+        let state = tempfile::tempdir().unwrap();
+        let log = open(state.path());
+        for number in 0..RULE_RECORDS_KEPT + 3 {
+            end(&log, number);
+        }
+        drop(log);
+        let log = open(state.path());
+        let told = fetch(&log);
+        assert_eq!(told.len(), RULE_RECORDS_KEPT);
+        assert_eq!((told[0].rule.as_str(), told[0].lost_before), ("r3", 3));
+        assert!(told[1..].iter().all(|record| record.lost_before == 0));
+        assert_eq!(fetch(&log), []);
+        assert_eq!(fetch(&open(state.path())), []);
+    }
+
+    #[test]
+    fn a_number_is_never_given_twice_in_a_log() {
+        let state = tempfile::tempdir().unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let log = open(state.path());
+            for number in 0..3 {
+                end(&log, number);
+            }
+            log.read_again().unwrap();
+            end(&log, 3);
+            for record in fetch(&log) {
+                assert!(seen.insert((record.log, record.seq)));
+            }
+        }
+        assert_eq!(seen.len(), 12);
+    }
+
+    #[test]
+    fn a_record_whose_intent_was_left_is_told_once() {
+        let state = tempfile::tempdir().unwrap();
+        let log = open(state.path());
+        let begun = log.begin(&intent(1)).unwrap();
+        let path = log.intent_path(begun.number);
+        let left = fs::read(&path).unwrap();
+        log.finish(&begun, intent(1)).unwrap();
+        // As a kill between the two leaves it.
+        fs::write(&path, left).unwrap();
+        let log = open(state.path());
+        assert_eq!(fetch(&log).len(), 1);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_damaged_file_harms_no_other() {
+        let state = tempfile::tempdir().unwrap();
+        let log = open(state.path());
+        end(&log, 1);
+        end(&log, 2);
+        fs::write(log.record_path(1), "{").unwrap();
+        fs::write(state.path().join("rules/standing.json"), "[").unwrap();
+        let told = fetch(&open(state.path()));
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].rule, "r2");
+    }
+}
