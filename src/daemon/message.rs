@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use agent_protocol::activation::{
-    Activation as Message, ActivationRefusal, OnFailure as MessageOnFailure,
-    Script as MessageScript,
+    Activation as Message, OnFailure as MessageOnFailure, Script as MessageScript,
 };
 use agent_protocol::limits::{PACKAGES_TIME_MS, PLUGIN_DO_MS, PLUGIN_LOOK_MS};
 use agent_protocol::rules::{RULE_LINE, Telling};
@@ -31,7 +30,7 @@ const UNIT_TIME: Duration = Duration::from_secs(100);
 const MOST_SETTINGS_TIME: Duration = Duration::from_secs(1_800);
 
 pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -> Message {
-    let whole = Message {
+    Message {
         generation: generation.0,
         persona: persona.name.to_string(),
         version: version.into(),
@@ -49,14 +48,6 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
             restricted: persona.restricted_commands.clone(),
         },
         rules: rules(persona),
-    };
-    match whole.check() {
-        // Rules that do not fit stay on the host; the rest is as it would be without them.
-        Err(ActivationRefusal::TooLarge { .. }) => Message {
-            rules: GuestRules::default(),
-            ..whole
-        },
-        _ => whole,
     }
 }
 

@@ -106,7 +106,7 @@ mod tests {
     };
 
     fn persona(rest: &str) -> Persona {
-        let scripts = "response_scripts: {drain: {script: \"true\"}}\nautomated_responses: {calm: [run drain, notify \"calm\"], grow: [add 1 vcpus]}\nexternal_data_sources: [{name: feed, url: \"https://example.org/feed\"}]\npriority_metrics: {performance: 1}\n";
+        let scripts = "response_scripts: {drain: {text: \"true\"}}\nautomated_responses: {calm: [run drain, notify \"calm\"], grow: [add 1 vcpus]}\nexternal_data_sources: [{name: feed, url: \"https://example.org/feed\"}]\npriority_metrics: {performance: 1}\n";
         let text = format!("name: web\n{scripts}{rest}");
         let source = SourceText {
             name: "web.yaml",
