@@ -174,7 +174,8 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// In debug builds a test can have this process killed at the n-th point between two file operations or programs of a setting, by
-/// `VIRT_PERSONA_AGENT_CRASH_AT=n`. Release builds have no such points.
+/// `VIRT_PERSONA_AGENT_CRASH_AT=n`, or have it ask at each of them, by `VIRT_PERSONA_AGENT_ASK_AT_POINTS`: it says the point's number
+/// and waits for a line on its standard input. Release builds have no such points.
 #[cfg(debug_assertions)]
 pub(crate) fn crash_point() {
     use std::sync::LazyLock;
@@ -185,6 +186,16 @@ pub(crate) fn crash_point() {
             .ok()?;
         Some(AtomicU64::new(number))
     });
+    static ASKS: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("VIRT_PERSONA_AGENT_ASK_AT_POINTS").is_some());
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    if *ASKS {
+        let number = ASKED.fetch_add(1, Ordering::Relaxed) + 1;
+        // Not a line of the log, which lets only so many through.
+        let _ = writeln!(io::stderr(), "virt-persona-agent: point {number}");
+        // An end of the input is an answer, too.
+        let _ = io::stdin().read_line(&mut String::new());
+    }
     if let Some(left) = &*LEFT
         && left.fetch_sub(1, Ordering::Relaxed) == 1
     {

@@ -30,6 +30,11 @@ static IMAGE: LazyLock<Image> = LazyLock::new(|| {
     }
 });
 
+/// What runs guests here.
+pub(crate) fn accelerator() -> &'static str {
+    IMAGE.accelerator
+}
+
 fn last_line(script: &str, arguments: &[&Path]) -> String {
     let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script))
         .args(arguments)

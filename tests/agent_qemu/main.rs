@@ -5,6 +5,7 @@
 
 mod client;
 mod machine;
+mod power_cut;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
