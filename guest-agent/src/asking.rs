@@ -18,6 +18,8 @@ pub(crate) struct Asking {
     prefix: String,
     asked: u64,
     waiting: HashMap<RequestId, ClientId>,
+    /// Clients whose host has gone, and who have not been told yet.
+    lost: Vec<ClientId>,
     pace: Pace,
     /// The clock of the pace begins with the first ask.
     began: Option<Instant>,
@@ -31,6 +33,7 @@ impl Asking {
             prefix: prefix.collect(),
             asked: 0,
             waiting: HashMap::new(),
+            lost: Vec::new(),
             pace: Pace::new(ASK_INTERVAL_MS, ASKS_BURST),
             began: None,
         }
@@ -68,8 +71,14 @@ impl Asking {
         self.waiting.retain(|_, client| waits(*client));
     }
 
-    /// Whoever waited for a host that has gone.
+    /// The host that was asked has gone.
+    pub(crate) fn lose(&mut self) {
+        self.lost
+            .extend(self.waiting.drain().map(|(_, client)| client));
+    }
+
+    /// Whoever waited for a host that has gone; each is told once.
     pub(crate) fn take_lost(&mut self) -> Vec<ClientId> {
-        self.waiting.drain().map(|(_, client)| client).collect()
+        std::mem::take(&mut self.lost)
     }
 }

@@ -17,7 +17,7 @@ use agent_protocol::{
     message::Hello,
     switching::SWITCH_FEATURE,
 };
-use harness::{Guest, Peer, activate, activation, greeting, ok};
+use harness::{Guest, Peer, activate, activation, fresh_session, greeting, ok};
 
 fn listening() -> Hello {
     Hello {
@@ -174,6 +174,21 @@ fn a_host_that_goes_is_told_to_whoever_waits_for_it() {
     let mut client = Client::ask(&guest, &LocalRequest::Personas);
     asked(&mut peer);
     drop(peer);
+    assert_eq!(client.no(), LocalCode::HostLost);
+    assert_eq!(client.next(), None);
+}
+
+#[test]
+fn a_host_that_is_replaced_without_a_word_is_told_to_whoever_waits_for_the_one_before() {
+    let guest = Guest::new();
+    let mut agent = guest.start();
+    let mut peer = guest.connect(&mut agent);
+    peer.hello_with(listening());
+    let mut client = Client::ask(&guest, &LocalRequest::Personas);
+    asked(&mut peer);
+    // The connection is the same, as a port shows no change of its client.
+    peer.session = fresh_session();
+    peer.hello_with(listening());
     assert_eq!(client.no(), LocalCode::HostLost);
     assert_eq!(client.next(), None);
 }

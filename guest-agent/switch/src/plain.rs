@@ -1,6 +1,6 @@
 //! The program without a screen: lines for people, JSON and exit statuses for scripts.
 
-use std::{error::Error, path::Path};
+use std::path::Path;
 
 use agent_protocol::{
     Answer, Offers,
@@ -128,13 +128,7 @@ fn not_that(answer: &LocalAnswer) -> Ending {
 }
 
 fn unreachable_agent(error: &ClientError) -> Ending {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        line = format!("{line}: {source}");
-        cause = source.source();
-    }
-    say_error(&line);
+    say_error(&text::chain(error));
     Ending::Unreachable
 }
 

@@ -46,6 +46,17 @@ impl Charset {
     }
 }
 
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        line = format!("{line}: {source}");
+        cause = source.source();
+    }
+    line
+}
+
 /// A change as a line.
 pub fn change(line: &ChangeLine) -> String {
     let value = |text: &Option<String>| text.clone().unwrap_or_else(|| "(not set)".to_owned());

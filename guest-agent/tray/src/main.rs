@@ -14,7 +14,6 @@ mod item;
 mod model;
 
 use std::{
-    error::Error,
     ffi::OsString,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -26,7 +25,10 @@ use std::{
 
 use agent_protocol::local::LocalRequest;
 use ksni::blocking::{Handle, TrayMethods as _};
-use virt_persona_switch::client::{self, ClientError};
+use virt_persona_switch::{
+    client::{self, ClientError},
+    text::chain,
+};
 
 use item::Item;
 use model::Model;
@@ -232,17 +234,6 @@ fn begin(sender: &Sender<Task>, work: impl FnOnce() + Send + 'static) {
         let why = format!("no thread can be started: {error}");
         let _ = sender.send(Task::Show(Box::new(move |model| model.not_reached(&why))));
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        line = format!("{line}: {source}");
-        cause = source.source();
-    }
-    line
 }
 
 /// Writes a line to standard error, where there may be nobody.

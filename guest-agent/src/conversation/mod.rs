@@ -4,6 +4,11 @@
 //! Before a hello nothing is obeyed. A hello of another session ends the one before, whatever was under way in it; one of the
 //! same session is only answered again. What waits to be sent is in the [`Outbox`], and reports behind all of it.
 
+mod asks;
+mod greeting;
+mod order;
+mod requests;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -11,37 +16,21 @@ use std::{
 };
 
 use agent_protocol::{
-    Answer, Asked, Assembler, Collect, Command, Customized, DecodeError, Decoder, GateState,
-    GuestMessage, GuestUser, HostMessage, Need, Operation, Part, Parts, RecordsSeen, Reply,
-    ReplyError, Report, Request, RequestId, RolledBack, RuleCall, SUPPORTED, Session, SessionId,
-    Stamp,
+    Assembler, Collect, Customized, DecodeError, Decoder, GateState, GuestMessage, HostMessage,
+    Part, Parts, Reply, ReplyError, Report, RequestId, RolledBack, Session, SessionId, Stamp,
     command::COMMANDS_FEATURE,
-    coordination::NEED_FEATURE,
     decode_host, encode_guest,
     envelope::decode_request_body,
-    limits::{
-        ACTIVATIONS_WAITING_MAX, IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, MIN_FRAME,
-        NEED_INTERVAL_MS, TELEMETRY_MIN_MS,
-    },
-    local::{HostPresence, LocalStatus},
-    message::{
-        Active, Announce, ErrorCode, Hello, HelloAck, HelloReason, HelloRefused, JournalState,
-        OpStatus, ReplyBody, Retry, Telemetry,
-    },
+    limits::{IN_FLIGHT_MAX, MAX_FRAME, MAX_FRAME_BEFORE_HELLO, NEED_INTERVAL_MS},
+    message::{Active, Announce, ErrorCode, Hello, JournalState, ReplyBody, Retry, Telemetry},
     rules::RULES_FEATURE,
     settings::SETTINGS_FEATURE,
-    switching::SWITCH_FEATURE,
-    version::negotiate,
 };
 
 use crate::{
-    activate::Wish,
     asking::Asking,
-    disk::expired,
     durable::Gauge,
     exec::Piece,
-    hooks::{Errand, Occasion},
-    local::ClientId,
     log::{chain, log},
     outbox::{Lane, Outbox},
     policy::{Leave, Policy},
@@ -82,55 +71,7 @@ pub(crate) struct GuestState {
     pub(crate) rules: Option<Arc<InForce>>,
 }
 
-/// Something that another thread, or the channel itself, is to do.
-#[derive(Debug)]
-pub(crate) enum Order {
-    Wish {
-        id: RequestId,
-        wish: Wish,
-        deadline: Instant,
-    },
-    Status {
-        id: RequestId,
-        about: RequestId,
-    },
-    OnlineCpus {
-        id: RequestId,
-        target: u32,
-        deadline: Instant,
-    },
-    Report {
-        id: RequestId,
-    },
-    Hooks {
-        id: RequestId,
-        errand: Errand,
-        deadline: Instant,
-    },
-    Exec {
-        id: RequestId,
-        command: Box<Command>,
-        deadline: Instant,
-    },
-    /// What the host says to a client of the agent's own socket.
-    Tell {
-        client: ClientId,
-        answer: Box<Answer>,
-    },
-    /// Do what a rule of the host calls for.
-    Perform {
-        id: RequestId,
-        call: Box<RuleCall>,
-        deadline: Instant,
-    },
-    /// Tell what rules did, after what was seen is forgotten.
-    RuleRecords {
-        id: RequestId,
-        seen: Option<RecordsSeen>,
-    },
-    /// The machine was put back to an earlier state: what is on the disk counts, not what is remembered.
-    Reread,
-}
+pub(crate) use order::Order;
 
 /// What was dropped since the start, for the log at the end of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,72 +216,6 @@ impl Conversation {
     /// Whether the guest's owner lets the agent tell of needs at all.
     pub(crate) fn may_need(&self) -> bool {
         self.policy.need == Leave::Granted
-    }
-
-    /// Tells the host that memory is needed. What is not sent now is not sent later: a need that lasts is noticed again.
-    pub(crate) fn need(&mut self, need: Need, now: Instant) -> Result<(), Unsent> {
-        if self.policy.need == Leave::Denied {
-            return Err(Unsent::Denied);
-        }
-        match self.live.as_ref().map(|live| live.ear) {
-            None => return Err(Unsent::NoHost),
-            Some(Ear::Closed) => return Err(Unsent::Deaf),
-            Some(Ear::Open) => {}
-        }
-        let interval = Duration::from_millis(NEED_INTERVAL_MS);
-        if self.needed.is_some_and(|sent| now < sent + interval) {
-            return Err(Unsent::TooSoon);
-        }
-        self.needed = Some(now);
-        self.send(GuestMessage::Need(need));
-        Ok(())
-    }
-
-    /// Asks the host about personas for a client of the agent's own socket, who is told what it says.
-    pub(crate) fn ask(
-        &mut self,
-        what: Asked,
-        user: GuestUser,
-        client: ClientId,
-        now: Instant,
-    ) -> Result<(), Unasked> {
-        match self.live.as_ref().map(|live| live.switch_ear) {
-            None => return Err(Unasked::NoHost),
-            Some(Ear::Closed) => return Err(Unasked::Deaf),
-            Some(Ear::Open) => {}
-        }
-        let ask = self.asking.ask(what, user, client, now);
-        self.send(GuestMessage::Ask(ask.ok_or(Unasked::TooSoon)?));
-        Ok(())
-    }
-
-    /// What is told of the guest without asking the host: what holds, also after a return by hand.
-    pub(crate) fn local_status(&self) -> LocalStatus {
-        let active = self.state.active.as_ref();
-        LocalStatus {
-            persona: match &self.state.rolled_back {
-                Some(back) => back.persona.clone(),
-                None => active.map(|of| of.persona.clone()),
-            },
-            host: match self.live.as_ref().map(|live| live.switch_ear) {
-                None => HostPresence::Absent,
-                Some(Ear::Closed) => HostPresence::Deaf,
-                Some(Ear::Open) => HostPresence::Listens,
-            },
-        }
-    }
-
-    /// Clients who asked something of a host that has gone.
-    pub(crate) fn take_lost(&mut self) -> Vec<ClientId> {
-        if self.live.is_some() {
-            return Vec::new();
-        }
-        self.asking.take_lost()
-    }
-
-    /// Forgets the asks of clients that do not wait any more.
-    pub(crate) fn keep_asks(&mut self, waits: impl Fn(ClientId) -> bool) {
-        self.asking.keep(waits);
     }
 
     /// The host's side came up: says that there is somebody to greet.
@@ -572,232 +447,6 @@ impl Conversation {
                 self.refuse(id, ErrorCode::Malformed, message, Retry::Useless)
             }
         }
-    }
-
-    fn greet(&mut self, stamp: &Stamp, hello: &Hello) -> Option<Order> {
-        let Some(sid) = stamp.sid.clone() else {
-            self.dropped.malformed += 1;
-            return None;
-        };
-        let version = match negotiate(SUPPORTED, hello.v) {
-            Ok(version) => version,
-            Err(error) => {
-                log!("{error}");
-                let refused = GuestMessage::HelloRefused(HelloRefused {
-                    error: "version".to_owned(),
-                    have: SUPPORTED,
-                });
-                match encode_guest(&Session::new(sid).stamp(), &refused, MAX_FRAME) {
-                    Ok(frame) => self.outbox.put_frame(frame),
-                    Err(error) => log!("cannot refuse a session: {}", chain(&error)),
-                }
-                return None;
-            }
-        };
-        let interval = hello
-            .telemetry_ms
-            .map(|interval| Duration::from_millis(interval.max(TELEMETRY_MIN_MS)));
-        match self.live.as_mut().filter(|live| *live.session.id() == sid) {
-            Some(live) => {
-                if live.session.admit(stamp).is_err() {
-                    return None;
-                }
-                live.reporting.set_interval(interval);
-            }
-            None => {
-                let mut session = Session::new(sid);
-                // A session in which nothing was seen admits its first frame.
-                let _ = session.admit(stamp);
-                // Answers to the session before would only be dropped by the host.
-                self.outbox.clear();
-                self.streams.clear();
-                log!("session begins ({:?})", hello.reason);
-                self.decoder.set_max_frame(MAX_FRAME);
-                self.live = Some(Live {
-                    session,
-                    assembler: Assembler::new(),
-                    max_frame: hello.max_frame.clamp(MIN_FRAME, MAX_FRAME),
-                    reporting: Reporting::new(interval),
-                    parts: Parts::default(),
-                    ear: Ear::of(hello, NEED_FEATURE),
-                    switch_ear: Ear::of(hello, SWITCH_FEATURE),
-                });
-            }
-        }
-        let reverted = hello.reason == HelloReason::Revert;
-        if reverted {
-            // What this memory says of the persona may be of another time; the disk thread will say what holds.
-            self.state.journal = JournalState::Recovering;
-        }
-        let journal = if self.gauge.is_frozen() {
-            JournalState::Frozen
-        } else {
-            self.state.journal
-        };
-        self.send(GuestMessage::HelloAck(Box::new(HelloAck {
-            v: version,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            inst: self.identity.inst.clone(),
-            boot_id: self.identity.boot_id.clone(),
-            machine_id: self.identity.machine_id.clone(),
-            active: self.state.active.clone(),
-            rolled_back: self.state.rolled_back.clone(),
-            customized: self.state.customized.clone(),
-            generation: self.state.generation,
-            journal,
-            feats: FEATURES.map(str::to_owned).to_vec(),
-            max_frame: MAX_FRAME,
-        })));
-        reverted.then_some(Order::Reread)
-    }
-
-    fn request(&mut self, request: Request, now: Instant) -> Option<Order> {
-        let Request { id, ttl_ms, op } = request;
-        let session = self.live.as_ref()?.session.id().clone();
-        if let Some(waiting) = self.in_flight.get_mut(&id) {
-            // Asked again, perhaps from a new session: one answer goes to whoever asked last.
-            waiting.session = session;
-            self.dropped.repeated += 1;
-            return None;
-        }
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
-            return self.refuse(
-                id,
-                ErrorCode::Busy,
-                format!("{IN_FLIGHT_MAX} requests wait already"),
-                Retry::Useful,
-            );
-        }
-        let large = matches!(op, Operation::Activate { .. });
-        let lane = Lane::of(&op);
-        let size = if large { Size::Large } else { Size::Small };
-        let large_ones = self
-            .in_flight
-            .values()
-            .filter(|waiting| waiting.size == Size::Large)
-            .count();
-        if large && large_ones >= ACTIVATIONS_WAITING_MAX {
-            let message = format!("{ACTIVATIONS_WAITING_MAX} activations wait already");
-            return self.refuse(id, ErrorCode::Busy, message, Retry::Useful);
-        }
-        if let Some((leave, name)) = self.policy.leave_for(&op)
-            && leave == Leave::Denied
-        {
-            let message = format!("the guest's owner does not allow `{name}` in agent.toml");
-            return self.refuse(id, ErrorCode::Forbidden, message, Retry::Useless);
-        }
-        // A far deadline is as good as none; an hour of waiting bounds what a clock can represent.
-        let deadline = now + Duration::from_millis(ttl_ms.min(3_600_000));
-        if ttl_ms == 0 {
-            self.reply(id, expired());
-            return None;
-        }
-        let order = match op {
-            Operation::OnlineCpus { target } => Order::OnlineCpus {
-                id: id.clone(),
-                target,
-                deadline,
-            },
-            Operation::Activate { activation } => {
-                if let Err(refusal) = activation.check() {
-                    return self.refuse(
-                        id,
-                        ErrorCode::Malformed,
-                        refusal.to_string(),
-                        Retry::Useless,
-                    );
-                }
-                Order::Wish {
-                    id: id.clone(),
-                    wish: Wish::Activate(activation),
-                    deadline,
-                }
-            }
-            Operation::Deactivate { generation } => Order::Wish {
-                id: id.clone(),
-                wish: Wish::Deactivate { generation },
-                deadline,
-            },
-            Operation::OpStatus { id: about } if self.in_flight.contains_key(&about) => {
-                let running = serde_json::to_value(OpStatus::Running);
-                self.reply(
-                    id,
-                    running.map_or_else(|error| ReplyBody::Err(unencodable(&error)), ReplyBody::Ok),
-                );
-                return None;
-            }
-            Operation::OpStatus { id: about } => Order::Status {
-                id: id.clone(),
-                about,
-            },
-            Operation::Report => Order::Report { id: id.clone() },
-            Operation::Perform { call } => {
-                if let Err(refusal) = call.check() {
-                    let message = refusal.to_string();
-                    return self.refuse(id, ErrorCode::Malformed, message, Retry::Useless);
-                }
-                Order::Perform {
-                    id: id.clone(),
-                    call,
-                    deadline,
-                }
-            }
-            Operation::RuleRecords { seen } => Order::RuleRecords {
-                id: id.clone(),
-                seen,
-            },
-            Operation::PrepareShrink { resize } => Order::Hooks {
-                id: id.clone(),
-                errand: Errand {
-                    occasion: Occasion::PreShrink,
-                    resize,
-                },
-                deadline,
-            },
-            Operation::Grown { resize } => Order::Hooks {
-                id: id.clone(),
-                errand: Errand {
-                    occasion: Occasion::PostGrow,
-                    resize,
-                },
-                deadline,
-            },
-            Operation::Exec { command } => {
-                if let Err(refusal) = command.check() {
-                    let message = refusal.to_string();
-                    return self.refuse(id, ErrorCode::Malformed, message, Retry::Useless);
-                }
-                Order::Exec {
-                    id: id.clone(),
-                    command,
-                    deadline,
-                }
-            }
-            Operation::Unknown(name) => {
-                let message = format!("the agent does not know the operation `{name}`");
-                return self.refuse(id, ErrorCode::Unsupported, message, Retry::Useless);
-            }
-        };
-        self.in_flight.insert(
-            id,
-            Waiting {
-                session,
-                size,
-                lane,
-            },
-        );
-        Some(order)
-    }
-
-    fn refuse(
-        &mut self,
-        id: RequestId,
-        code: ErrorCode,
-        message: impl AsRef<str>,
-        retry: Retry,
-    ) -> Option<Order> {
-        self.reply(id, ReplyBody::Err(ReplyError::new(code, message, retry)));
-        None
     }
 
     fn reply(&mut self, re: RequestId, body: ReplyBody) {
