@@ -4,7 +4,7 @@
 use std::{fs, fs::File, path::Path};
 
 use agent_protocol::{
-    GateStanding, GateState,
+    GateStanding, GateState, GateTable,
     gate::{GATE_DIRECTORY, LOCK_FILE, STANDING_FILE, TABLE_FILE},
 };
 use nix::{
@@ -25,12 +25,12 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
     }
     let mut lines = vec![format!("restricted: {}", restricted.join(", "))];
     let only = "gate: they are refused to commands from the host only";
-    if !state.join(TABLE_FILE).exists() {
+    let Some(table) = table(state) else {
         lines.push(format!(
             "{only}, because the guest's owner does not allow more (`gate` in agent.toml)"
         ));
         return lines;
-    }
+    };
     let standing = standing(root);
     let generation = record.map(|record| record.generation);
     if !runs(root) {
@@ -48,6 +48,14 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
             "gate: they are refused to people who log in, too; files marked: {}",
             standing.files
         ));
+        if table.strict {
+            lines.push(match standing.directories {
+                0 => "gate: strict does not hold yet; see what it says of directories".to_owned(),
+                count => format!(
+                    "gate: strict: a file is refused by its name, too; directories marked: {count}"
+                ),
+            });
+        }
         if !standing.absent.is_empty() {
             let absent = standing.absent.join(", ");
             lines.push(format!("gate: no program has these names now: {absent}"));
@@ -70,6 +78,14 @@ pub(crate) fn state(root: &Path, generation: u64) -> GateState {
         GateState::Holds
     } else {
         GateState::Away
+    }
+}
+
+/// The table that the gate is to hold people to; one that is damaged is none of its words.
+fn table(state: &Path) -> Option<GateTable> {
+    match fs::read(state.join(TABLE_FILE)) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_default()),
+        Err(_) => None,
     }
 }
 

@@ -177,7 +177,10 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
             store,
             &args.root,
             identity.boot_id.clone(),
-            policy.gate,
+            activate::PeopleLeave {
+                leave: policy.gate,
+                firmness: policy.firmness,
+            },
             activate::RuleRoom { leave, features },
         ),
         runner,

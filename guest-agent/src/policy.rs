@@ -85,6 +85,17 @@ pub(crate) struct Policy {
     /// Which other machines may be probed: the table `[probe]`.
     #[serde(skip)]
     pub(crate) probes: Probes,
+    /// How firmly people who log in are held: the table `[gate]`.
+    #[serde(skip)]
+    pub(crate) firmness: Firmness,
+}
+
+/// How firmly people who log in are held to restricted commands, where they are at all: the table `[gate]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Firmness {
+    /// A file is refused by its name, too, from its first open on.
+    pub(crate) strict: bool,
 }
 
 impl Default for Policy {
@@ -102,6 +113,7 @@ impl Default for Policy {
             need: Leave::Granted,
             metrics: Emitters::All(Leave::Granted),
             probes: Probes::default(),
+            firmness: Firmness::default(),
         }
     }
 }
@@ -149,12 +161,14 @@ impl Policy {
 struct PolicyFile {
     allow: Policy,
     probe: Probes,
+    gate: Firmness,
 }
 
 impl PolicyFile {
     fn into_policy(self) -> Policy {
         Policy {
             probes: self.probe,
+            firmness: self.gate,
             ..self.allow
         }
     }
@@ -264,6 +278,31 @@ mod tests {
             check(&format!("[allow]\nmetrics = {text}\n"), Some(policy));
         }
         check("[allow]\nmetrics = \"www-data\"\n", None);
+    }
+
+    #[test]
+    fn people_are_held_as_firmly_as_the_owner_says_and_a_mistake_is_named() {
+        for (text, strict) in [("", false), ("strict = true\n", true)] {
+            let firmness = Firmness { strict };
+            let policy = Policy {
+                firmness,
+                ..Policy::default()
+            };
+            check(&format!("[gate]\n{text}"), Some(policy));
+        }
+        let why = |text: &str| {
+            toml::from_str::<PolicyFile>(text)
+                .err()
+                .unwrap()
+                .to_string()
+        };
+        let unknown = why("[gate]\nstrickt = true\n");
+        assert!(
+            unknown.contains("unknown field `strickt`, expected `strict`"),
+            "{unknown}"
+        );
+        let wrong = why("[gate]\nstrict = \"yes\"\n");
+        assert!(wrong.contains("expected a boolean"), "{wrong}");
     }
 
     #[test]

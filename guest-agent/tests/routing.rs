@@ -187,7 +187,7 @@ fn the_guest_s_owner_can_leave_people_free_and_commands_of_the_host_are_refused_
 #[test]
 fn status_says_whether_people_are_held_to_the_table_and_why_not() {
     let guest = Guest::new();
-    let (_agent, mut peer, _) = guest.greet();
+    let (agent, mut peer, _) = guest.greet();
     ok::<serde_json::Value>(peer.ask(wish(1, &[], &[])));
     assert!(!status(&guest).contains("gate:"));
     let told = |peer: &mut Peer| {
@@ -234,6 +234,7 @@ fn status_says_whether_people_are_held_to_the_table_and_why_not() {
     standing = GateStanding {
         generation: Some(2),
         files: 1,
+        directories: 0,
         absent: vec!["frob".to_owned()],
         problems: vec!["cannot watch /x".to_owned()],
     };
@@ -247,6 +248,24 @@ fn status_says_whether_people_are_held_to_the_table_and_why_not() {
     ] {
         assert!(shown.contains(part), "{shown}");
     }
+    assert!(!status(&guest).contains("gate: strict"));
+
+    // The owner wants more, which the gate has still to do.
+    drop(agent);
+    guest.write("etc/virt-persona/agent.toml", "[gate]\nstrict = true\n");
+    let (_agent, mut peer, _) = guest.greet();
+    settle(&mut peer);
+    let table: GateTable =
+        serde_json::from_str(&guest.read("state/gate/table.json").unwrap()).unwrap();
+    assert!(table.strict);
+    assert!(status(&guest).contains("gate: strict does not hold"));
+    standing.directories = 4;
+    say(&standing);
+    let shown = status(&guest);
+    assert!(
+        shown.contains("by its name, too; directories marked: 4\n"),
+        "{shown}"
+    );
     drop(lock);
     assert!(status(&guest).contains("does not run"));
 }

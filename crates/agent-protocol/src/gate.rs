@@ -14,7 +14,7 @@ pub const STANDING_FILE: &str = "standing.json";
 pub const LOCK_FILE: &str = "lock";
 
 /// What people who log in to the guest are held to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateTable {
     /// The active persona, for sentences.
     pub persona: String,
@@ -24,6 +24,9 @@ pub struct GateTable {
     pub path: String,
     /// Names of commands that are refused.
     pub restricted: Vec<String>,
+    /// Whether a file is refused by its name, too, so also before the gate has seen that it is there.
+    #[serde(default)]
+    pub strict: bool,
 }
 
 /// Whether people who log in are held to restricted commands, as the host is told with each report.
@@ -50,6 +53,9 @@ pub struct GateStanding {
     /// How many files are marked, each for all of its names and links.
     #[serde(default)]
     pub files: usize,
+    /// How many directories are marked, for all that is opened in them; none where the table is not strict.
+    #[serde(default)]
+    pub directories: usize,
     /// Restricted names that lead to no file now; they are looked for again whenever a directory changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<String>,

@@ -1,5 +1,5 @@
 //! Answers the kernel, which asks before a marked file is opened or run: people are refused, all others are not. Somebody
-//! waits for each answer, so nothing here writes a line, takes a path or waits for another thread. `main` starts it, `watch`
+//! waits for each answer, so nothing here writes a line, opens a file but of /proc or waits for another thread. `main` starts it, `watch`
 //! changes what it goes by.
 
 use std::{
@@ -22,13 +22,18 @@ use nix::{
 };
 
 use crate::{
-    person::{Person, person_of},
+    guarded::{Name, Refused},
+    person::{Person, acting, person_of},
     service::Watchdog,
     targets::Identity,
 };
 
 /// Opening, for reading and by a loader as much as for a copy; and running.
 pub(crate) const ASKED: MaskFlags = MaskFlags::FAN_OPEN_PERM.union(MaskFlags::FAN_OPEN_EXEC_PERM);
+
+/// What is opened in a directory. To run a file is to open it, too, and one question is enough.
+pub(crate) const ASKED_INSIDE: MaskFlags =
+    MaskFlags::FAN_OPEN_PERM.union(MaskFlags::FAN_EVENT_ON_CHILD);
 
 /// Why the kernel does not ask.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +66,11 @@ pub(crate) fn open_group(probe: BorrowedFd<'_>) -> Result<Fanotify, JudgeError> 
         | InitFlags::FAN_UNLIMITED_QUEUE
         | InitFlags::FAN_UNLIMITED_MARKS
         | InitFlags::FAN_REPORT_TID;
-    let files = EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC;
+    // Without O_NONBLOCK a pipe that lies in a marked directory would be waited for.
+    let files = EventFFlags::O_RDONLY
+        | EventFFlags::O_LARGEFILE
+        | EventFFlags::O_CLOEXEC
+        | EventFFlags::O_NONBLOCK;
     let refused = |errno| match errno {
         Errno::EPERM => JudgeError::NotPrivileged(errno),
         Errno::ENOSYS | Errno::EINVAL => JudgeError::NotInKernel(errno),
@@ -85,20 +94,33 @@ pub(crate) struct Barred {
     pub(crate) name: Arc<str>,
 }
 
-/// What the judge goes by; it is replaced as a whole.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ruling(Arc<RwLock<Arc<Vec<Barred>>>>);
+/// What the judge goes by at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) barred: Vec<Barred>,
+    /// In strict mode the names that are refused in marked directories.
+    pub(crate) names: Option<Refused>,
+}
 
-impl Ruling {
-    pub(crate) fn replace(&self, barred: Vec<Barred>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(barred);
-    }
-
+impl Rules {
     /// The restricted command that a file is, if it is one.
     fn name_of(&self, identity: Identity) -> Option<Arc<str>> {
-        let barred = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let found = barred.iter().find(|file| file.identity == identity)?;
+        let found = self.barred.iter().find(|file| file.identity == identity)?;
         Some(Arc::clone(&found.name))
+    }
+}
+
+/// What the judge goes by; it is replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ruling(Arc<RwLock<Arc<Rules>>>);
+
+impl Ruling {
+    pub(crate) fn replace(&self, rules: Rules) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    fn now(&self) -> Arc<Rules> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -184,8 +206,21 @@ impl Judge {
     /// What cannot be known is allowed: a file whose mark is left over, a process that is gone.
     fn refusal(&self, file: BorrowedFd<'_>, thread: i32) -> Option<Refusal> {
         let identity = Identity::of(&fstat(file).ok()?);
-        let name = self.ruling.name_of(identity)?;
-        let person = person_of(thread)?;
+        let rules = self.ruling.now();
+        let barred = rules.name_of(identity);
+        let Some(names) = rules.names.as_ref().filter(|_| barred.is_none()) else {
+            let (name, person) = (barred?, person_of(thread)?);
+            return Some(Refusal { name, person });
+        };
+        let (name, person) = match names.of(file) {
+            Some(Name::Command(name)) => (name, person_of(thread)?),
+            Some(Name::Unpacked(name)) => (name, acting(thread)?),
+            None => {
+                // Most questions of strict mode are the system's own, and end here.
+                let person = person_of(thread)?;
+                (names.leading_to(identity)?, person)
+            }
+        };
         Some(Refusal { name, person })
     }
 }

@@ -8,9 +8,10 @@
 //! ```
 //! Three threads: `judge` answers the kernel and does nothing else that could wait, `watch` follows the table and the
 //! directories, `report` writes lines. No thread ever opens a marked file: the kernel would ask the gate about itself. When
-//! the gate dies the kernel allows all again. This file knows the command line and starts the three.
+//! the gate dies the kernel allows all again. In strict mode the directories are marked as well (`guarded`). This file knows the command line and starts the three.
 #![forbid(unsafe_code)]
 
+mod guarded;
 mod judge;
 mod person;
 mod report;

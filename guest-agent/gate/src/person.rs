@@ -33,7 +33,7 @@ impl Person {
 }
 
 /// People's numbers: from 1000, without what systemd and distributions keep for services (60514 to 65535, `nobody` included).
-fn is_persons(uid: Uid) -> bool {
+pub(crate) fn is_persons(uid: Uid) -> bool {
     (1000..=60_513).contains(&uid) || (65_536..NOT_SET).contains(&uid)
 }
 
@@ -45,6 +45,12 @@ pub(crate) fn person_of(thread: i32) -> Option<Person> {
     {
         return Some(Person::LoggedIn(uid));
     }
+    acting(thread)
+}
+
+/// The person that a thread acts as; `None` for root and services, also where a person has become that by `sudo`.
+pub(crate) fn acting(thread: i32) -> Option<Person> {
+    let mut buffer = [0; 2048];
     let status = read_proc(thread, "status", &mut buffer)?;
     users(status)
         .find(|uid| is_persons(*uid))

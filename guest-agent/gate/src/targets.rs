@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io,
     os::{
         fd::AsRawFd as _,
@@ -15,8 +15,13 @@ use std::{
 use agent_protocol::GateTable;
 use nix::{libc, sys::stat::FileStat};
 
+use crate::guarded::Names;
+
 /// As many links the kernel follows, too (path_resolution(7)).
 const LINKS_MAX: usize = 40;
+
+/// Below the root.
+const KERNELS: [&str; 2] = ["proc", "sys"];
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +35,13 @@ impl Identity {
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
+        }
+    }
+
+    pub(crate) fn of_file(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
         }
     }
 }
@@ -49,6 +61,10 @@ impl Target {
     pub(crate) fn handle(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
+
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
 }
 
 /// All that a table comes to at the moment.
@@ -57,6 +73,10 @@ pub(crate) struct Targets {
     pub(crate) files: BTreeMap<Identity, Target>,
     /// Directories in which a change can change the files.
     pub(crate) directories: BTreeSet<PathBuf>,
+    /// The restricted commands, and all names of files that lie on the way from one of them to its file.
+    pub(crate) names: Names,
+    /// Where the commands are looked up.
+    pub(crate) paths: Vec<(PathBuf, String)>,
     /// Names that lead to no file.
     pub(crate) absent: Vec<String>,
     /// What could not be looked at.
@@ -72,19 +92,39 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
         .map(|directory| root.join(directory.trim_start_matches('/')))
         .collect();
     targets.directories.extend(directories.iter().cloned());
+    // The judge reads files of processes itself, and would have to wait for itself.
+    let kernels = KERNELS.map(|directory| root.join(directory));
     for name in &table.restricted {
         let mut found = false;
         for directory in &directories {
             let path = directory.join(name);
-            follow(&path, &mut targets.directories);
+            follow(&path, |step| {
+                if let Some(directory) = step.parent() {
+                    targets.directories.insert(directory.to_owned());
+                }
+                if let Some(file) = step.file_name() {
+                    let names = &mut targets.names;
+                    names.entry(file.to_owned()).or_insert_with(|| name.clone());
+                }
+            });
+            targets.paths.push((path.clone(), name.clone()));
             match look(&path) {
                 Ok(Some((identity, file))) => {
                     found = true;
                     let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+                    let place = place.unwrap_or_else(|_| path.clone());
+                    if kernels.iter().any(|kernels| place.starts_with(kernels)) {
+                        let path = path.display();
+                        let problem = format!(
+                            "{path} leads to a file of the kernel's own, which cannot be marked"
+                        );
+                        targets.problems.push(problem);
+                        continue;
+                    }
                     targets.files.entry(identity).or_insert(Target {
                         file,
                         name: name.clone(),
-                        place: place.unwrap_or(path),
+                        place,
                     });
                 }
                 Ok(None) => {}
@@ -119,17 +159,15 @@ pub(crate) fn look(path: &Path) -> io::Result<Option<(Identity, File)>> {
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
-    let identity = Identity {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-    };
+    let identity = Identity::of_file(&metadata);
     Ok(metadata.is_file().then_some((identity, file)))
 }
 
-/// The directories of every link on the way from a path to its file, also of one that is not there yet.
-fn follow(path: &Path, directories: &mut BTreeSet<PathBuf>) {
+/// Shows every step on the way from a path to its file, the path itself first, also of a file that is not there yet.
+fn follow(path: &Path, mut show: impl FnMut(&Path)) {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
+        show(&path);
         let Ok(target) = fs::read_link(&path) else {
             return;
         };
@@ -137,16 +175,13 @@ fn follow(path: &Path, directories: &mut BTreeSet<PathBuf>) {
             return;
         };
         path = directory.join(target);
-        if let Some(directory) = path.parent() {
-            directories.insert(directory.to_owned());
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::{ffi::OsStr, os::unix::fs::symlink};
 
     fn table(restricted: &[&str]) -> GateTable {
         GateTable {
@@ -154,6 +189,7 @@ mod tests {
             generation: 1,
             path: "/usr/local/bin:/usr/bin:/bin".to_owned(),
             restricted: restricted.iter().map(|name| (*name).to_owned()).collect(),
+            strict: false,
         }
     }
 
@@ -185,6 +221,10 @@ mod tests {
                 .iter()
                 .any(|directory| fs::canonicalize(directory).is_ok_and(|it| it == wanted))
         };
+        let named = |name: &str| targets.names.get(OsStr::new(name)).map(String::as_str);
+        assert_eq!(named("nc.real"), Some("nc"));
+        assert_eq!(named("none"), Some("none"));
+        assert_eq!(named("bin"), None);
         for directory in ["usr/local/bin", "usr/bin", "etc/alternatives", "opt"] {
             assert!(known(directory), "{directory}");
         }

@@ -23,7 +23,8 @@ use nix::{
 };
 
 use crate::{
-    judge::{ASKED, Barred, Ruling},
+    guarded::{Directory, Names, guard, look_at},
+    judge::{ASKED, ASKED_INSIDE, Barred, Rules, Ruling},
     report::line,
     service::Service,
     standing::Standing,
@@ -103,6 +104,8 @@ pub(crate) fn run(
         notices: &notices,
         watches: BTreeMap::new(),
         places: BTreeMap::new(),
+        guards: BTreeMap::new(),
+        twins: Names::new(),
         table: None,
     };
     let mut ready = false;
@@ -142,6 +145,10 @@ struct Marks<'a> {
     watches: BTreeMap<PathBuf, WatchDescriptor>,
     /// Where each marked file lies.
     places: BTreeMap<Identity, PathBuf>,
+    /// Where each marked directory is.
+    guards: BTreeMap<Identity, PathBuf>,
+    /// Other names that marked files have had.
+    twins: Names,
     /// The last table that could be read.
     table: Option<GateTable>,
 }
@@ -151,7 +158,12 @@ impl Marks<'_> {
     fn renew(&mut self, table: Result<Option<GateTable>, TableError>) -> GateStanding {
         let mut problems = Vec::new();
         match table {
-            Ok(table) => self.table = table,
+            Ok(table) => {
+                if table != self.table {
+                    self.twins.clear();
+                }
+                self.table = table;
+            }
             // The one before holds: a damaged file is no leave.
             Err(error) => problems.push(error.to_string()),
         }
@@ -160,8 +172,21 @@ impl Marks<'_> {
             identity: *identity,
             name: Arc::from(target.name.as_str()),
         });
+        let strict = self.table.as_ref().is_some_and(|table| table.strict);
+        let guards = strict.then(|| guard(&targets, &mut self.twins, &self.root));
+        let (directories, names) = match guards {
+            Some(guards) => {
+                problems.extend(guards.problems);
+                (guards.directories, Some(guards.refused))
+            }
+            None => (BTreeMap::new(), None),
+        };
         // Before the marks, so that the first question finds its answer.
-        self.ruling.replace(barred.collect());
+        self.ruling.replace(Rules {
+            barred: barred.collect(),
+            names,
+        });
+        let guards = self.guard(directories, &mut problems);
         let mut places = BTreeMap::new();
         for (identity, target) in &targets.files {
             // Again also where it was marked before: the number can be another file's by now.
@@ -188,11 +213,12 @@ impl Marks<'_> {
                 )),
             }
         }
-        self.let_go(places);
+        self.let_go(places, guards);
         problems.extend(targets.problems);
         GateStanding {
             generation: self.table.as_ref().map(|table| table.generation),
             files: self.places.len(),
+            directories: self.guards.len(),
             absent: targets.absent,
             problems,
         }
@@ -239,12 +265,40 @@ impl Marks<'_> {
         new
     }
 
-    /// Takes marks off files that no name leads to any more. One that cannot be found is left: the judge allows what is
-    /// not in its ruling.
-    fn let_go(&mut self, places: BTreeMap<Identity, PathBuf>) {
+    /// Marks directories as wholes; those that are marked.
+    fn guard(
+        &self,
+        directories: BTreeMap<Identity, Directory>,
+        problems: &mut Vec<String>,
+    ) -> BTreeMap<Identity, PathBuf> {
+        let mut guards = BTreeMap::new();
+        for (identity, directory) in directories {
+            let marked = self.group.mark(
+                MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_ONLYDIR,
+                ASKED_INSIDE,
+                AT_FDCWD,
+                Some(&directory.handle()),
+            );
+            match marked {
+                Ok(()) => {
+                    guards.insert(identity, directory.place);
+                }
+                Err(errno) => problems.push(format!(
+                    "`strict` does not hold in {}, which cannot be marked: {errno}",
+                    directory.place.display()
+                )),
+            }
+        }
+        guards
+    }
+
+    /// Takes marks off files and directories that no name leads to any more. One that cannot be found is left: the judge
+    /// allows what is not in its ruling.
+    fn let_go(&mut self, places: BTreeMap<Identity, PathBuf>, guards: BTreeMap<Identity, PathBuf>) {
         let before = std::mem::replace(&mut self.places, places);
-        if self.places.is_empty() {
-            if !before.is_empty() {
+        let guarded = std::mem::replace(&mut self.guards, guards);
+        if self.places.is_empty() && self.guards.is_empty() {
+            if !before.is_empty() || !guarded.is_empty() {
                 let _ = self
                     .group
                     .mark(MarkFlags::FAN_MARK_FLUSH, ASKED, AT_FDCWD, None::<&Path>);
@@ -252,14 +306,25 @@ impl Marks<'_> {
             }
             return;
         }
+        let remove = |asked, place: &Path| {
+            let _ = self
+                .group
+                .mark(MarkFlags::FAN_MARK_REMOVE, asked, AT_FDCWD, Some(place));
+        };
         for (identity, place) in before {
             if !self.places.contains_key(&identity)
                 && let Ok(Some((found, _file))) = look(&place)
                 && found == identity
             {
-                let _ = self
-                    .group
-                    .mark(MarkFlags::FAN_MARK_REMOVE, ASKED, AT_FDCWD, Some(&place));
+                remove(ASKED, &place);
+            }
+        }
+        for (identity, place) in guarded {
+            if !self.guards.contains_key(&identity)
+                && let Ok(Some((found, _directory))) = look_at(&place)
+                && found == identity
+            {
+                remove(ASKED_INSIDE, &place);
             }
         }
     }

@@ -1,160 +1,23 @@
 //! The real gate on a small tree of its own: what people cannot open or run while a table says so, whatever way they take,
 //! who can, and how it follows tables, packages and links. Where the kernel or the container does not let a gate work, each
 //! test looks at what the gate says of that instead. Nothing here waits for a time: it waits for what is shown.
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod guest;
 
 use std::{
     fs,
     io::Read as _,
     os::unix::{
-        fs::{PermissionsExt as _, chown, symlink},
+        fs::{chown, symlink},
         net::UnixDatagram,
         process::CommandExt as _,
     },
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    path::Path,
+    process::{Command, Stdio},
 };
 
-use agent_protocol::{GateStanding, GateTable};
-use tempfile::TempDir;
-
-/// A hung test shall end with a message; no test passes or fails by this time.
-const HUNG: Duration = Duration::from_secs(120);
-const PERSON: u32 = 1000;
-const SERVICE: u32 = 998;
-
-/// A guest's tree with a few programs.
-struct Guest {
-    directory: TempDir,
-}
-
-struct Gate(Child);
-
-impl Gate {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Guest {
-    fn new() -> Self {
-        let guest = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        fs::set_permissions(guest.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-        for directory in ["usr/bin", "usr/local/bin", "opt", "state", "run"] {
-            fs::create_dir_all(guest.path(directory)).unwrap();
-        }
-        fs::create_dir(guest.path("home")).unwrap();
-        fs::set_permissions(guest.path("home"), fs::Permissions::from_mode(0o777)).unwrap();
-        guest.program("usr/bin/nc");
-        guest.program("usr/bin/other");
-        guest
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.directory.path().join(path)
-    }
-
-    fn program(&self, path: &str) {
-        fs::copy("/bin/true", self.path(path)).unwrap();
-        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    /// Writes the table as the agent does.
-    fn restrict(&self, generation: u64, restricted: &[&str]) {
-        let table = GateTable {
-            persona: "web".to_owned(),
-            generation,
-            path: "/usr/local/bin:/usr/bin".to_owned(),
-            restricted: restricted.iter().map(|name| (*name).to_owned()).collect(),
-        };
-        fs::create_dir_all(self.path("state/gate")).unwrap();
-        let temporary = self.path("state/gate/.table.json.tmp");
-        fs::write(&temporary, serde_json::to_vec(&table).unwrap()).unwrap();
-        fs::rename(temporary, self.path("state/gate/table.json")).unwrap();
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.path("state/gate/table.json")).unwrap();
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_virt-persona-gate"));
-        command.arg("--root").arg(self.path(""));
-        command.arg("--state").arg(self.path("state"));
-        command.stdin(Stdio::null());
-        command
-    }
-
-    /// Starts a gate; `None` where there can be none, which it must have said.
-    fn gate(&self) -> Option<Gate> {
-        let _ = fs::remove_file(self.path("run/virt-persona-gate/standing.json"));
-        let mut child = self.command().spawn().unwrap();
-        wait("the gate says how it stands", || self.standing().is_some());
-        let standing = self.standing().unwrap();
-        if standing.problems.is_empty() {
-            return Some(Gate(child));
-        }
-        assert_eq!(child.wait().unwrap().code(), Some(69), "{standing:?}");
-        assert!(
-            ["CAP_SYS_ADMIN", "CONFIG_FANOTIFY"]
-                .iter()
-                .any(|why| standing.problems[0].contains(why)),
-            "{standing:?}"
-        );
-        None
-    }
-
-    fn standing(&self) -> Option<GateStanding> {
-        let bytes = fs::read(self.path("run/virt-persona-gate/standing.json")).ok()?;
-        Some(serde_json::from_slice(&bytes).unwrap())
-    }
-
-    /// Waits until the gate holds this generation with so many files.
-    fn held(&self, generation: Option<u64>, files: usize) {
-        wait("the gate holds the table", || {
-            self.standing()
-                .is_some_and(|now| (now.generation, now.files) == (generation, files))
-        });
-    }
-
-    /// Whether a user can run it.
-    fn runs(&self, user: u32, path: &str) -> bool {
-        run(user, Command::new(self.path(path)))
-    }
-}
-
-/// As a user whom no login stands behind.
-fn run(user: u32, mut command: Command) -> bool {
-    command.uid(user).gid(user).current_dir("/");
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    match command.status() {
-        Ok(status) => status.success(),
-        Err(error) => {
-            assert_eq!(error.raw_os_error(), Some(1), "{error}");
-            false
-        }
-    }
-}
-
-fn wait(what: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < HUNG, "it never was so that {what}");
-        thread::yield_now();
-    }
-}
+use guest::{Gate, Guest, HUNG, PERSON, SERVICE, is_persons, is_root, run, wait};
 
 /// Ways to what `nc` does, each with whether it worked.
 fn attacks(guest: &Guest) -> Vec<(&'static str, bool)> {
@@ -207,12 +70,7 @@ fn a_person_reaches_a_restricted_program_by_no_path_and_everybody_else_does() {
     guest.held(Some(1), 1);
     all(false);
     assert!(guest.runs(PERSON, "usr/bin/other"));
-    // Whoever started this test with a login of his own is a person, whatever user the processes are.
-    let login = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
-    let person = login
-        .trim()
-        .parse::<u32>()
-        .is_ok_and(|uid| (1000..60_000).contains(&uid));
+    let person = is_persons();
     for user in [0, SERVICE] {
         assert_eq!(guest.runs(user, "usr/bin/nc"), !person, "{user}");
     }
@@ -372,9 +230,4 @@ fn without_privilege_it_says_what_it_needs_and_is_not_tried_again() {
     assert!(said.contains("CAP_SYS_ADMIN"), "{said}");
     let standing = guest.standing().unwrap();
     assert!(standing.problems[0].contains("CAP_SYS_ADMIN"));
-}
-
-fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }

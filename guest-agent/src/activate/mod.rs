@@ -39,12 +39,12 @@ use verdict::{interrupted, judge_script, refusal, shorten, storage};
 
 pub(crate) use environment::{Environment, EnvironmentError, EnvironmentFiles};
 use own::Sight;
+pub(crate) use routing::PeopleLeave;
 use routing::{Routing, RoutingError};
 
 use crate::{
     customize::{Customization, Full},
     log::{chain, log},
-    policy::Leave,
     rules::{self, Features, RuleLeave},
     script::{ScriptError, ScriptJob, Stage, stop_leftovers},
     setting::{Plan, Programs},
@@ -112,11 +112,11 @@ impl Activator {
         store: Store,
         root: &Path,
         boot_id: String,
-        gate: Leave,
+        people: PeopleLeave,
         rules: RuleRoom,
     ) -> Self {
         let files = EnvironmentFiles::new(root, store.writer());
-        let routing = Routing::new(root, store.directory(), gate, store.writer());
+        let routing = Routing::new(root, store.directory(), people, store.writer());
         Self {
             store,
             files,

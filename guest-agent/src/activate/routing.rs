@@ -16,7 +16,7 @@ use super::sudo;
 use crate::{
     durable::{DurableError, Writer},
     gate,
-    policy::Leave,
+    policy::{Firmness, Leave},
     script::PATH,
     store::Record,
 };
@@ -49,12 +49,20 @@ pub(crate) enum RoutingError {
     Write(#[from] DurableError),
 }
 
+/// What the guest's owner says of people who log in: whether they are held to a persona's commands, and how firmly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeopleLeave {
+    pub(crate) leave: Leave,
+    pub(crate) firmness: Firmness,
+}
+
 /// What is on the disk for it.
 #[derive(Debug)]
 pub(crate) struct Routing {
     root: PathBuf,
     table: PathBuf,
     leave: Leave,
+    firmness: Firmness,
     writer: Writer,
 }
 
@@ -62,11 +70,12 @@ pub(crate) struct Routing {
 type Files = [(PathBuf, Option<Vec<u8>>, u32); 4];
 
 impl Routing {
-    pub(crate) fn new(root: &Path, state: &Path, leave: Leave, writer: Writer) -> Self {
+    pub(crate) fn new(root: &Path, state: &Path, people: PeopleLeave, writer: Writer) -> Self {
         Self {
             root: root.to_owned(),
             table: state.join(TABLE_FILE),
-            leave,
+            leave: people.leave,
+            firmness: people.firmness,
             writer,
         }
     }
@@ -145,6 +154,7 @@ impl Routing {
             generation: record.generation,
             path: PATH.to_owned(),
             restricted: commands.restricted.clone(),
+            strict: self.firmness.strict,
         });
         let table = table
             .map(|table| serde_json::to_vec(&table))
