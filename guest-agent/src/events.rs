@@ -23,6 +23,8 @@ pub(crate) enum Event {
     Output { id: RequestId, piece: Piece },
     /// The guest's state has changed.
     State(GuestState),
+    /// A look at disks, logs or other machines, that rules of the guest wait for, has ended.
+    Looked,
     /// Who a client of the agent's own socket is, or why it may not ask.
     Identified {
         client: ClientId,

@@ -172,7 +172,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let disk = disk::Disk::new(
         disk_jobs,
         to_commands.clone(),
-        events,
+        events.clone(),
         activate::Activator::new(
             store,
             &args.root,
@@ -187,9 +187,9 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         &args.root,
         hands.clone(),
     );
-    let rules = rules::Rules::new(&args.root, hands, leave, identity.boot_id.clone());
+    let rules = rules::Rules::new(hands, leave, identity.boot_id.clone());
     let applications = applications::Applications::new(&args.root, &policy.metrics);
-    let telemetry = telemetry::Telemetry::new(&args.root, policy.probes.clone());
+    let telemetry = telemetry::Telemetry::new(&args.root, policy.probes.clone(), events);
     let conversation =
         conversation::Conversation::new(identity, policy, state, gauge, Arc::clone(&rule_log));
     let mut channel = channel::Channel::open(

@@ -5,7 +5,9 @@
 mod harness;
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output},
@@ -511,4 +513,100 @@ fn a_rule_that_cannot_be_harms_no_other_and_the_owner_may_have_none() {
     peer.expect_silence_until_pong();
     assert!(!emit(&guest, &["queue=30"]).status.success());
     assert_eq!(lines(&guest, "marked"), 1);
+}
+
+/// Failed logins as sshd(8) writes them down, each a record of one size.
+fn fail_logins(guest: &Guest, count: usize) {
+    let record = if cfg!(target_arch = "aarch64") {
+        400
+    } else {
+        384
+    };
+    let path = guest.path("var/log/btmp");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.unwrap().write_all(&vec![0; count * record]).unwrap();
+}
+
+#[test]
+fn failed_logins_and_round_trips_are_noticed_while_the_host_is_away() {
+    let guest = Guest::new();
+    let near = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = near.local_addr().unwrap();
+    let probe = format!("[probe]\ntargets = [\"{target}\"]\n");
+    guest.write("etc/virt-persona/agent.toml", &probe);
+    fail_logins(&guest, 2);
+    let (mut agent, mut peer, _) = guest.greet();
+    let rules = [
+        "IF EVENT(login.failed) FOR 1s THEN run drain COOLDOWN 0s",
+        "IF network.latency < 1m AND NOT EVENT(login.failed) THEN run mark COOLDOWN 30d",
+    ];
+    begin(&mut peer, with_rules(&guest, 1, &rules));
+    drop(peer);
+    // What one look has found, both have seen: failed logins of before are none.
+    wait_for_lines(&guest, "marked", 1);
+    assert_eq!(lines(&guest, "drained"), 0);
+    while lines(&guest, "drained") < 1 {
+        fail_logins(&guest, 1);
+        std::thread::sleep(harness::PAUSE);
+    }
+    let mut peer = guest.connect(&mut agent);
+    peer.hello();
+    let told = records(&mut peer, 2);
+    let latency = &told[0].readings[0];
+    assert_eq!(latency.signal, "network.latency");
+    assert!(latency.value.is_some_and(|seconds| seconds < 60.0));
+    assert_eq!(outcomes(&told[1]), [("run drain", DeedOutcome::Done)]);
+}
+
+#[test]
+fn an_event_is_heard_by_one_persona_and_what_was_before_by_none() {
+    let guest = Guest::new();
+    let killed = |count: u64| guest.write("proc/vmstat", &format!("oom_kill {count}\n"));
+    killed(3);
+    let (_agent, mut peer, _) = guest.greet();
+    let rules = [
+        "IF EVENT(guest.oom) AND guest.app.go > 0 THEN run drain COOLDOWN 0s",
+        "IF guest.app.look > 0 THEN run mark COOLDOWN 0s",
+        "IF guest.app.look < 0 THEN run mark COOLDOWN 0s",
+    ];
+    begin(&mut peer, with_rules(&guest, 1, &rules));
+    // What the other rules do shows that the first one was looked at, too.
+    said(&guest, &["go=1", "look=1"]);
+    wait_for_lines(&guest, "marked", 1);
+    assert_eq!(lines(&guest, "drained"), 0);
+    killed(4);
+    said(&guest, &["look=-1"]);
+    wait_for_lines(&guest, "marked", 2);
+    wait_for_lines(&guest, "drained", 1);
+    begin(&mut peer, with_rules(&guest, 2, &rules));
+    said(&guest, &["go=1", "look=1"]);
+    wait_for_lines(&guest, "marked", 3);
+    assert_eq!(lines(&guest, "drained"), 1);
+    killed(6);
+    said(&guest, &["look=-1"]);
+    wait_for_lines(&guest, "drained", 2);
+}
+
+#[test]
+fn what_the_owner_has_not_probed_no_rule_reads() {
+    let guest = Guest::new();
+    guest.write("etc/virt-persona/agent.toml", "[probe]\ntargets = []\n");
+    let (_agent, mut peer, _) = guest.greet();
+    let rules = [
+        "IF network.latency > 50 ms THEN run mark",
+        "IF EVENT(guest.dreamt) THEN run mark",
+        "IF EVENT(agent.lost) THEN run mark",
+        "IF guest.log.errors > 5/min THEN run mark",
+    ];
+    let reply = begin(&mut peer, with_rules(&guest, 1, &rules));
+    let lines = reply.settings.unwrap().lines;
+    let outcomes: Vec<_> = lines.iter().map(|line| line.outcome).collect();
+    use SettingOutcome::{Applied, Refused};
+    assert_eq!(outcomes, [Refused, Refused, Refused, Applied]);
+    assert!(
+        lines[0].reason.contains("does not measure"),
+        "{:?}",
+        lines[0]
+    );
 }

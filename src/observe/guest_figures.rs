@@ -3,22 +3,17 @@
 //! rate over the last minute is made of them, because failed logins come in bursts. Nothing is read here; the daemon passes
 //! in what came with a report. What it keeps of one guest is bounded, whatever the guest says.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use agent_protocol::{CheckedReport, Part, Parts};
-use persona::signal::{Metric, Reading, Source};
+use persona::signal::{Counter, Growth, Metric, Reading, Source};
 use persona::units::Moment;
 
 use super::reading::{Missing, Readings};
 
-/// The window of a rate.
-const WINDOW: Duration = Duration::from_secs(60);
 /// Agents look at disks, logs and other machines no oftener than every five seconds, so that what they say counts for at
 /// least three of these.
 const SHORTEST: Duration = Duration::from_secs(5);
-/// Samples of a counter are at least this far apart, which bounds how many there are in a window.
-const APART: Duration = Duration::from_secs(2);
 
 /// The metrics, in the order of the outcomes of a [`GuestFigures`].
 const METRICS: [Metric; 6] = [
@@ -117,12 +112,10 @@ impl GuestFigures {
         let [errors, failures] = match logs {
             Ok(logs) => {
                 let stamp = dated(logs.age_ms);
-                let (_, errors) = self
-                    .errors
-                    .take(logs.errors, stamp, Missing::NoLogPriorities);
-                let (grew, failures) =
-                    self.failed_logins
-                        .take(logs.failed_logins, stamp, Missing::NoLoginRecords);
+                let absent = Missing::NoLogPriorities;
+                let (_, errors) = take(&mut self.errors, logs.errors, stamp, absent);
+                let (said, absent) = (logs.failed_logins, Missing::NoLoginRecords);
+                let (grew, failures) = take(&mut self.failed_logins, said, stamp, absent);
                 failed = grew;
                 [errors, failures]
             }
@@ -201,56 +194,20 @@ impl Stamp {
     }
 }
 
-/// A counter over restarts of the agent, and what it was within the last window.
-#[derive(Debug, Default)]
-struct Counter {
-    /// What the agent said last; `None` before it has said anything.
+/// What a count comes to: whether more have come, and how fast. Without one nobody counts for a while.
+fn take(
+    counter: &mut Counter,
     said: Option<u64>,
-    total: u64,
-    /// Oldest first, and one from before the window.
-    past: VecDeque<(Moment, u64)>,
-}
-
-impl Counter {
-    /// Whether it has grown, and how fast it grew over the last window.
-    fn take(&mut self, said: Option<u64>, stamp: Stamp, absent: Missing) -> (Seen, Outcome) {
-        let Some(said) = said else {
-            self.pause();
-            return (Seen::No, Err(absent));
-        };
-        let come = match self.said.replace(said) {
-            // What was before anybody listened happened to nobody.
-            None => 0,
-            // It went back: the agent counts from zero again.
-            Some(last) if said < last => said,
-            Some(last) => said - last,
-        };
-        self.total = self.total.saturating_add(come);
-        let due = |(last, _): &(Moment, u64)| stamp.at.since(*last) >= APART;
-        if self.past.back().is_none_or(due) {
-            self.past.push_back((stamp.at, self.total));
-        }
-        // The oldest is the newest of those that the window does not reach.
-        while self
-            .past
-            .get(1)
-            .is_some_and(|(at, _)| stamp.at.since(*at) >= WINDOW)
-        {
-            self.past.pop_front();
-        }
-        let rate = self
-            .past
-            .front()
-            .map(|(at, total)| (stamp.at.since(*at), self.total - total))
-            .filter(|(covered, _)| *covered >= WINDOW)
-            .map(|(covered, come)| stamp.reading(float(come) / covered.as_secs_f64()));
-        ((come > 0).into(), rate.ok_or(Missing::ShortWindow))
-    }
-
-    /// Nobody counts for a while: a rate needs a window of its own afterwards.
-    fn pause(&mut self) {
-        self.past.clear();
-    }
+    stamp: Stamp,
+    absent: Missing,
+) -> (Seen, Outcome) {
+    let Some(said) = said else {
+        counter.pause();
+        return (Seen::No, Err(absent));
+    };
+    let Growth { come, rate } = counter.take(said, stamp.at);
+    let rate = rate.map(|rate| stamp.reading(rate));
+    ((come > 0).into(), rate.ok_or(Missing::ShortWindow))
 }
 
 #[cfg(test)]
@@ -414,7 +371,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_guest_says_a_rate_is_no_less_than_zero_and_little_is_kept(
+        fn whatever_a_guest_says_a_rate_is_no_less_than_zero(
             said in proptest::collection::vec((any::<u64>(), any::<u64>(), 0_u64..90_000), 1..200)
         ) {
             let mut figures = GuestFigures::default();
@@ -425,7 +382,6 @@ mod tests {
                 if let Ok(rate) = outcome(&figures, Metric::GuestAuthFailures, now) {
                     prop_assert!(rate >= 0.0 && rate.is_finite());
                 }
-                prop_assert!(figures.failed_logins.past.len() <= 64);
             }
         }
     }

@@ -52,6 +52,12 @@ impl Parts {
         Self(self.0 | part.bit())
     }
 
+    /// What is in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether a part is among them.
     #[must_use]
     pub const fn has(self, part: Part) -> bool {
@@ -106,6 +112,7 @@ mod tests {
         let text = r#"{"parts":["cpu","app"]}"#;
         let collect: Collect = serde_json::from_str(text).unwrap();
         let parts = Parts::NONE.with(Part::Cpu).with(Part::Applications);
+        assert_eq!(Parts::NONE.with(Part::Applications).union(parts), parts);
         assert_eq!(collect.parts, parts);
         assert_eq!(serde_json::to_string(&collect).unwrap(), text);
         let newer: Collect =

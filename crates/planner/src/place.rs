@@ -1,10 +1,10 @@
 //! Where a rule is evaluated: on the host, or by the agent in the guest, which goes on with it while the host is away. Each
 //! rule of a persona has one place. The daemon sends those of the guest with the activation and leaves to it what they do;
-//! what the agent itself looks at once more is `trust`.
+//! what the agent itself looks at once more is `trust`. What can be looked at in the guest is said here for both.
 
 use persona::Persona;
 use persona::rule::{Action, Rule};
-use persona::signal::{Metric, Signal, Source};
+use persona::signal::{Event, EventKind, Metric, Signal, Source};
 
 use crate::trust::{Deed, Payer, Permit, Undoing, permit};
 
@@ -40,15 +40,16 @@ pub fn places(persona: &Persona, room: Room) -> Vec<Place> {
     persona.rules.iter().map(place).collect()
 }
 
-/// A rule is the guest's when the agent measures all that it looks at and performs all that it does, of which something is
+/// A rule is the guest's when the agent measures or notices all that it looks at and performs all that it does, of which something is
 /// done in the guest: a rule that only tells people is where the people are. What a person has to approve, or what is
 /// forbidden, is decided on the host.
 fn is_of_guest(persona: &Persona, rule: &Rule, most: usize) -> bool {
     let mut conditions = std::iter::once(&rule.when).chain(&rule.until);
     let known = conditions.all(|condition| {
-        condition.rests_on_readings()
-            && condition.signals().next().is_some()
+        condition.rests_on_observation()
+            && (condition.signals().next().is_some() || condition.events().next().is_some())
             && condition.signals().all(is_measured_in_guest)
+            && condition.events().all(is_noticed_in_guest)
     });
     let actions = || persona.actions(rule);
     known
@@ -62,7 +63,7 @@ fn is_of_guest(persona: &Persona, rule: &Rule, most: usize) -> bool {
 }
 
 /// Whether the agent measures it itself, or hears it of an application.
-fn is_measured_in_guest(signal: &Signal) -> bool {
+pub fn is_measured_in_guest(signal: &Signal) -> bool {
     match signal {
         Signal::Metric(metric) => matches!(
             metric,
@@ -71,9 +72,17 @@ fn is_measured_in_guest(signal: &Signal) -> bool {
                 | Metric::GuestMemoryPressure
                 | Metric::GuestDiskFree
                 | Metric::GuestDiskInodes
+                | Metric::GuestLogErrors
+                | Metric::GuestAuthFailures
+                | Metric::NetworkLatency
         ),
         Signal::Named(named) => named.source().is_none(),
     }
+}
+
+/// Whether the agent notices it by itself; what else happens, happens on the host.
+pub fn is_noticed_in_guest(event: &Event) -> bool {
+    matches!(event.kind, EventKind::GuestOom | EventKind::LoginFailed)
 }
 
 /// Whether the agent performs it.
@@ -132,6 +141,11 @@ mod tests {
             "IF avg(guest.memory.pressure, 1m) > 10% THEN disable feature cache, notify \"short\"",
             "IF guest.app.queue > 2 * guest.load THEN respond calm",
             "IF guest.disk.free < 10% OR guest.disk.inodes < 5% OR guest.processes > 900 THEN run drain",
+            "IF guest.log.errors > 5/min OR guest.auth.failures > 5/min THEN run drain",
+            "IF network.latency > 50 ms FOR 1m THEN enable feature cache",
+            "IF EVENT(login.failed) THEN run drain UNTIL (NOT EVENT(login.failed)) FOR 10m",
+            "IF EVENT(guest.oom) AND guest.load > 1 THEN respond calm",
+            "{when: network.latency > 50 ms, then: run drain, source: agent}",
         ] {
             check(rule, "", Place::Guest);
         }
@@ -141,8 +155,10 @@ mod tests {
             "IF guest.app.queue > 10 AND host.cpu.pressure > 5% THEN run drain",
             "IF guest.memory.major_faults > 5/s THEN run drain",
             "IF external.feed.count > 1 THEN run drain",
-            "IF guest.log.errors > 5/min THEN run drain",
             "IF EVENT(domain.started) THEN run drain",
+            "IF EVENT(login.failed) THEN run drain UNTIL EVENT(agent.lost)",
+            "IF EVENT(feed.changed(feed)) THEN run drain",
+            "IF EVENT(login.failed) AND trust_levels[resource_scaling] >= medium THEN run drain",
             "IF guest.load > 1 AND priority_metrics[performance] > 0.5 THEN run drain",
             "IF guest.load > 1 THEN run drain UNTIL cpu.utilization < 10%",
             "{when: guest.load > 1, then: run drain, source: host}",

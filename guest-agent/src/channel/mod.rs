@@ -34,7 +34,7 @@ use crate::{
     log::{chain, log},
     need::{Pressure, under_pressure},
     rules::{RuleLog, Rules},
-    telemetry::{Telemetry, TelemetryError},
+    telemetry::{Looks, Telemetry, TelemetryError},
     uevent::{Uevent, Uevents},
 };
 
@@ -203,6 +203,7 @@ impl Channel {
             // After all reading and writing, each of which can be what shows that the host has gone.
             self.tell_lost_clients();
             self.listen_to_applications()?;
+            self.want_figures();
             if self.port.is_none() && matches!(self.transport, Transport::Inherited(_)) {
                 return Ok(());
             }
@@ -242,6 +243,7 @@ impl Channel {
                     self.rules.follow(state.rules.as_ref(), Instant::now());
                     self.conversation.set_state(state);
                 }
+                Event::Looked => self.rules.looked(Instant::now()),
                 Event::Identified {
                     client,
                     asked,
@@ -323,22 +325,31 @@ impl Channel {
         } else {
             Vec::new()
         };
-        self.rules.evaluate(&said, Instant::now());
+        self.want_figures();
+        self.rules
+            .evaluate(&mut self.telemetry, &said, Instant::now());
         Ok(())
+    }
+
+    /// Says what is measured from here on.
+    fn want_figures(&mut self) {
+        self.telemetry
+            .want(self.conversation.parts(), self.rules.parts());
     }
 
     /// A report of now, with what applications have said until now.
     fn measure(&mut self) -> Result<Result<Report, TelemetryError>, ChannelError> {
-        let overwritten = self.conversation.overwritten();
+        self.want_figures();
         let mut report = self
             .telemetry
-            .report(self.conversation.parts(), overwritten);
-        if let Ok(report) = &mut report
-            && self.conversation.wants_applications()
-        {
-            self.hear_applications()?;
-            let interval = self.conversation.interval().unwrap_or_default();
-            report.app = self.applications.figures(interval);
+            .report(self.conversation.parts(), Looks::Begin);
+        if let Ok(report) = &mut report {
+            report.dropped = self.conversation.overwritten();
+            if self.conversation.wants_applications() {
+                self.hear_applications()?;
+                let interval = self.conversation.interval().unwrap_or_default();
+                report.app = self.applications.figures(interval);
+            }
         }
         Ok(report)
     }

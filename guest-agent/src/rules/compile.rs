@@ -6,20 +6,21 @@ use agent_protocol::{
 };
 use persona::{
     rule::{Action, Rule},
-    signal::Signal,
+    signal::{Event, Metric, Signal},
 };
+use planner::place;
 
-use super::figures;
 use crate::policy::{Leave, Policy};
 
 /// Functions over windows in all rules together; each keeps up to 64 KiB of readings.
 const FUNCTIONS_MAX: usize = 32;
 
-/// What the guest's owner lets rules do.
+/// What the guest's owner lets rules do, and look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RuleLeave {
     rules: Leave,
     scripts: Leave,
+    probes: Leave,
 }
 
 impl From<&Policy> for RuleLeave {
@@ -27,6 +28,7 @@ impl From<&Policy> for RuleLeave {
         Self {
             rules: policy.rules,
             scripts: policy.scripts,
+            probes: policy.probes.leave(),
         }
     }
 }
@@ -40,7 +42,9 @@ pub(super) enum RuleRefusal {
     Unreadable(String),
     #[error("the agent does not measure `{0}`")]
     Unmeasured(String),
-    #[error("the agent does not know what it looks at beside figures")]
+    #[error("the agent does not notice `{0}`")]
+    Unnoticed(Event),
+    #[error("the agent does not know what it looks at beside figures and events")]
     Foreign,
     #[error("the agent does not perform `{0}`")]
     Unperformed(String),
@@ -80,12 +84,16 @@ fn rule(text: &GuestRule, all: &GuestRules, leave: RuleLeave) -> Result<Rule, Ru
         RuleRefusal::Unreadable(problems.lines().next().unwrap_or_default().to_owned())
     })?;
     for condition in std::iter::once(&rule.when).chain(&rule.until) {
-        if !condition.rests_on_readings() {
+        if !condition.rests_on_observation() {
             return Err(RuleRefusal::Foreign);
         }
-        let measured = |signal: &&Signal| !figures::is_measured(signal);
-        if let Some(signal) = condition.signals().find(measured) {
+        let unmeasured = |signal: &&Signal| !is_measured(signal, leave);
+        if let Some(signal) = condition.signals().find(unmeasured) {
             return Err(RuleRefusal::Unmeasured(signal.to_string()));
+        }
+        let unnoticed = |event: &&Event| !place::is_noticed_in_guest(event);
+        if let Some(event) = condition.events().find(unnoticed) {
+            return Err(RuleRefusal::Unnoticed(event.clone()));
         }
     }
     for action in &rule.then {
@@ -104,6 +112,12 @@ fn rule(text: &GuestRule, all: &GuestRules, leave: RuleLeave) -> Result<Rule, Ru
         }
     }
     Ok(rule)
+}
+
+/// Whether this agent measures it, and may: where the owner has nothing probed there is no latency.
+fn is_measured(signal: &Signal, leave: RuleLeave) -> bool {
+    let probed = *signal == Signal::Metric(Metric::NetworkLatency);
+    place::is_measured_in_guest(signal) && !(probed && leave.probes == Leave::Denied)
 }
 
 /// What the host is told of the rules of an activation: one line for each.
@@ -127,6 +141,7 @@ mod tests {
     const GRANTED: RuleLeave = RuleLeave {
         rules: Leave::Granted,
         scripts: Leave::Granted,
+        probes: Leave::Granted,
     };
 
     fn check(text: &str, leave: RuleLeave, expected: &str) {
@@ -164,15 +179,30 @@ mod tests {
             GRANTED,
             "",
         );
+        check(
+            "IF EVENT(login.failed) AND guest.auth.failures > 5/min OR EVENT(guest.oom) THEN run drain",
+            GRANTED,
+            "",
+        );
         for (text, why) in [
             ("IF guest.load > THEN run drain", "cannot read it"),
+            // Figures and events of later versions of the language.
+            ("IF guest.dreams > 1 THEN run drain", "cannot read it"),
+            ("IF EVENT(guest.dreamt) THEN run drain", "cannot read it"),
             (
                 "IF cpu.utilization > 10% THEN run drain",
                 "`cpu.utilization`",
             ),
             ("IF guest.load > 1 THEN add 1 vcpus", "`add 1 vcpus`"),
             ("IF guest.load > 1 THEN run other", "no script `other`"),
-            ("IF EVENT(domain.started) THEN run drain", "beside figures"),
+            (
+                "IF EVENT(domain.started) THEN run drain",
+                "`EVENT(domain.started)`",
+            ),
+            (
+                "IF guest.load > 1 AND anomaly(guest.load) > 2 THEN run drain",
+                "beside figures",
+            ),
         ] {
             check(text, GRANTED, why);
         }
@@ -186,6 +216,13 @@ mod tests {
         };
         check("IF guest.load > 1 THEN run drain", no_scripts, "`scripts`");
         check("IF guest.load > 1 THEN enable feature x", no_scripts, "");
+        let no_probes = RuleLeave {
+            probes: Leave::Denied,
+            ..GRANTED
+        };
+        let slow = "IF network.latency > 50 ms THEN run drain";
+        check(slow, no_probes, "`network.latency`");
+        check(slow, GRANTED, "");
         let nothing = RuleLeave {
             rules: Leave::Denied,
             ..GRANTED

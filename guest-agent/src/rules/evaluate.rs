@@ -3,32 +3,30 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use agent_protocol::{
-    AppFigure, Parts,
+    AppFigure, Part, Parts,
     limits::RULE_READINGS_MAX,
     rules::{RuleBy, RuleEdge, RuleReading, RuleWord, Telling},
 };
 use persona::{
     rule::{Action, Condition, Edge, Looked, Rule, Trail, Windows},
-    signal::Signal,
     units::Moment,
 };
 
 use super::{
     Hands, InForce, RuleLeave,
     compile::compile,
-    figures::{self, Figures},
+    figures::{self, Counts, Figures},
     hands::Firing,
     log::{Fired, Intent, Kept, Standing},
 };
 use crate::{
     log::{chain, log},
-    telemetry::{Probes, Telemetry},
+    telemetry::{Looks, Telemetry},
 };
 
 /// Between two evaluations, where no window is shorter.
@@ -53,7 +51,7 @@ pub(crate) struct Rules {
     hands: Hands,
     leave: RuleLeave,
     boot_id: String,
-    telemetry: Telemetry,
+    counts: Counts,
     in_force: Option<Arc<InForce>>,
     rules: Vec<Carried>,
     parts: Parts,
@@ -61,22 +59,24 @@ pub(crate) struct Rules {
     /// When they are evaluated next; `None` while there are none, so that an idle agent does not wake.
     due: Option<Instant>,
     evaluated: Option<Instant>,
+    /// What the next evaluation does about disks, logs and other machines.
+    looks: Looks,
 }
 
 impl Rules {
-    pub(crate) fn new(root: &Path, hands: Hands, leave: RuleLeave, boot_id: String) -> Self {
+    pub(crate) fn new(hands: Hands, leave: RuleLeave, boot_id: String) -> Self {
         Self {
             hands,
             leave,
             boot_id,
-            // What is probed on the network is for the host.
-            telemetry: Telemetry::new(root, Probes::default()),
+            counts: Counts::default(),
             in_force: None,
             rules: Vec::new(),
             parts: Parts::NONE,
             interval: INTERVAL,
             due: None,
             evaluated: None,
+            looks: Looks::Begin,
         }
     }
 
@@ -86,10 +86,17 @@ impl Rules {
         if self.in_force.as_ref() == in_force {
             return;
         }
+        let digest = |of: &Option<Arc<InForce>>| of.as_ref().map(|of| of.digest.clone());
+        let before = digest(&self.in_force);
         self.in_force = in_force.cloned();
+        if before != digest(&self.in_force) {
+            self.counts.begin_anew();
+        }
         self.rules.clear();
         let Some(in_force) = in_force else {
             self.due = None;
+            self.parts = Parts::NONE;
+            self.counts = Counts::default();
             self.hands.log().carry(Standing::default());
             self.hands.save();
             return;
@@ -116,7 +123,10 @@ impl Rules {
             .min()
             .map_or(INTERVAL, |window| window / LOOKS_IN_WINDOW);
         self.interval = window.clamp(SHORTEST, INTERVAL);
-        self.parts = figures::parts(conditions().flat_map(|condition| condition.signals()));
+        self.parts = figures::parts(conditions());
+        if !self.parts.has(Part::Logs) {
+            self.counts.close_logs();
+        }
         self.due = (!self.rules.is_empty()).then_some(now);
         log!(
             "{} rules are in force in the guest, looked at every {} s",
@@ -135,14 +145,22 @@ impl Rules {
         self.interval
     }
 
+    /// The parts of a report that they look at.
+    pub(crate) fn parts(&self) -> Parts {
+        self.parts
+    }
+
     /// Whether they look at what applications say.
     pub(crate) fn want_applications(&self) -> bool {
-        let mut signals = self
-            .rules
-            .iter()
-            .flat_map(|carried| conditions(&carried.rule))
-            .flat_map(|condition| condition.signals());
-        signals.any(|signal| matches!(signal, Signal::Named(_)))
+        self.parts.has(Part::Applications)
+    }
+
+    /// A look at disks, logs or other machines has ended: what they wait for is there. No other begins for it.
+    pub(crate) fn looked(&mut self, now: Instant) {
+        if self.due.is_some() {
+            self.due = Some(now);
+            self.looks = Looks::Leave;
+        }
     }
 
     /// An application has said something: they are looked at soon.
@@ -153,20 +171,21 @@ impl Rules {
         }
     }
 
-    /// Evaluates all of them, with what applications have said until now.
-    pub(crate) fn evaluate(&mut self, said: &[AppFigure], now: Instant) {
+    /// Evaluates all of them, with what is measured now and what applications have said until now.
+    pub(crate) fn evaluate(&mut self, telemetry: &mut Telemetry, said: &[AppFigure], now: Instant) {
         let Some(in_force) = self.in_force.clone() else {
             return;
         };
         self.due = Some(now + self.interval);
         self.evaluated = Some(now);
-        let report = self.telemetry.report(self.parts, 0);
-        let report = report
+        let looks = std::mem::replace(&mut self.looks, Looks::Begin);
+        let report = telemetry
+            .report(self.parts, looks)
             .inspect_err(|error| log!("rules have no figures: {}", chain(error)))
             .ok();
         let fired = Fired::now(&self.boot_id);
         let at = Moment(fired.boot_ms);
-        let figures = Figures::new(report, said, at, self.interval);
+        let figures = Figures::new(report, &mut self.counts, said, at, self.interval);
         let mut firings = Vec::new();
         for carried in &mut self.rules {
             if self.hands.take_unbegun(&carried.rule.name) {
@@ -206,7 +225,7 @@ impl Carried {
     /// Evaluates the rule, and says what it calls for.
     fn look(
         &mut self,
-        figures: &Figures,
+        figures: &Figures<'_>,
         at: Moment,
         now: &Fired,
         hands: &Hands,

@@ -22,6 +22,7 @@ use nix::time::{ClockId, clock_gettime};
 
 pub(crate) use self::probe::Probes;
 use self::survey::Survey;
+use crate::events::Events;
 
 /// Longest file read; `/proc/meminfo` has less than 2 KiB, a list of CPUs may be longer.
 const FILE_MAX: u64 = 128 * 1024;
@@ -37,6 +38,15 @@ pub(crate) enum TelemetryError {
     },
     #[error("{path:?} has no {figure}")]
     Missing { path: PathBuf, figure: &'static str },
+}
+
+/// What a report does about disks, logs and other machines, beside what was found of them last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// It begins another look when it is time.
+    Begin,
+    /// It takes what was found.
+    Leave,
 }
 
 /// What the guest has of memory.
@@ -55,16 +65,22 @@ pub(crate) struct Telemetry {
 }
 
 impl Telemetry {
-    pub(crate) fn new(root: &Path, probes: Probes) -> Self {
+    /// The ends of looks that rules wait for are told to `events`.
+    pub(crate) fn new(root: &Path, probes: Probes, events: Events) -> Self {
         Self {
             root: root.to_owned(),
             text: String::new(),
-            survey: Survey::new(root, probes),
+            survey: Survey::new(root, probes, events),
         }
     }
 
-    /// Measures now what is wanted. `dropped` is the caller's count of reports that were overwritten.
-    pub(crate) fn report(&mut self, parts: Parts, dropped: u64) -> Result<Report, TelemetryError> {
+    /// What the host wants to know from here on, and what rules of the guest want to.
+    pub(crate) fn want(&mut self, host: Parts, rules: Parts) {
+        self.survey.want(host, rules);
+    }
+
+    /// Measures now what is asked for, which somebody wants.
+    pub(crate) fn report(&mut self, parts: Parts, looks: Looks) -> Result<Report, TelemetryError> {
         let online = self.cpus("sys/devices/system/cpu/online")?;
         let present = self.cpus("sys/devices/system/cpu/present")?;
         let meminfo = self.read("proc/meminfo")?;
@@ -82,7 +98,6 @@ impl Telemetry {
             memory_available_kib: figure("MemAvailable").ok_or_else(|| missing("MemAvailable"))?,
             swap_total_kib: figure("SwapTotal"),
             swap_free_kib: figure("SwapFree"),
-            dropped,
             ..Report::default()
         };
         // Kernels without CONFIG_PSI, or with psi=0, have no such files.
@@ -102,7 +117,8 @@ impl Telemetry {
         if parts.has(Part::Processes) {
             report.process_count = self.process_count();
         }
-        self.survey.add_to(&mut report, parts, Instant::now());
+        self.survey
+            .add_to(&mut report, parts, looks, Instant::now());
         Ok(report)
     }
 
@@ -212,9 +228,10 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_reported_and_the_report_is_plausible() {
-        let report = Telemetry::new(Path::new("/"), Probes::default())
-            .report(Parts::BASE, 3)
+        let (events, _) = crate::events::queue().unwrap();
+        let report = Telemetry::new(Path::new("/"), Probes::default(), events)
+            .report(Parts::BASE, Looks::Begin)
             .unwrap();
-        assert_eq!(report.check().map(|checked| checked.dropped), Ok(3));
+        assert!(report.check().is_ok(), "{report:?}");
     }
 }

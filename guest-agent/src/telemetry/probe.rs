@@ -13,6 +13,8 @@ use agent_protocol::NetworkFigures;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use serde::Deserialize;
 
+use crate::policy::Leave;
+
 /// Targets that are tried, one after the other.
 pub(crate) const TARGETS_MAX: usize = 4;
 /// How long an answer is waited for. A target that gives none counts as this far away.
@@ -24,6 +26,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Probes {
     /// Addresses with a port; `None` for the default gateway, and an empty list for no probe at all.
     pub(crate) targets: Option<Targets>,
+}
+
+impl Probes {
+    /// Whether anything is to be probed at all.
+    pub(crate) fn leave(&self) -> Leave {
+        match &self.targets {
+            Some(Targets(targets)) => Leave::from(!targets.is_empty()),
+            None => Leave::Granted,
+        }
+    }
 }
 
 /// At most [`TARGETS_MAX`] of them.

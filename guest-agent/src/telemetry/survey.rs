@@ -1,7 +1,8 @@
 //! Figures that cannot be had without a disk or another machine, each of which may take its time: file systems, logs, round
 //! trips. They are looked at in a thread of its own that ends with it, at most every [`EVERY`] (sooner when something else is wanted) and only when a report
 //! that wants them is due, so that a report never waits: it takes what was found last, with its age. While one look has not ended there is no other, so a disk
-//! that hangs makes figures old, and nothing else.
+//! that hangs makes figures old, and nothing else. The host and the guest's own rules share the looks: one is for all that either
+//! wants.
 
 use std::{
     path::Path,
@@ -13,11 +14,14 @@ use std::{
 use agent_protocol::{DiskFigures, LogFigures, NetworkFigures, Part, Parts, Report};
 
 use super::{
-    filesystems,
+    Looks, filesystems,
     logs::Logs,
     probe::{self, Probes},
 };
-use crate::log::log;
+use crate::{
+    events::{Event, Events},
+    log::log,
+};
 
 /// Shortest time between the beginnings of two looks.
 const EVERY: Duration = Duration::from_secs(5);
@@ -47,6 +51,11 @@ pub(super) struct Survey {
     memory: Option<Box<Memory>>,
     results: mpsc::Receiver<(Box<Memory>, Found)>,
     back: mpsc::Sender<(Box<Memory>, Found)>,
+    events: Events,
+    /// What anybody wants.
+    wanted: Parts,
+    /// What rules want: they are told of the end of a look.
+    by_rules: Parts,
     /// When the last look began, and for what.
     began: Option<(Instant, Parts)>,
     found: Option<Found>,
@@ -56,7 +65,7 @@ pub(super) struct Survey {
 const PARTS: [Part; 3] = [Part::Disk, Part::Logs, Part::Network];
 
 impl Survey {
-    pub(super) fn new(root: &Path, probes: Probes) -> Self {
+    pub(super) fn new(root: &Path, probes: Probes, events: Events) -> Self {
         let (back, results) = mpsc::channel();
         Self {
             root: root.into(),
@@ -64,19 +73,35 @@ impl Survey {
             memory: Some(Box::default()),
             results,
             back,
+            events,
+            wanted: Parts::NONE,
+            by_rules: Parts::NONE,
             began: None,
             found: None,
         }
     }
 
-    /// Puts what was found last into a report, and begins another look when it is time.
-    pub(super) fn add_to(&mut self, report: &mut Report, parts: Parts, now: Instant) {
+    /// What is looked at from here on.
+    pub(super) fn want(&mut self, host: Parts, rules: Parts) {
+        self.wanted = looked_at(host.union(rules));
+        self.by_rules = looked_at(rules);
+        if self.wanted == Parts::NONE {
+            self.take_results();
+            self.rest();
+        }
+    }
+
+    fn take_results(&mut self) {
         while let Ok((memory, found)) = self.results.try_recv() {
             self.memory = Some(memory);
             self.found = Some(found);
         }
-        if !PARTS.iter().any(|part| parts.has(*part)) {
-            self.rest();
+    }
+
+    /// Puts what was found last into a report, and begins another look when it is time.
+    pub(super) fn add_to(&mut self, report: &mut Report, parts: Parts, looks: Looks, now: Instant) {
+        self.take_results();
+        if looked_at(parts) == Parts::NONE {
             return;
         }
         if let Some(found) = &self.found {
@@ -90,12 +115,13 @@ impl Survey {
             let network = found.network.filter(|_| wanted(Part::Network));
             report.network = network.map(|network| NetworkFigures { age_ms, ..network });
         }
-        let due = |(began, of)| now >= began + EVERY || of != parts;
-        if self.began.is_none_or(due)
+        let due = |(began, of)| now >= began + EVERY || of != self.wanted;
+        if looks == Looks::Begin
+            && self.began.is_none_or(due)
             && let Some(memory) = self.memory.take()
         {
-            self.began = Some((now, parts));
-            self.begin(memory, parts);
+            self.began = Some((now, self.wanted));
+            self.begin(memory);
         }
     }
 
@@ -107,16 +133,17 @@ impl Survey {
         }
     }
 
-    fn begin(&mut self, mut memory: Box<Memory>, parts: Parts) {
-        let (root, probes, back) = (
-            Arc::clone(&self.root),
-            self.probes.clone(),
-            self.back.clone(),
-        );
+    fn begin(&mut self, mut memory: Box<Memory>) {
+        let (root, probes) = (Arc::clone(&self.root), self.probes.clone());
+        let (back, parts) = (self.back.clone(), self.wanted);
+        let told = (self.by_rules != Parts::NONE).then(|| self.events.clone());
         let look = move || {
             let found = look(&mut memory, &root, &probes, parts);
             // The receiver lives as long as the agent.
             let _ = back.send((memory, found));
+            if let Some(events) = told {
+                events.send(Event::Looked);
+            }
         };
         let thread = thread::Builder::new().name("survey".to_owned());
         if let Err(error) = thread.stack_size(STACK).spawn(look) {
@@ -124,6 +151,11 @@ impl Survey {
             self.memory = Some(Box::default());
         }
     }
+}
+
+/// What of some parts a look is made for.
+fn looked_at(parts: Parts) -> Parts {
+    PARTS.into_iter().filter(|part| parts.has(*part)).collect()
 }
 
 fn look(memory: &mut Memory, root: &Path, probes: &Probes, parts: Parts) -> Found {
@@ -138,5 +170,69 @@ fn look(memory: &mut Memory, root: &Path, probes: &Probes, parts: Parts) -> Foun
             .then(|| filesystems::look(root).unwrap_or_default()),
         logs: parts.has(Part::Logs).then(|| memory.logs.look(root)),
         network: parts.has(Part::Network).then(|| probe::look(root, probes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey() -> (Survey, crate::events::FromWorkers) {
+        let (events, told) = crate::events::queue().unwrap();
+        let none = toml::from_str("targets = []").unwrap();
+        (Survey::new(Path::new("/not-there"), none, events), told)
+    }
+
+    fn added(survey: &mut Survey, part: Part, looks: Looks, now: Instant) -> Report {
+        let mut report = Report::default();
+        survey.add_to(&mut report, Parts::NONE.with(part), looks, now);
+        report
+    }
+
+    /// Waits for the end of the look that is under way.
+    fn finish(survey: &mut Survey) {
+        while survey.memory.is_none() {
+            survey.take_results();
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn one_look_is_for_all_that_the_host_and_rules_want_and_each_gets_what_it_asked_for() {
+        let (mut survey, mut told) = survey();
+        let now = Instant::now();
+        let rules = Parts::NONE.with(Part::Network).with(Part::Cpu);
+        survey.want(Parts::NONE.with(Part::Disk), rules);
+        added(&mut survey, Part::Disk, Looks::Begin, now);
+        added(&mut survey, Part::Network, Looks::Begin, now);
+        finish(&mut survey);
+        let disk = added(&mut survey, Part::Disk, Looks::Begin, now);
+        let network = added(&mut survey, Part::Network, Looks::Begin, now);
+        assert!(disk.disk.is_some() && disk.network.is_none());
+        assert!(network.network.is_some() && network.disk.is_none());
+        assert!(survey.memory.is_some(), "no other look has begun");
+        loop {
+            match told.next() {
+                Some(event) => break assert!(matches!(event, Event::Looked)),
+                None => thread::yield_now(),
+            }
+        }
+        added(&mut survey, Part::Disk, Looks::Leave, now + EVERY);
+        assert!(survey.memory.is_some(), "it takes what was found");
+        added(&mut survey, Part::Disk, Looks::Begin, now + EVERY);
+        assert!(survey.memory.is_none(), "the next has begun");
+    }
+
+    #[test]
+    fn nobody_is_told_of_looks_for_the_host_and_nothing_is_kept_that_nobody_wants() {
+        let (mut survey, mut told) = survey();
+        let now = Instant::now();
+        survey.want(Parts::NONE.with(Part::Disk), Parts::NONE);
+        added(&mut survey, Part::Disk, Looks::Begin, now);
+        finish(&mut survey);
+        assert!(told.next().is_none());
+        assert!(survey.found.is_some());
+        survey.want(Parts::BASE, Parts::NONE);
+        assert!(survey.found.is_none());
     }
 }

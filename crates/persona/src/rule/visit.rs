@@ -84,16 +84,16 @@ impl Condition {
         count
     }
 
-    /// Whether readings are all that it needs: nothing of its document, nothing learnt, and no event.
-    pub fn rests_on_readings(&self) -> bool {
-        let mut readings = self.events().next().is_none();
+    /// Whether readings and events are all that it needs: nothing of its document, and nothing learnt.
+    pub fn rests_on_observation(&self) -> bool {
+        let mut observed = true;
         self.expr.visit_leaves(&mut |value| {
-            readings &= matches!(
+            observed &= matches!(
                 value,
                 Value::Number { .. } | Value::Signal(_) | Value::Function { .. }
             );
         });
-        readings
+        observed
     }
 }
 

@@ -1,8 +1,10 @@
 //! Signals and their readings: what a rule may look at, in which unit, from which source, how old. The collecting
 //! is not here (the daemon's `observe` and the agent's telemetry do it); rules read readings through [`Signals`].
-//! The metrics that have a name of their own are in `catalogue`, what happens to a machine in `event`.
+//! The metrics that have a name of their own are in `catalogue`, what happens to a machine in `event`, what is made of counts
+//! in `counter`.
 
 mod catalogue;
+mod counter;
 mod event;
 mod named;
 
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::units::Moment;
 
 pub use catalogue::{Measured, Metric, MetricError};
+pub use counter::{Counter, Growth};
 pub use event::{Event, EventError, EventKind};
 pub use named::{Named, NamedError};
 
