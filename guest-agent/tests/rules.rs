@@ -93,6 +93,17 @@ fn page(peer: &mut Peer, seen: Option<&RuleRecord>) -> RuleRecordsReply {
     ok(peer.ask(Operation::RuleRecords { seen }))
 }
 
+/// The rules that are evaluated of a generation, as soon as the agent knows that it holds.
+fn in_force(peer: &mut Peer, generation: u64) -> Vec<String> {
+    loop {
+        let said = page(peer, None).in_force;
+        match said.filter(|said| said.generation == generation) {
+            Some(said) => return said.rules,
+            None => std::thread::sleep(harness::PAUSE),
+        }
+    }
+}
+
 /// The records that are there, once there are so many.
 fn records(peer: &mut Peer, count: usize) -> Vec<RuleRecord> {
     loop {
@@ -502,11 +513,16 @@ fn a_rule_that_cannot_be_harms_no_other_and_the_owner_may_have_none() {
     };
     use SettingOutcome::{Applied, Refused};
     assert_eq!(outcomes(reply), [Refused, Refused, Applied]);
+    assert_eq!(in_force(&mut peer, 1), ["r2"]);
     said(&guest, &["queue=20"]);
     wait_for_lines(&guest, "marked", 1);
     drop(peer);
     guest.write("etc/virt-persona/agent.toml", "[allow]\nrules = false\n");
     let (_agent, mut peer) = restart(&guest, agent);
+    assert!(
+        in_force(&mut peer, 1).is_empty(),
+        "the owner says otherwise now"
+    );
     let reply = begin(&mut peer, with_rules(&guest, 2, &rules[2..]));
     assert_eq!(outcomes(reply), [Refused]);
     peer.expect_silence_until_pong();

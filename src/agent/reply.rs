@@ -12,6 +12,7 @@ use agent_protocol::message::{
 use agent_protocol::rules::CallReply;
 use agent_protocol::{
     CheckedReport, CpuList, GrownReply, Operation, Report, RequestId, RuleRecord, RuleRecordsReply,
+    RulesInForce,
 };
 use persona::domain::DomainId;
 
@@ -62,6 +63,8 @@ pub enum AgentReply {
         records: Vec<RuleRecord>,
         /// How many more there are.
         waiting: u64,
+        /// The rules that the guest evaluates now, where its agent says it.
+        in_force: Option<RulesInForce>,
     },
     /// To `Exec`: it ran.
     Ran(CommandEnd),
@@ -298,11 +301,12 @@ impl Asked {
                 Ok(AgentReply::Called)
             }
             Self::RuleRecords => {
-                let RuleRecordsReply { records, waiting } = reply.into_answer().map_err(fault)?;
-                let records = records.into_iter().take(RULE_RECORDS_KEPT);
+                let reply: RuleRecordsReply = reply.into_answer().map_err(fault)?;
+                let records = reply.records.into_iter().take(RULE_RECORDS_KEPT);
                 Ok(AgentReply::RuleRecords {
                     records: records.map(RuleRecord::bounded).collect(),
-                    waiting,
+                    waiting: reply.waiting,
+                    in_force: reply.in_force.map(RulesInForce::bounded),
                 })
             }
             Self::Other => match reply.into_answer::<serde::de::IgnoredAny>() {

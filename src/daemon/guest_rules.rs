@@ -9,7 +9,7 @@ use agent_protocol::limits::{RULE_DEEDS_MAX, RULES_MAX};
 use agent_protocol::rules::{
     DeedOutcome, RULE_LINE, RULES_FEATURE, RecordsSeen, RuleBy, RuleEdge, RuleRecord,
 };
-use agent_protocol::{Operation, SettingOutcome};
+use agent_protocol::{Operation, RulesInForce, SettingOutcome};
 use jiff::Timestamp;
 use persona::Persona;
 use persona::rule::Rule;
@@ -40,12 +40,15 @@ const LOGS: usize = 32;
 /// What is known of one guest's rules, as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Book {
-    /// The activation that the refusals are of.
+    /// The activation that this is of.
     #[serde(default)]
     generation: u64,
-    /// Rules that the guest cannot have, with its reason.
+    /// Rules that the guest could not have when it confirmed the activation, with its reason.
     #[serde(default)]
     refused: BTreeMap<String, String>,
+    /// Those that it said later that it evaluates; `None` where it has not said it.
+    #[serde(default)]
+    held: Option<BTreeSet<String>>,
     /// How far records were seen, by log; the log that was heard of last stands last.
     #[serde(default)]
     seen: Vec<(String, u64)>,
@@ -56,6 +59,24 @@ impl Stored for Book {
 }
 
 impl Book {
+    /// Whether the guest evaluates a rule of the activation that this is of.
+    fn holds(&self, rule: &str) -> Result<(), Absent> {
+        let refused = self.refused.get(rule).cloned().map(Absent::Refused);
+        match &self.held {
+            Some(held) if held.contains(rule) => Ok(()),
+            Some(_) => Err(refused.unwrap_or(Absent::NotHeld)),
+            None => refused.map_or(Ok(()), Err),
+        }
+    }
+
+    /// Takes over what the guest says that it evaluates of an activation.
+    fn hold(&mut self, generation: u64, held: BTreeSet<String>) {
+        if self.generation != generation {
+            (self.generation, self.refused) = (generation, BTreeMap::new());
+        }
+        self.held = Some(held);
+    }
+
     /// Whether a record is new; from here on it is seen.
     fn take(&mut self, record: &RuleRecord) -> bool {
         let at = self.seen.iter().position(|(log, _)| *log == record.log);
@@ -118,6 +139,8 @@ enum Absent {
     WentBack,
     #[error("the guest cannot have it: {0}")]
     Refused(String),
+    #[error("the guest does not evaluate it; apply the persona again")]
+    NotHeld,
 }
 
 /// What a guest may have of a persona's rules.
@@ -151,10 +174,7 @@ impl Daemon {
         let generation = self.catalog.activation(id).map(|of| of.generation);
         let book = self.guest_rules.books.get(&id);
         let book = book.filter(|book| generation == Some(Generation(book.generation)));
-        match book.and_then(|book| book.refused.get(rule)) {
-            Some(why) => Err(Absent::Refused(why.clone())),
-            None => Ok(()),
-        }
+        book.map_or(Ok(()), |book| book.holds(rule))
     }
 
     /// The plan without what the guests themselves do. While an agent is away its rules go on there, and the host knows
@@ -218,12 +238,36 @@ impl Daemon {
             })
             .collect();
         let before = self.guest_rules.books.get(&id);
-        if refused.is_empty() && before.is_none_or(|book| book.refused.is_empty()) {
+        // What was of an earlier activation counts for nothing in this one.
+        let same = before.is_some_and(|book| book.generation == generation);
+        if refused.is_empty() && !same {
             return;
         }
         let mut book = before.cloned().unwrap_or_default();
-        (book.generation, book.refused) = (generation, refused);
+        (book.generation, book.refused, book.held) = (generation, refused, None);
         self.keep_book(id, book, Vec::new());
+    }
+
+    /// A guest says which rules it evaluates: since it confirmed them its agent or its owner's word may have changed.
+    fn guest_holds_rules(&mut self, id: DomainId, said: RulesInForce) {
+        let Some(tracked) = self.domains.get(&id) else {
+            return;
+        };
+        let generation = self.catalog.activation(id).map(|of| of.generation);
+        if generation != Some(Generation(said.generation)) {
+            return;
+        }
+        let of_guest = &tracked.persona.in_guest;
+        let held = said
+            .rules
+            .into_iter()
+            .filter(|name| of_guest.contains(name));
+        let before = self.guest_rules.books.get(&id);
+        let mut book = before.cloned().unwrap_or_default();
+        book.hold(said.generation, held.collect());
+        if before != Some(&book) && self.keep_book(id, book, Vec::new()) {
+            self.publish_soon();
+        }
     }
 
     /// A guest says that records wait, or has just come: they are asked for, one page at a time.
@@ -258,8 +302,10 @@ impl Daemon {
     pub(super) fn records_came(&mut self, fetched: RecordsFetched) {
         let RecordsFetched { domain: id, answer } = fetched;
         self.guest_rules.asking.remove(&id);
-        let records = match answer {
-            Ok(AgentReply::RuleRecords { records, .. }) => records,
+        let (records, in_force) = match answer {
+            Ok(AgentReply::RuleRecords {
+                records, in_force, ..
+            }) => (records, in_force),
             Ok(_) => return,
             // It is asked again when it says again that there are some.
             Err(error) => {
@@ -267,6 +313,9 @@ impl Daemon {
                 return;
             }
         };
+        if let Some(said) = in_force {
+            self.guest_holds_rules(id, said);
+        }
         let Some(last) = records.last() else {
             self.guest_rules.last.remove(&id);
             return;
@@ -421,6 +470,31 @@ mod tests {
         }
         assert_eq!(book.seen.len(), LOGS);
         assert!(!book.take(&record("log 999", 1)));
+    }
+
+    #[test]
+    fn what_a_guest_says_later_goes_before_what_it_confirmed() {
+        let refused = |why: &str| Err(Absent::Refused(why.to_owned()));
+        let mut book = Book {
+            generation: 3,
+            refused: [("new".to_owned(), "too old".to_owned())].into(),
+            ..Book::default()
+        };
+        assert_eq!(book.holds("drain"), Ok(()));
+        assert_eq!(book.holds("new"), refused("too old"));
+        // Another version of the agent knows the one, and its owner does not allow the other any more.
+        book.hold(3, ["new".to_owned()].into());
+        assert_eq!(book.holds("new"), Ok(()));
+        assert_eq!(book.holds("drain"), Err(Absent::NotHeld));
+        book.hold(3, BTreeSet::new());
+        assert_eq!(book.holds("new"), refused("too old"));
+        book.hold(4, BTreeSet::new());
+        assert_eq!(book.holds("new"), Err(Absent::NotHeld));
+        let stored: Book = serde_json::from_str(r#"{"generation":4}"#).unwrap();
+        assert_eq!(
+            (stored.held.as_ref(), stored.holds("drain")),
+            (None, Ok(()))
+        );
     }
 
     #[test]

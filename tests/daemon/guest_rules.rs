@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use persona::domain::DomainId;
 use virt_persona::command::Command;
-use virt_persona::view::{ActivationState, AgentState, AuditRecordView, ProposalView, RuleState};
+use virt_persona::view::{
+    ActivationState, AgentState, AuditRecordView, DomainView, ProposalView, RuleState,
+};
 
 use crate::agent::Agent;
 use crate::stage::{Running, Stage};
@@ -176,6 +178,79 @@ fn what_the_guests_owner_does_not_allow_is_told_and_not_done() {
             .contains("rule drain asks for: run drain; nothing is done in the guest")
     });
     assert_eq!(lines(&set.guest, "drained"), 0);
+}
+
+#[test]
+fn what_the_guests_owner_allows_later_is_done_once_in_the_guest() {
+    let (set, daemon) = start("", "[allow]\nrules = false\n");
+    let absent = |domain: &DomainView| {
+        let mut problems = domain.problems.iter();
+        problems.any(|problem| problem.contains("rule drain is not in force in the guest"))
+    };
+    daemon.wait_domain(set.web, "it is told", absent);
+    let Set { agent, guest, .. } = set;
+    drop(agent);
+    fs::write(guest.join("etc/virt-persona/agent.toml"), "").unwrap();
+    let agent = Agent::start(&guest);
+    daemon.wait_domain(set.web, "the agent says that it evaluates it", |domain| {
+        domain.agent.state == AgentState::Connected && !absent(domain)
+    });
+    agent.emit(&["queue=20"]);
+    daemon.wait_record("the rule has fired in the guest", |_| {
+        of_guest(&daemon).len() == 1
+    });
+    daemon.wait_domain(set.web, "the host sees the figure", |domain| {
+        let mut readings = domain.readings.iter();
+        readings.any(|reading| reading.metric == "guest.app.queue" && reading.value == Some(20.0))
+    });
+    let of_host = |record: &AuditRecordView| record.text.contains("rule drain of the host");
+    assert!(!daemon.audit().iter().any(of_host));
+    assert_eq!(lines(&guest, "drained"), 1);
+}
+
+#[test]
+fn a_rule_that_the_agent_does_not_measure_is_evaluated_by_the_host_and_done_in_the_guest() {
+    let rule = "  - name: slow\n    when: guest.app.slow > 0 OR network.latency > 1m\n    then: run calm\n";
+    let (set, daemon) = start(rule, "[probe]\ntargets = []\n");
+    let shown = daemon.wait_domain(set.web, "it is told", |domain| {
+        let mut problems = domain.problems.iter();
+        problems.any(|problem| problem.contains("rule slow is not in force in the guest"))
+    });
+    let detail = shown.activation.detail.unwrap_or_default();
+    assert!(
+        detail.contains("slow (the agent does not measure `network.latency`)"),
+        "{detail}"
+    );
+    set.agent.emit(&["slow=1"]);
+    daemon.wait_record("it was done in the guest", |record| {
+        record.text.contains("rule slow of the host was obeyed")
+            && record.text.ends_with("run calm: done")
+    });
+}
+
+#[test]
+fn a_failed_login_is_answered_in_the_guest_and_heard_of_on_the_host() {
+    let rule = "  - name: guard\n    when: EVENT(login.failed) FOR 1s\n    then: run calm\n  - IF EVENT(login.failed) THEN notify \"somebody failed to log in\"\n";
+    let (set, daemon) = start(rule, "");
+    let guarded = |record: &AuditRecordView| {
+        record.text.contains("in the guest rule guard fired")
+            && record.text.ends_with("run calm: done")
+    };
+    let heard = |record: &AuditRecordView| record.text.contains("somebody failed to log in");
+    // What was before somebody looked is no event, so one follows the other until it is seen.
+    loop {
+        let audit = daemon.audit();
+        if audit.iter().any(guarded) && audit.iter().any(heard) {
+            break;
+        }
+        crate::telemetry::fail_logins(&set.stage, 1);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let explained = daemon.explain("web");
+    let guard = explained.rules.iter().find(|rule| rule.name == "guard");
+    assert_eq!(guard.map(|rule| rule.state), Some(RuleState::InGuest));
+    let of_host = |record: &AuditRecordView| record.text.starts_with("rule guard");
+    assert!(!daemon.audit().iter().any(of_host));
 }
 
 #[test]

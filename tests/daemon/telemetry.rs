@@ -41,7 +41,7 @@ fn start_with(document: &str, prepare: impl FnOnce(&Stage)) -> (Stage, Agent, Do
 }
 
 /// Failed logins as sshd writes them down, each a record of one size.
-fn fail_logins(stage: &Stage, count: usize) {
+pub(crate) fn fail_logins(stage: &Stage, count: usize) {
     let record = if cfg!(target_arch = "aarch64") {
         400
     } else {

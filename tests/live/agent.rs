@@ -9,6 +9,21 @@ const MOST_BYTES: u64 = 4 << 20;
 const MOST_RSS_KIB: u64 = 6 << 10;
 const MOST_THREADS: usize = 3;
 
+/// Rules that the guest evaluates itself, of all that it measures and notices; none of them fires.
+const WATCHED: &str = "name: watched
+adaptation_rules:
+  - {name: load, when: guest.load > 1000, then: enable feature calm}
+  - {name: processes, when: guest.processes > 1000000, then: enable feature calm}
+  - name: pressure
+    when: avg(guest.memory.pressure, 1m) > 99%
+    then: enable feature calm
+  - {name: disks, when: guest.disk.free < 0.001% OR guest.disk.inodes < 0.001%, then: enable feature calm}
+  - {name: errors, when: guest.log.errors > 1000000/s, then: enable feature calm}
+  - {name: logins, when: EVENT(login.failed) AND guest.auth.failures > 1000000/s, then: enable feature calm}
+  - {name: network, when: network.latency > 1h, then: enable feature calm}
+  - {name: oom, when: EVENT(guest.oom) AND guest.app.queue > 1, then: enable feature calm}
+";
+
 /// What a program of the guest is like at one moment.
 struct Footprint {
     rss_kib: u64,
@@ -103,6 +118,45 @@ fn the_agent_is_small_and_sleeps_while_the_daemon_is_away() {
 
     scene.start_daemon();
     scene.until_active(&web, "plain");
+
+    // Rules of its own make it wake, and not grow.
+    scene.store(WATCHED);
+    scene.apply(&web, "watched");
+    scene.until_active(&web, "watched");
+    let detail = scene.status(&web)["activation"]["detail"].to_string();
+    let in_force = "8 rules are in force in the guest";
+    assert!(detail.contains(in_force), "{detail}");
+    scene.kill_daemon();
+    let since = guest.status().uptime;
+    scene.until("they were looked at many times", || {
+        guest.status().uptime >= since + 60.0
+    });
+    let (before, since) = (switches(guest, pid, threads), guest.status().uptime);
+    scene.until("a minute passes in the guest", || {
+        guest.status().uptime >= since + 60.0
+    });
+    // What looks at disks and logs is a thread that ends with the look.
+    scene.until("the agent has no more threads than it keeps", || {
+        let (_, agent) = Footprint::of(guest, "virt-persona-agent");
+        agent.threads.len() <= MOST_THREADS
+    });
+    let (_, agent) = Footprint::of(guest, "virt-persona-agent");
+    let woke: u64 = switches(guest, pid, threads)
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| after - before)
+        .sum();
+    println!(
+        "the agent with 8 rules of its own: {} KiB resident, {} KiB of them its own, {} threads, woke {woke} times in a minute",
+        agent.rss_kib,
+        agent.own_kib,
+        agent.threads.len()
+    );
+    assert!(agent.rss_kib <= MOST_RSS_KIB, "{} KiB", agent.rss_kib);
+    assert!(woke > 0, "nobody looks at the rules");
+
+    scene.start_daemon();
+    scene.until_active(&web, "watched");
 }
 
 fn number(text: &str, key: &str) -> u64 {

@@ -57,7 +57,9 @@ pub use message::{GuestMessage, HostMessage, Operation, Reply, ReplyError, Reque
 pub use parts::{Collect, Part, Parts};
 pub use report::{CheckedReport, Report, ReportRefusal};
 pub use rollback::RolledBack;
-pub use rules::{GuestRule, GuestRules, RecordsSeen, RuleCall, RuleRecord, RuleRecordsReply};
+pub use rules::{
+    GuestRule, GuestRules, RecordsSeen, RuleCall, RuleRecord, RuleRecordsReply, RulesInForce,
+};
 pub use session::{Dropped, Session};
 pub use settings::{SettingLine, SettingOutcome, Settings, SettingsReply};
 pub use software::{Package, VersionWish};

@@ -228,6 +228,32 @@ pub struct RuleRecordsReply {
     /// How many more there are.
     #[serde(default)]
     pub waiting: u64,
+    /// What the agent evaluates now; absent where it does not know it yet, or does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<RulesInForce>,
+}
+
+/// The rules that an agent evaluates, which may be others than when it confirmed the activation: another version of the agent
+/// knows more, and the guest's owner may allow more or less.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesInForce {
+    /// The activation that holds.
+    pub generation: u64,
+    /// Their names.
+    #[serde(default)]
+    pub rules: Vec<String>,
+}
+
+impl RulesInForce {
+    /// As many as there can be, by names that can be.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.rules.truncate(RULES_MAX);
+        self.rules.retain(|name| {
+            (1..=NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+        });
+        self
+    }
 }
 
 /// One firing of a rule, or its end.
@@ -444,6 +470,24 @@ mod tests {
             rules(vec![rule("a"), rule("a\n")]).check(),
             Err(RulesRefusal::Rule { index: 2 })
         );
+    }
+
+    #[test]
+    fn what_is_in_force_is_bounded_and_older_agents_do_not_say_it() {
+        let said = RulesInForce {
+            generation: 1,
+            rules: vec!["a".to_owned(), String::new(), "b\u{1b}".to_owned()],
+        };
+        assert_eq!(said.bounded().rules, ["a"]);
+        let many = RulesInForce {
+            generation: 1,
+            rules: vec!["a".to_owned(); 9999],
+        };
+        assert_eq!(many.bounded().rules.len(), RULES_MAX);
+        let older: RuleRecordsReply = serde_json::from_str(r#"{"records":[]}"#).unwrap();
+        assert_eq!(older.in_force, None);
+        let text = serde_json::to_string(&older).unwrap();
+        assert_eq!(text, r#"{"records":[],"waiting":0}"#);
     }
 
     #[test]

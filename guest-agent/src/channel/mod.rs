@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use agent_protocol::Report;
+use agent_protocol::{Report, RulesInForce};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use port::{Port, Read};
@@ -89,6 +89,8 @@ pub(crate) struct Channel {
     pressure: Option<Pressure>,
     applications: Applications,
     rules: Rules,
+    /// Which rules are evaluated, once it is known which generation holds.
+    in_force: Option<RulesInForce>,
     /// Until when applications wait, after they said a lot.
     deaf_until: Option<Instant>,
 }
@@ -136,6 +138,7 @@ impl Channel {
             pressure: None,
             applications,
             rules,
+            in_force: None,
             deaf_until: None,
         };
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
@@ -241,6 +244,10 @@ impl Channel {
                 Event::Output { id, piece } => self.conversation.output(id, piece),
                 Event::State(state) => {
                     self.rules.follow(state.rules.as_ref(), Instant::now());
+                    self.in_force = state.active.as_ref().map(|active| RulesInForce {
+                        generation: active.generation,
+                        rules: self.rules.names(),
+                    });
                     self.conversation.set_state(state);
                 }
                 Event::Looked => self.rules.looked(Instant::now()),

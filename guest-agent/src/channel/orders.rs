@@ -55,7 +55,10 @@ impl Channel {
                 );
             }
             Order::RuleRecords { id, seen } => {
-                let (reply, forgotten) = self.workers.rule_log.page(seen.as_ref());
+                let (reply, forgotten) = self
+                    .workers
+                    .rule_log
+                    .page(seen.as_ref(), self.in_force.as_ref());
                 if !forgotten.is_empty() {
                     drop(self.workers.disk.send(DiskJob::ForgetRecords(forgotten)));
                 }

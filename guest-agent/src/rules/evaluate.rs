@@ -128,11 +128,21 @@ impl Rules {
             self.counts.close_logs();
         }
         self.due = (!self.rules.is_empty()).then_some(now);
+        self.looks = Looks::Begin;
         log!(
             "{} rules are in force in the guest, looked at every {} s",
             self.rules.len(),
             self.interval.as_secs()
         );
+    }
+
+    /// Their names.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let names = self
+            .rules
+            .iter()
+            .map(|carried| carried.rule.name.to_string());
+        names.collect()
     }
 
     /// When they are to be evaluated.

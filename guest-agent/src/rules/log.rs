@@ -18,7 +18,7 @@ use std::{
 };
 
 use agent_protocol::{
-    RecordsSeen, RequestId, RuleRecord, RuleRecordsReply,
+    RecordsSeen, RequestId, RuleRecord, RuleRecordsReply, RulesInForce,
     limits::{RULE_RECORDS_BYTES, RULE_RECORDS_KEPT},
     rules::{DeedOutcome, RuleBy, RuleDeed, RuleEdge, RuleReading},
 };
@@ -381,8 +381,13 @@ impl RuleLog {
     }
 
     /// The oldest records that were not seen, after those up to `seen` are forgotten; and the numbers of these, whose files
-    /// are to be removed. A file that stays is told once more after a restart, and the host knows it.
-    pub(crate) fn page(&self, seen: Option<&RecordsSeen>) -> (RuleRecordsReply, Vec<u64>) {
+    /// are to be removed. A file that stays is told once more after a restart, and the host knows it. Beside a record that takes
+    /// the whole answer there is no room for what is in force; the host asks once more.
+    pub(crate) fn page(
+        &self,
+        seen: Option<&RecordsSeen>,
+        in_force: Option<&RulesInForce>,
+    ) -> (RuleRecordsReply, Vec<u64>) {
         let mut memory = self.memory();
         let upto = seen.and_then(|seen| {
             let is_it =
@@ -393,18 +398,25 @@ impl RuleLog {
         let forgotten = memory.records.drain(..count);
         let forgotten = forgotten.map(|stored| stored.record.seq).collect();
         let mut left = RULE_RECORDS_BYTES;
+        let mut room = true;
         let mut records = Vec::new();
         for Stored { record, .. } in &memory.records {
             let bytes = serde_json::to_vec(record).map_or(usize::MAX, |json| json.len());
             if bytes > left && !records.is_empty() {
                 break;
             }
+            room = bytes <= left;
             left = left.saturating_sub(bytes);
             records.push(record.clone());
         }
         let waiting = memory.records.len() - records.len();
         let waiting = u64::try_from(waiting).unwrap_or(u64::MAX);
-        (RuleRecordsReply { records, waiting }, forgotten)
+        let reply = RuleRecordsReply {
+            records,
+            waiting,
+            in_force: in_force.filter(|_| room).cloned(),
+        };
+        (reply, forgotten)
     }
 
     /// Removes the files of records that the host has seen.
@@ -527,7 +539,7 @@ mod tests {
     fn fetch(log: &RuleLog) -> Vec<RuleRecord> {
         let (mut all, mut seen) = (Vec::new(), None);
         loop {
-            let (page, forgotten) = log.page(seen.as_ref());
+            let (page, forgotten) = log.page(seen.as_ref(), None);
             log.forget(&forgotten);
             let Some(last) = page.records.last() else {
                 return all;
