@@ -73,6 +73,8 @@ pub(crate) enum DiskJob {
     Customize { ask: Ask, client: Client },
     /// The machine was put back to an earlier state: read the disk again and verify what holds.
     Reread,
+    /// Something changed where closed programs lie.
+    KeepClosed,
     /// Remember an answer that another thread gave.
     Remember { id: RequestId, body: ReplyBody },
     /// The host has seen these records of rules.
@@ -189,6 +191,7 @@ impl Disk {
                     }
                     self.recover();
                 }
+                DiskJob::KeepClosed => self.keep_closed(),
                 DiskJob::ScriptEnded(_) | DiskJob::ProgramEnded(_) => {
                     log!("a script ended that nobody waited for");
                 }
@@ -214,6 +217,17 @@ impl Disk {
             log!("recovery failed: {}", chain(&error));
         }
         self.tell_state();
+    }
+
+    fn keep_closed(&mut self) {
+        let results = self.activator.store().results();
+        let mut scripts = Commissioned {
+            desk: &mut self.desk,
+            results,
+        };
+        if let Err(error) = self.activator.keep_closed(&mut scripts) {
+            log!("{}", chain(&error));
+        }
     }
 
     fn roll_back(&mut self, to: Option<u64>) -> Result<String, String> {

@@ -1,7 +1,11 @@
 //! Whether the gate holds people who log in to the persona's restricted commands, for `status` and for the host's answer. The gate is a program
 //! of its own; it says so under /run, and by a lock that it holds for as long as it runs.
 
-use std::{fs, fs::File, path::Path};
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use agent_protocol::{
     GateStanding, GateState, GateTable,
@@ -12,7 +16,10 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use crate::store::Record;
+use crate::{
+    setting::{Holding, Resource},
+    store::Record,
+};
 
 /// Nothing where the generation restricts no command.
 pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Vec<String> {
@@ -24,6 +31,7 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
         return Vec::new();
     }
     let mut lines = vec![format!("restricted: {}", restricted.join(", "))];
+    lines.extend(closed(root, record.map_or(&[], |record| &record.held)));
     let only = "gate: they are refused to commands from the host only";
     let Some(table) = table(state) else {
         lines.push(format!(
@@ -63,6 +71,32 @@ pub(crate) fn describe(state: &Path, root: &Path, record: Option<&Record>) -> Ve
     }
     let problems = standing.problems.iter();
     lines.extend(problems.map(|problem| format!("gate: {problem}")));
+    lines
+}
+
+/// Which programs are closed to all but their owner and group, and which of them somebody has opened since.
+fn closed(root: &Path, held: &[Holding]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut count = 0;
+    for holding in held {
+        let Resource::Program(path) = &holding.resource else {
+            continue;
+        };
+        let found = fs::metadata(root.join(path.trim_start_matches('/')));
+        let mode = found.map_or(0, |found| found.permissions().mode() & 0o7777);
+        if mode & 0o007 == 0 {
+            count += 1;
+        } else {
+            lines.push(format!(
+                "fail_closed does not hold for {path}, which somebody has opened to others: mode {mode:04o}"
+            ));
+        }
+    }
+    if count > 0 {
+        let text =
+            "fail_closed: closed to all but their owner and group, whatever becomes of the gate";
+        lines.insert(0, format!("{text}; files: {count}"));
+    }
     lines
 }
 

@@ -22,6 +22,7 @@ mod channel;
 mod conversation;
 mod events;
 mod uevent;
+mod upgrades;
 
 mod applications;
 mod local;
@@ -169,6 +170,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         identity.boot_id.clone(),
         (events.clone(), to_disk.clone()),
     );
+    let upgrades = upgrades_for(&policy);
     let disk = disk::Disk::new(
         disk_jobs,
         to_commands.clone(),
@@ -181,6 +183,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
                 leave: policy.gate,
                 firmness: policy.firmness,
             },
+            upgrades.clone(),
             activate::RuleRoom { leave, features },
         ),
         runner,
@@ -204,6 +207,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
             commands: to_commands,
             hooks,
             rule_log,
+            upgrades,
         },
     )?;
 
@@ -216,6 +220,20 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     tell_service_manager();
     channel.run()?;
     Ok(())
+}
+
+/// What tells of programs that are replaced, where the owner wants them closed.
+fn upgrades_for(policy: &policy::Policy) -> Option<Arc<upgrades::Upgrades>> {
+    if !policy.firmness.fail_closed {
+        return None;
+    }
+    match upgrades::Upgrades::open() {
+        Ok(upgrades) => Some(Arc::new(upgrades)),
+        Err(errno) => {
+            log!("what an upgrade replaces is closed again when this agent starts: {errno}");
+            None
+        }
+    }
 }
 
 /// Who this agent is, for as long as it runs.

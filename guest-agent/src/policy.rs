@@ -96,6 +96,8 @@ pub(crate) struct Policy {
 pub(crate) struct Firmness {
     /// A file is refused by its name, too, from its first open on.
     pub(crate) strict: bool,
+    /// The files are closed to all but their owner and group, so that they are refused also while there is no gate.
+    pub(crate) fail_closed: bool,
 }
 
 impl Default for Policy {
@@ -282,8 +284,15 @@ mod tests {
 
     #[test]
     fn people_are_held_as_firmly_as_the_owner_says_and_a_mistake_is_named() {
-        for (text, strict) in [("", false), ("strict = true\n", true)] {
-            let firmness = Firmness { strict };
+        for (text, strict, fail_closed) in [
+            ("", false, false),
+            ("strict = true\n", true, false),
+            ("fail_closed = true\n", false, true),
+        ] {
+            let firmness = Firmness {
+                strict,
+                fail_closed,
+            };
             let policy = Policy {
                 firmness,
                 ..Policy::default()
@@ -298,7 +307,7 @@ mod tests {
         };
         let unknown = why("[gate]\nstrickt = true\n");
         assert!(
-            unknown.contains("unknown field `strickt`, expected `strict`"),
+            unknown.contains("unknown field `strickt`, expected `strict` or `fail_closed`"),
             "{unknown}"
         );
         let wrong = why("[gate]\nstrict = \"yes\"\n");

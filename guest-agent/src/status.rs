@@ -161,6 +161,14 @@ fn held(holding: &Holding) -> String {
             let now = state(&holding.written);
             format!("held: unit {unit}: {now} (before: {before})")
         }
+        Resource::Program(path) => {
+            let now = state(&holding.written);
+            format!("held: permissions of {path}: {now} (before: {before})")
+        }
+        Resource::Override(path) => {
+            let now = state(&holding.written);
+            format!("held: dpkg-statoverride of {path}: {now} (before: {before})")
+        }
         Resource::Plugin(key) => {
             let now = state(&holding.written);
             format!("held: {key}: {now} (before: {before})")
@@ -173,6 +181,7 @@ fn state(state: &State) -> String {
         State::Absent => "absent".to_owned(),
         State::Text { .. } => "there".to_owned(),
         State::Value(value) => value.clone(),
+        State::Program { mode, .. } => format!("{mode:04o}"),
         State::Opaque(value) => value.to_string(),
         State::Unknown => "unknown".to_owned(),
         State::Through { counterpart, value } => format!("0, by {counterpart} = {value}"),

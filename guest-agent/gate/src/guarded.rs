@@ -207,12 +207,23 @@ fn twins_of(target: &Target, guards: &Guards) -> Vec<OsString> {
                 && entry
                     .metadata()
                     .is_ok_and(|found| found.dev() == metadata.dev());
-            if same {
+            // Whoever unpacks it has to open it.
+            if same && unpacked(entry.file_name().as_bytes()).is_none() {
                 twins.push(entry.file_name());
             }
         }
     }
     twins
+}
+
+/// The name that dpkg or rpm will give a file that has this name while it is unpacked or replaced.
+fn unpacked(name: &[u8]) -> Option<&[u8]> {
+    if let Some(unpacked) = DPKG.iter().find_map(|suffix| name.strip_suffix(*suffix)) {
+        return Some(unpacked);
+    }
+    let (unpacked, number) = name.split_at_checked(name.len().checked_sub(9)?)?;
+    let is_rpms = number[0] == RPM && number[1..].iter().all(u8::is_ascii_hexdigit);
+    is_rpms.then_some(unpacked)
 }
 
 /// A name that is refused.
@@ -254,15 +265,7 @@ impl Refused {
         if name.starts_with(APK) {
             return Some(Name::Unpacked(Arc::from("a file that is being unpacked")));
         }
-        let unpacked = match DPKG.iter().find_map(|suffix| name.strip_suffix(*suffix)) {
-            Some(unpacked) => unpacked,
-            None => {
-                let (unpacked, number) = name.split_at_checked(name.len().checked_sub(9)?)?;
-                let is_rpms = number[0] == RPM && number[1..].iter().all(u8::is_ascii_hexdigit);
-                is_rpms.then_some(unpacked)?
-            }
-        };
-        known(unpacked).map(Name::Unpacked)
+        known(unpacked(name)?).map(Name::Unpacked)
     }
 
     /// The restricted command that leads to a file at this moment: one whose link was just turned, or that somebody reached

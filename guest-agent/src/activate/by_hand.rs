@@ -124,7 +124,6 @@ impl Activator {
         taken: BTreeSet<String>,
         scripts: &mut impl Scripts,
     ) -> Result<(), ByHandError> {
-        self.files.check_ours().map_err(ActivateError::from)?;
         let journal = Journal {
             request,
             generation: record.generation,
@@ -138,6 +137,16 @@ impl Activator {
             by_hand: Some(Box::new(record)),
             taken,
         };
+        self.conduct(journal, scripts)
+    }
+
+    /// Goes through an operation that somebody or something in the guest asks for, from where its journal stands.
+    pub(super) fn conduct(
+        &mut self,
+        journal: Journal,
+        scripts: &mut impl Scripts,
+    ) -> Result<(), ByHandError> {
+        self.files.check_ours().map_err(ActivateError::from)?;
         let written = self.store.write_journal(&journal);
         let done = written
             .map_err(ActivateError::from)

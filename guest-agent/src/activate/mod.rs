@@ -13,6 +13,7 @@
 //! again: it counts as interrupted, and what was before comes back.
 
 mod by_hand;
+mod closing;
 mod environment;
 mod found;
 mod own;
@@ -49,6 +50,7 @@ use crate::{
     script::{ScriptError, ScriptJob, Stage, stop_leftovers},
     setting::{Plan, Programs},
     store::{Fate, Journal, Record, Step, Store, StoreError},
+    upgrades::Upgrades,
     users::{UserError, find_user},
 };
 
@@ -98,6 +100,9 @@ pub(crate) struct Activator {
     root: PathBuf,
     boot_id: String,
     rules: RuleRoom,
+    people: PeopleLeave,
+    /// There where programs are to be closed.
+    upgrades: Option<Arc<Upgrades>>,
 }
 
 /// What of the guest's own rules belongs to the sequence.
@@ -113,6 +118,7 @@ impl Activator {
         root: &Path,
         boot_id: String,
         people: PeopleLeave,
+        upgrades: Option<Arc<Upgrades>>,
         rules: RuleRoom,
     ) -> Self {
         let files = EnvironmentFiles::new(root, store.writer());
@@ -124,6 +130,8 @@ impl Activator {
             root: root.to_owned(),
             boot_id,
             rules,
+            people,
+            upgrades,
         }
     }
 
@@ -170,6 +178,9 @@ impl Activator {
                 "the environment files differ from the recorded generation; they are written again"
             );
             self.files.write(&environment)?;
+        }
+        if let Err(error) = self.keep_closed(scripts) {
+            log!("{}", chain(&error));
         }
         // Links are gone after a restart of the guest, and its owner may have changed his mind.
         self.routing.hold(self.store.current())?;
@@ -495,6 +506,9 @@ impl Activator {
         let error = self.undo_software(&journal, error, scripts);
         self.files.write(&self.environment_now())?;
         self.routing.hold(self.store.current())?;
+        let current = self.store.current();
+        let active = current.and_then(|current| current.activation.as_ref());
+        self.look_out(self.closed_commands(active));
         self.hold_features(&journal.request, scripts);
         log!(
             "generation {} failed, what was before holds: {error}",

@@ -298,7 +298,7 @@ fn with_changes(
     Ok(record)
 }
 
-fn kept(error: ByHandError) -> ActivateError {
+pub(super) fn kept(error: ByHandError) -> ActivateError {
     ActivateError::Own(Box::new(error))
 }
 

@@ -18,6 +18,7 @@ use crate::{
     gate,
     policy::{Firmness, Leave},
     script::PATH,
+    setting::{Holding, Resource},
     store::Record,
 };
 
@@ -121,7 +122,12 @@ impl Routing {
             let why = "the guest's owner does not allow more (`gate` in agent.toml)";
             (SettingOutcome::Kept, only(why))
         } else if !gate::runs(&self.root) {
-            let why = "virt-persona-gate does not run in the guest";
+            let is_closed = |held: &Holding| matches!(held.resource, Resource::Program(_));
+            let why = if record.held.iter().any(is_closed) {
+                "virt-persona-gate does not run in the guest, where their files are closed to all but owner and group"
+            } else {
+                "virt-persona-gate does not run in the guest"
+            };
             (SettingOutcome::Refused, only(why))
         } else if outcome == Change::Unchanged {
             (SettingOutcome::Unchanged, String::new())

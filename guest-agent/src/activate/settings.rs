@@ -10,7 +10,7 @@ use agent_protocol::{
 use super::{ActivateError, Activator, Aim, Scripts, own};
 use crate::{
     log::{chain, log},
-    setting::{Machine, Plan, Renewed, SettingError, Wishes, plan, wishes},
+    setting::{Machine, Plan, Renewed, SettingError, Wishes, close, plan, wishes},
     store::{Journal, Record, Step},
 };
 
@@ -22,6 +22,9 @@ impl Activator {
         aim: Aim<'_>,
         scripts: &mut impl Scripts,
     ) -> Result<(), ActivateError> {
+        let closed = self.closed_commands(aim.activation);
+        // Before they are looked at, so that one that comes after that is heard of.
+        self.look_out(closed);
         let current = self.store.current();
         let mut held = current.map_or_else(Vec::new, |record| record.held.clone());
         let mut machine = self.machine(journal, scripts);
@@ -39,6 +42,7 @@ impl Activator {
             })
             .and_then(|mut wishes| {
                 wishes.found(&own::found_settings(aim.overlay));
+                close(closed, &mut held, &mut machine, &mut wishes)?;
                 plan(&held, wishes, &self.boot_id, |resource| {
                     machine.probe(resource)
                 })

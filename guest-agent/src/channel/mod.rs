@@ -26,7 +26,7 @@ use crate::{
     args::{Args, Transport},
     commands::{CommandJob, Commission},
     conversation::Conversation,
-    disk::ToDisk,
+    disk::{DiskJob, ToDisk},
     events::{Event, FromWorkers},
     gate,
     hooks::Hooks,
@@ -36,6 +36,7 @@ use crate::{
     rules::{RuleLog, Rules},
     telemetry::{Looks, Telemetry, TelemetryError},
     uevent::{Uevent, Uevents},
+    upgrades::Upgrades,
 };
 
 /// Reads in one turn, before other events are looked at again.
@@ -47,6 +48,7 @@ const UEVENTS: u64 = 3;
 const LOCAL: u64 = 4;
 const PRESSURE: u64 = 5;
 const APPLICATIONS: u64 = 6;
+const UPGRADES: u64 = 7;
 /// The first client of the agent's own socket; each has a number of its own.
 const CLIENTS: u64 = 1 << 32;
 
@@ -102,6 +104,7 @@ pub(crate) struct Workers {
     pub(crate) commands: Commission,
     pub(crate) hooks: Hooks,
     pub(crate) rule_log: Arc<RuleLog>,
+    pub(crate) upgrades: Option<Arc<Upgrades>>,
 }
 
 impl Channel {
@@ -145,6 +148,9 @@ impl Channel {
         channel.register(channel.workers.results.as_fd(), edge, WORKERS)?;
         if let Some(uevents) = &channel.uevents {
             channel.register(uevents.as_fd(), edge, UEVENTS)?;
+        }
+        if let Some(upgrades) = &channel.workers.upgrades {
+            channel.register(upgrades.as_ref(), edge, UPGRADES)?;
         }
         channel.open_transport()?;
         channel.hear_needs(&args.root)?;
@@ -193,6 +199,7 @@ impl Channel {
                     LISTENER => self.accept()?,
                     WORKERS => self.take_results(),
                     LOCAL => self.accept_local()?,
+                    UPGRADES => self.hear_of_upgrades(),
                     PRESSURE => self.on_pressure(event.events()),
                     APPLICATIONS => self.hear_applications()?,
                     client if client >= CLIENTS => self.hear_client(ClientId(client - CLIENTS)),
@@ -281,6 +288,14 @@ impl Channel {
                     }
                 }
             }
+        }
+    }
+
+    fn hear_of_upgrades(&self) {
+        let upgrades = self.workers.upgrades.as_ref();
+        if upgrades.is_some_and(|upgrades| upgrades.heard()) {
+            // A disk thread that is gone looks at its next start.
+            let _ = self.workers.disk.send(DiskJob::KeepClosed);
         }
     }
 

@@ -26,6 +26,8 @@ use crate::{
 const ONE_WAY: &str = "the kernel does not take it back before the guest is restarted";
 /// Where a release cannot be done, since its plugin fails.
 const NOT_UNDONE: &str = "its plugin does not bring back what was before; the agent's log says why";
+/// Where a program cannot be opened again, or its entry cannot be taken away.
+const STAYS_CLOSED: &str = "it cannot be put back; the agent's log says why";
 /// Parameters of which one rules and the other is 0, below `/proc/sys`.
 const PAIRS: [(&str, &str); 3] = [
     ("vm/dirty_bytes", "vm/dirty_ratio"),
@@ -120,6 +122,8 @@ impl<'a> Machine<'a> {
             Resource::File(path) => self.probe_file(path),
             Resource::Kernel(parameter) => self.probe_kernel(parameter),
             Resource::Unit(unit) => Ok(self.unit(unit)?.state),
+            Resource::Program(path) => self.probe_program(path),
+            Resource::Override(path) => self.probe_override(path),
             Resource::Plugin(key) => Ok(external::probe(self, key)),
         }
     }
@@ -206,7 +210,12 @@ impl<'a> Machine<'a> {
             // What a plugin has made of it was compared with what was wanted, to the letter.
             let is_exact = matches!(held.resource, Resource::Plugin(_));
             if !is_exact && plan.deeds.iter().any(changed) {
-                held.written = self.probe(&held.resource)?;
+                let live = self.probe(&held.resource)?;
+                held.written = if held.wanted.is_another_than(&live) {
+                    held.wanted.clone()
+                } else {
+                    live
+                };
             }
         }
         Ok(())
@@ -219,7 +228,9 @@ impl<'a> Machine<'a> {
     ) -> Result<(), SettingError> {
         let done = match self.probe(&deed.resource) {
             Ok(live) if deed.to.fits(&live) => return Ok(()),
-            Ok(_) => self.put(&deed.resource, &deed.to, deed.purpose),
+            // Its permissions are not those that this was planned for; who looks out for upgrades looks at it next.
+            Ok(live) if deed.from.is_another_than(&live) => return Ok(()),
+            Ok(live) => self.put(&deed.resource, &deed.to.of_file(&live), deed.purpose),
             Err(error) => Err(error),
         };
         match done {
@@ -229,6 +240,7 @@ impl<'a> Machine<'a> {
                     Resource::Kernel(_) => ONE_WAY,
                     // A program of somebody's shall not hold a persona fast.
                     Resource::Plugin(_) => NOT_UNDONE,
+                    Resource::Program(_) | Resource::Override(_) => STAYS_CLOSED,
                     Resource::File(_) | Resource::Unit(_) => return Err(error),
                 };
                 log!("{}: {}", deed.setting, chain(&error));
@@ -269,7 +281,7 @@ impl<'a> Machine<'a> {
 
     fn undo_one(&mut self, deed: &Deed) -> Result<(), SettingError> {
         let live = self.probe(&deed.resource)?;
-        if deed.from.fits(&live) {
+        if deed.from.fits(&live) || deed.from.is_another_than(&live) {
             return Ok(());
         }
         // A unit can be half way, and so can what a plugin does; of the others each is as before, as wanted, or changed by somebody
@@ -351,6 +363,10 @@ impl<'a> Machine<'a> {
             (Resource::Unit(unit), State::Unit { enabling, running }) => {
                 self.put_unit(unit, *enabling, *running)
             }
+            (Resource::Program(path), State::Program { mode, file }) => {
+                self.put_program(path, *mode, *file)
+            }
+            (Resource::Override(path), state) => self.put_override(path, state),
             (Resource::Plugin(key), State::Opaque(wanted)) => {
                 external::settle(self, key, wanted, purpose)
             }

@@ -5,6 +5,7 @@
 //!
 //! What is held outlives the agent in the record of its generation, with what was there before any persona.
 
+mod closed;
 mod default_program;
 mod extension;
 mod external;
@@ -33,6 +34,7 @@ use crate::{
     script::ScriptError,
 };
 
+pub(crate) use closed::{SETTING as CLOSED, directories as closed_directories, wish as close};
 pub(crate) use machine::{Guest, Machine, Renewed};
 pub(crate) use plan::{CHANGED, Deed, Phase, Plan, plan};
 pub(crate) use service::unit_name;
@@ -62,6 +64,10 @@ pub(crate) enum Resource {
     Kernel(String),
     /// A unit of systemd, with its suffix.
     Unit(String),
+    /// The permissions of a program that is not the agent's, by its absolute path.
+    Program(String),
+    /// The entry that dpkg-statoverride keeps for a path.
+    Override(String),
     /// What a plugin of the guest knows how to set, by the key that it is for.
     Plugin(String),
 }
@@ -70,11 +76,11 @@ pub(crate) enum Resource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
-    /// There is no such file, or no such kernel parameter any more.
+    /// There is no such file or entry, or no such kernel parameter any more.
     Absent,
     /// A file's content and mode.
     Text { text: String, mode: u32 },
-    /// A kernel parameter's value.
+    /// A kernel parameter's value, or the words of an entry.
     Value(String),
     /// A kernel parameter that is 0 because its counterpart has this value: the kernel takes no 0 for it.
     Through { counterpart: String, value: String },
@@ -83,6 +89,8 @@ pub(crate) enum State {
         enabling: Enabling,
         running: Running,
     },
+    /// A program's permissions, and the device and number of the file: another file of the name is an upgrade's.
+    Program { mode: u32, file: (u64, u64) },
     /// What only a plugin understands.
     Opaque(serde_json::Value),
     /// Its plugin does not say.
@@ -129,6 +137,7 @@ impl State {
             }
             // What is not known is like nothing.
             (Self::Unknown, _) | (_, Self::Unknown) => false,
+            (Self::Program { mode, .. }, Self::Program { mode: found, .. }) => mode == found,
             (Self::Through { .. }, Self::Value(found)) => found.trim() == "0",
             (
                 Self::Unit { enabling, running },
@@ -139,6 +148,24 @@ impl State {
             ) => enabling.fits(*found) && running == runs,
             _ => self == live,
         }
+    }
+}
+
+impl State {
+    /// The same permissions for the file that lies there; any other state as it is.
+    fn of_file(&self, live: &Self) -> Self {
+        match (self, live) {
+            (Self::Program { mode, .. }, Self::Program { file, .. }) => {
+                let (mode, file) = (*mode, *file);
+                Self::Program { mode, file }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// Whether both are of programs, and an upgrade has brought one in the place of the other.
+    fn is_another_than(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Program { file, .. }, Self::Program { file: found, .. }) if file != found)
     }
 }
 
@@ -276,6 +303,12 @@ pub(crate) enum SettingError {
         parameter: String,
         value: String,
         found: String,
+    },
+    #[error("cannot set the permissions of {path:?}")]
+    Mode {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
     },
     #[error("unit {unit} is not as asked after `systemctl` was told")]
     UnitNotTaken { unit: String },

@@ -58,7 +58,7 @@ pub(crate) enum Phase {
 impl Deed {
     pub(crate) fn phase(&self) -> Phase {
         match (&self.resource, &self.to) {
-            (Resource::File(_), _) => Phase::Files,
+            (Resource::File(_) | Resource::Program(_) | Resource::Override(_), _) => Phase::Files,
             (Resource::Kernel(_), _) => Phase::Kernel,
             (Resource::Plugin(_), _) => Phase::Plugins,
             (Resource::Unit(_), State::Unit { running, .. }) if *running == Running::Running => {

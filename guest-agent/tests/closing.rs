@@ -1,0 +1,522 @@
+//! Programs that the guest's owner has closed to people while a persona restricts them (`fail_closed`), by the real agent in a
+//! file tree of its own with a dpkg-statoverride that keeps what it is told.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod harness;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    process::Command,
+};
+
+use agent_protocol::{
+    ActivationReply, CommandTable, GuestMessage, Operation, SettingOutcome,
+    message::{DeactivationReply, OpStatus, ReplyBody},
+};
+use harness::{
+    Agent, Guest, PAUSE, Peer, activate, activation, debian::program, fresh_id, ok, recovered,
+    script, settled,
+};
+
+const ENTRIES: &str = "var/lib/dpkg/statoverride";
+
+/// One entry a line, as the real one has it; an entry that is there is replaced when that is forced.
+const STATOVERRIDE: &str = r#"#!/bin/sh
+entries=${0%/usr/bin/dpkg-statoverride}/var/lib/dpkg/statoverride
+force=no
+if [ "$1" = --force-statoverride-add ]; then force=yes; shift; fi
+verb=$1
+shift
+for path; do :; done
+found=no
+while read -r user group mode name; do
+    if [ "$name" = "$path" ]; then found=yes; else echo "$user $group $mode $name"; fi
+done <"$entries" >"$entries.new"
+case $verb$found in
+    --addyes) [ "$force" = yes ] || { echo "an override for '$path' already exists" >&2; exit 2; } ;;
+    --removeno) echo "no override present" >&2; exit 2 ;;
+esac
+if [ "$verb" = --add ]; then echo "$1 $2 $3 $4" >>"$entries.new"; fi
+mv "$entries.new" "$entries"
+"#;
+
+/// A guest with some programs, one of which nobody but root can run, and an owner who wants them closed.
+fn guest() -> Guest {
+    let guest = Guest::new();
+    for name in ["nc", "other", "sh"] {
+        file(&guest, &format!("usr/bin/{name}"), 0o755);
+    }
+    file(&guest, "usr/bin/su", 0o4755);
+    file(&guest, "usr/bin/roots", 0o750);
+    symlink("usr/bin", guest.path("bin")).unwrap();
+    wants(&guest, "fail_closed = true");
+    guest
+}
+
+fn with_dpkg(guest: &Guest) {
+    program(guest, "usr/bin/dpkg-statoverride", STATOVERRIDE);
+    guest.write(
+        ENTRIES,
+        "root mail 2755 /usr/bin/mail\nroot root 4755 /usr/bin/su\n",
+    );
+}
+
+fn wants(guest: &Guest, line: &str) {
+    guest.write("etc/virt-persona/agent.toml", &format!("[gate]\n{line}\n"));
+}
+
+fn file(guest: &Guest, path: &str, mode: u32) {
+    guest.write(path, "#!/bin/sh\n");
+    fs::set_permissions(guest.path(path), fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Puts a new file in the place of another, as a package manager does.
+fn upgrade(guest: &Guest, path: &str, mode: u32) {
+    let unpacked = format!("{path}.dpkg-new");
+    file(guest, &unpacked, mode);
+    fs::rename(guest.path(&unpacked), guest.path(path)).unwrap();
+}
+
+fn mode(guest: &Guest, path: &str) -> u32 {
+    fs::metadata(guest.path(path)).unwrap().permissions().mode() & 0o7777
+}
+
+/// All modes, and the entries in whatever order.
+fn state(guest: &Guest) -> (BTreeMap<String, u32>, BTreeSet<String>) {
+    let names = fs::read_dir(guest.path("usr/bin")).unwrap();
+    let modes = names.map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let mode = mode(guest, &format!("usr/bin/{name}"));
+        (name, mode)
+    });
+    let entries = guest.read(ENTRIES).unwrap_or_default();
+    (
+        modes.collect(),
+        entries.lines().map(str::to_owned).collect(),
+    )
+}
+
+fn restricting(generation: u64, restricted: &[&str]) -> agent_protocol::Activation {
+    let mut wish = activation(generation, &[("A", "value")]);
+    wish.commands = CommandTable {
+        overrides: [].into(),
+        restricted: restricted.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    wish
+}
+
+/// What came of each setting about programs.
+fn hold(
+    peer: &mut Peer,
+    generation: u64,
+    restricted: &[&str],
+) -> Vec<(String, SettingOutcome, String)> {
+    let reply: ActivationReply = ok(peer.ask(activate(restricting(generation, restricted))));
+    lines(reply.settings.unwrap().lines)
+}
+
+fn let_go(peer: &mut Peer, generation: u64) -> Vec<(String, SettingOutcome, String)> {
+    let reply: DeactivationReply = ok(peer.ask(Operation::Deactivate { generation }));
+    lines(reply.settings.map_or(Vec::new(), |reply| reply.lines))
+}
+
+fn lines(lines: Vec<agent_protocol::SettingLine>) -> Vec<(String, SettingOutcome, String)> {
+    let mut lines: Vec<_> = lines
+        .into_iter()
+        .filter_map(|line| {
+            let path = line.setting.strip_prefix("fail_closed ")?.to_owned();
+            Some((path, line.outcome, line.reason))
+        })
+        .collect();
+    lines.sort_by(|one, other| one.0.cmp(&other.0));
+    lines
+}
+
+fn status(guest: &Guest) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_virt-persona-agent"))
+        .arg("status")
+        .arg("--state")
+        .arg(guest.path("state"))
+        .arg("--root")
+        .arg(guest.path(""))
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn wait(what: &str, mut so: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !so() {
+        assert!(
+            began.elapsed().as_secs() < 120,
+            "it never was so that {what}"
+        );
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn settle(peer: &mut Peer) {
+    ok::<OpStatus>(peer.ask(Operation::OpStatus { id: fresh_id() }));
+}
+
+fn restarted(guest: &Guest, agent: Agent) -> (Agent, Peer) {
+    agent.kill();
+    let (agent, mut peer, _) = guest.greet();
+    settle(&mut peer);
+    (agent, peer)
+}
+
+#[test]
+fn restricted_programs_are_closed_to_others_and_all_is_as_before_in_the_end() {
+    for dpkg in [false, true] {
+        let guest = guest();
+        if dpkg {
+            with_dpkg(&guest);
+        }
+        let before = state(&guest);
+        let (_agent, mut peer, _) = guest.greet();
+        let applied = |path: &str| (path.to_owned(), SettingOutcome::Applied, String::new());
+        let came = hold(&mut peer, 1, &["nc", "su", "none", "roots"]);
+        assert_eq!(came[0], applied("/usr/bin/nc"));
+        assert_eq!(came[2], applied("/usr/bin/su"));
+        assert_eq!((came.len(), came[1].1), (3, SettingOutcome::Unchanged));
+        assert_eq!(mode(&guest, "usr/bin/nc"), 0o750);
+        assert_eq!(mode(&guest, "usr/bin/su"), 0o4750);
+        assert_eq!(mode(&guest, "usr/bin/other"), 0o755);
+        if dpkg {
+            let entries = guest.read(ENTRIES).unwrap();
+            for entry in [
+                "root mail 2755 /usr/bin/mail",
+                "root root 750 /usr/bin/nc",
+                "root root 750 /bin/nc",
+                "root root 4750 /usr/bin/su",
+            ] {
+                assert!(entries.lines().any(|line| line == entry), "{entries}");
+            }
+            assert!(!entries.contains("roots"), "{entries}");
+        }
+        let again = peer.ask(activate(restricting(1, &["nc", "su", "none", "roots"])));
+        let told = ok::<ActivationReply>(again).settings.unwrap().lines;
+        let told = told
+            .iter()
+            .find(|line| line.setting == "restricted_commands");
+        let why = &told.unwrap().reason;
+        assert!(
+            why.ends_with("their files are closed to all but owner and group"),
+            "{why}"
+        );
+        let shown = status(&guest);
+        assert!(
+            shown.contains("whatever becomes of the gate; files: 2\n"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("held: permissions of /usr/bin/nc: 0750 (before: 0755)\n"),
+            "{shown}"
+        );
+
+        // The next persona restricts another.
+        hold(&mut peer, 2, &["su", "other"]);
+        assert_eq!(mode(&guest, "usr/bin/nc"), 0o755);
+        assert_eq!(mode(&guest, "usr/bin/su"), 0o4750);
+        assert_eq!(mode(&guest, "usr/bin/other"), 0o750);
+        let came = let_go(&mut peer, 3);
+        assert!(
+            came.iter()
+                .all(|(_, outcome, _)| *outcome == SettingOutcome::Restored),
+            "{came:?}"
+        );
+        assert_eq!(state(&guest), before);
+        assert!(!status(&guest).contains("fail_closed"));
+    }
+}
+
+#[test]
+fn without_the_owner_s_word_nothing_is_closed_and_he_may_change_his_mind() {
+    let guest = guest();
+    wants(&guest, "strict = true");
+    let before = state(&guest);
+    let (agent, mut peer, _) = guest.greet();
+    assert_eq!(hold(&mut peer, 1, &["nc"]), []);
+    assert_eq!(state(&guest), before);
+    wants(&guest, "fail_closed = true");
+    let (agent, peer) = restarted(&guest, agent);
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o750);
+    drop(peer);
+    wants(&guest, "fail_closed = false");
+    let (agent, _peer) = restarted(&guest, agent);
+    assert_eq!(state(&guest), before);
+    // Nor where people are held to nothing at all.
+    guest.write(
+        "etc/virt-persona/agent.toml",
+        "[allow]\ngate = false\n[gate]\nfail_closed = true\n",
+    );
+    let (_agent, _peer) = restarted(&guest, agent);
+    assert_eq!(state(&guest), before);
+}
+
+#[test]
+fn what_somebody_has_changed_by_hand_stays_and_is_said() {
+    let guest = guest();
+    with_dpkg(&guest);
+    let (agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, &["nc", "other"]);
+    let open = fs::Permissions::from_mode(0o711);
+    fs::set_permissions(guest.path("usr/bin/nc"), open).unwrap();
+    let shown = status(&guest);
+    assert!(
+        shown.contains("fail_closed does not hold for /usr/bin/nc, which somebody has opened to others: mode 0711\n"),
+        "{shown}"
+    );
+    let (_agent, mut peer) = restarted(&guest, agent);
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o711);
+    let came = hold(&mut peer, 2, &["nc", "other"]);
+    assert_eq!(
+        (came[0].0.as_str(), came[0].1),
+        ("/usr/bin/nc", SettingOutcome::Kept)
+    );
+    assert_eq!(came[1].1, SettingOutcome::Unchanged);
+    let came = let_go(&mut peer, 3);
+    assert!(
+        came.iter().any(|(path, outcome, why)| {
+            path == "/usr/bin/nc"
+                && *outcome == SettingOutcome::Kept
+                && why.contains("changed in the guest")
+        }),
+        "{came:?}"
+    );
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o711);
+    assert_eq!(mode(&guest, "usr/bin/other"), 0o755);
+    assert!(!guest.read(ENTRIES).unwrap().contains("nc"));
+}
+
+#[test]
+fn what_an_upgrade_brings_is_closed_as_well_and_keeps_its_own_mode_in_the_end() {
+    let guest = guest();
+    let (agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, &["nc", "later"]);
+    for mode_of_package in [0o755, 0o775, 0o555] {
+        upgrade(&guest, "usr/bin/nc", mode_of_package);
+        let closed = mode_of_package & 0o770;
+        wait("the new file is closed", || {
+            mode(&guest, "usr/bin/nc") == closed
+        });
+    }
+    // One that comes for the first time, and one that comes while there is no agent.
+    upgrade(&guest, "usr/bin/later", 0o711);
+    wait("it is closed", || mode(&guest, "usr/bin/later") == 0o710);
+    agent.kill();
+    upgrade(&guest, "usr/bin/later", 0o755);
+    let (_agent, mut peer, _) = guest.greet();
+    settle(&mut peer);
+    assert_eq!(mode(&guest, "usr/bin/later"), 0o750);
+    // One that is removed needs nothing.
+    fs::remove_file(guest.path("usr/bin/later")).unwrap();
+    wait("it is forgotten", || {
+        !status(&guest).contains("/usr/bin/later")
+    });
+    let_go(&mut peer, 2);
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o555);
+}
+
+#[test]
+fn a_file_that_dpkg_brings_closed_by_the_entry_is_opened_again_in_the_end() {
+    let guest = guest();
+    with_dpkg(&guest);
+    let before = guest.read(ENTRIES);
+    let (agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, &["nc"]);
+    upgrade(&guest, "usr/bin/nc", 0o750);
+    // Whether it was looked at in between or not.
+    let (_agent, mut peer) = restarted(&guest, agent);
+    upgrade(&guest, "usr/bin/nc", 0o750);
+    let_go(&mut peer, 2);
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o755);
+    assert_eq!(guest.read(ENTRIES), before);
+}
+
+#[test]
+fn a_link_that_is_turned_closes_one_program_and_opens_the_other() {
+    let guest = guest();
+    fs::create_dir_all(guest.path("etc/alternatives")).unwrap();
+    symlink("/usr/bin/other", guest.path("etc/alternatives/tool")).unwrap();
+    symlink("/etc/alternatives/tool", guest.path("usr/bin/tool")).unwrap();
+    let (_agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, &["tool"]);
+    assert_eq!(mode(&guest, "usr/bin/other"), 0o750);
+    symlink("/usr/bin/nc", guest.path("etc/alternatives/.new")).unwrap();
+    fs::rename(
+        guest.path("etc/alternatives/.new"),
+        guest.path("etc/alternatives/tool"),
+    )
+    .unwrap();
+    wait("the other one is closed", || {
+        (mode(&guest, "usr/bin/nc"), mode(&guest, "usr/bin/other")) == (0o750, 0o755)
+    });
+    let_go(&mut peer, 2);
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o755);
+}
+
+#[test]
+fn what_people_need_or_own_is_not_closed_and_that_is_said() {
+    let guest = guest();
+    file(&guest, "usr/bin/busybox", 0o755);
+    symlink("busybox", guest.path("usr/bin/wget")).unwrap();
+    fs::remove_file(guest.path("usr/bin/sh")).unwrap();
+    symlink("busybox", guest.path("usr/bin/sh")).unwrap();
+    let mut restricted = vec!["wget", "nc"];
+    // An agent of somebody else could not give a file away.
+    if nix::unistd::geteuid().is_root() {
+        file(&guest, "usr/bin/annas", 0o755);
+        chown(guest.path("usr/bin/annas"), Some(1000), None).unwrap();
+        restricted.push("annas");
+    }
+    let before = state(&guest);
+    let (_agent, mut peer, _) = guest.greet();
+    let came = hold(&mut peer, 1, &restricted);
+    for (path, outcome, why) in came {
+        match path.as_str() {
+            "/usr/bin/nc" => assert_eq!(outcome, SettingOutcome::Applied),
+            "/usr/bin/busybox" => assert!(why.contains("a shell of this guest's users"), "{why}"),
+            "/usr/bin/annas" => assert!(why.contains("it belongs to user 1000"), "{why}"),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(mode(&guest, "usr/bin/busybox"), 0o755);
+    assert!(status(&guest).contains("cannot be had: fail_closed /usr/bin/busybox"));
+    let_go(&mut peer, 2);
+    assert_eq!(state(&guest), before);
+}
+
+#[test]
+fn an_activation_that_fails_leaves_what_was_closed_before_and_nothing_else() {
+    let guest = guest();
+    with_dpkg(&guest);
+    let (_agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, &["nc"]);
+    let before = state(&guest);
+    let mut broken = restricting(2, &["other"]);
+    broken.post = script("exit 1");
+    assert_eq!(harness::code(peer.ask(activate(broken))), "post_failed");
+    assert_eq!(state(&guest), before);
+    // Nor is anything begun where the entry cannot be had.
+    program(
+        &guest,
+        "usr/bin/dpkg-statoverride",
+        "#!/bin/sh\necho no room >&2\nexit 1\n",
+    );
+    let failed = peer.ask(activate(restricting(3, &["nc", "other"])));
+    let ReplyBody::Err(error) = failed else {
+        panic!("it was taken")
+    };
+    assert!(error.message.contains("no room"), "{error}");
+    assert_eq!(mode(&guest, "usr/bin/other"), 0o755);
+    assert_eq!(mode(&guest, "usr/bin/nc"), 0o750);
+}
+
+/// Kills the agent at each point between two deeds while one set of programs is closed instead of another, until it passes all
+/// of them. Whatever the point, the next start has the old or the new set, whole, and in the end all is as it was.
+#[test]
+fn a_kill_at_any_point_leaves_the_old_or_the_new_programs_closed() {
+    let mut fates = [0, 0];
+    for point in 1.. {
+        let guest = guest();
+        with_dpkg(&guest);
+        let before = state(&guest);
+        let (agent, mut peer, _) = guest.greet();
+        hold(&mut peer, 1, &["nc"]);
+        agent.kill();
+        let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
+        let request = fresh_id();
+        let mut peer = guest.connect(&mut agent);
+        peer.hello();
+        peer.post(&request, activate(restricting(2, &["other"])));
+        let survived = loop {
+            match peer.try_receive() {
+                Ok(Some((_, GuestMessage::Reply(_)))) => break true,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break false,
+            }
+        };
+        agent.kill();
+
+        let (_agent, mut peer, _) = guest.greet();
+        recovered(&mut peer);
+        let done = settled(&mut peer, &request);
+        let is_new = matches!(
+            done,
+            OpStatus::Done {
+                result: ReplyBody::Ok(_)
+            }
+        );
+        let modes = ["nc", "other"].map(|name| mode(&guest, &format!("usr/bin/{name}")));
+        let expected = if is_new {
+            [0o755, 0o750]
+        } else {
+            [0o750, 0o755]
+        };
+        assert_eq!(modes, expected, "point {point}: {done:?}");
+        let entries = guest.read(ENTRIES).unwrap();
+        assert_eq!(
+            entries.contains("750 /usr/bin/nc"),
+            !is_new,
+            "point {point}: {entries}"
+        );
+        assert_eq!(
+            entries.contains("750 /usr/bin/other"),
+            is_new,
+            "point {point}: {entries}"
+        );
+        fates[usize::from(is_new)] += 1;
+        let_go(&mut peer, 3);
+        assert_eq!(state(&guest), before, "point {point}");
+        if survived {
+            break;
+        }
+    }
+    assert!(
+        fates[0] > 3 && fates[1] > 20,
+        "the points did not cover the sequence (release builds have none): {fates:?}"
+    );
+}
+
+/// The same while a file that came without the agent is closed at its next start.
+#[test]
+fn a_kill_at_any_point_of_closing_what_came_anew_is_made_good() {
+    let mut points = 0;
+    for point in 1.. {
+        let guest = guest();
+        let (agent, mut peer, _) = guest.greet();
+        hold(&mut peer, 1, &["nc"]);
+        agent.kill();
+        upgrade(&guest, "usr/bin/nc", 0o775);
+        let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
+        let survived = loop {
+            if agent.child.try_wait().unwrap().is_some() {
+                break false;
+            }
+            let is_closed = mode(&guest, "usr/bin/nc") == 0o770;
+            if is_closed && !guest.path("state/journal.json").exists() {
+                break true;
+            }
+            std::thread::sleep(PAUSE);
+        };
+        agent.kill();
+        let (_agent, mut peer, _) = guest.greet();
+        recovered(&mut peer);
+        settle(&mut peer);
+        assert_eq!(mode(&guest, "usr/bin/nc"), 0o770, "point {point}");
+        let_go(&mut peer, 2);
+        assert_eq!(mode(&guest, "usr/bin/nc"), 0o775, "point {point}");
+        if survived {
+            break;
+        }
+        points = point;
+    }
+    assert!(
+        points > 5,
+        "the points did not cover it (release builds have none): {points}"
+    );
+}
