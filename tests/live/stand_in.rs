@@ -2,7 +2,7 @@
 //! is said.
 
 use crate::harness::Variant;
-use crate::scene::{Guest, Scene};
+use crate::scene::{Guest, Scene, must};
 use crate::{Use, turn};
 
 const ENVIRONMENT: &str = "/etc/environment.d/50-virt-persona.conf";
@@ -26,6 +26,13 @@ const BROKEN: &str = "
 name: broken
 environment_variables: {COLOUR: red}
 post_activation_script: {text: 'echo no disk >&2; exit 3', timeout: 60s}
+";
+
+const AS_NOBODY: &str = "
+name: as-nobody
+environment_variables: {COLOUR: blue}
+pre_activation_script: {text: 'id -un >/tmp/vpt-who', user: nobody, timeout: 60s}
+post_activation_script: {text: 'echo \"-b guest-exec\" >/run/qga-options', timeout: 60s}
 ";
 
 #[test]
@@ -81,4 +88,36 @@ fn what_qemu_guest_agent_can_do_is_done_once_and_what_it_cannot_is_said() {
         web.read(ENVIRONMENT).is_none() && web.read(PROFILE).is_none()
     });
     assert_eq!(web.read(RUNS).as_deref(), Some("pre green pre\npost\n"));
+}
+
+#[test]
+fn a_qemu_guest_agent_that_hangs_or_may_run_nothing_is_said_to_be_so() {
+    let _turn = turn(Use::PartOfHost);
+    let scene = Scene::start("");
+    let domain = scene.boot("vpt-modest", Variant::QgaAlone, |_| {});
+    let web = Guest::of(&domain);
+    let detail = || scene.status(&web)["activation"]["detail"].to_string();
+    for document in [MODEST, AS_NOBODY] {
+        scene.store(document);
+    }
+
+    scene.until("it runs", || web.witness.kill("qemu-ga", "SIGCONT").is_ok());
+    // It is asked again when it has come to.
+    must(web.witness.kill("qemu-ga", "SIGSTOP"));
+    scene.bind(&web, "as-nobody");
+    scene.until("it is said that nobody answers", || {
+        detail().contains("qemu-guest-agent does not carry out")
+    });
+    assert_eq!(web.read(ENVIRONMENT), None);
+    must(web.witness.kill("qemu-ga", "SIGCONT"));
+    scene.until_active(&web, "as-nobody");
+    assert_eq!(web.read("/tmp/vpt-who").as_deref(), Some("nobody\n"));
+
+    // An owner who allows no programs, as some distributions do by default, is named the command that is missing.
+    must(web.witness.kill("qemu-ga", "SIGKILL"));
+    scene.bind(&web, "modest");
+    scene.until("it is said what the guest does not allow", || {
+        detail().contains("does not allow `guest-exec`")
+    });
+    assert_eq!(web.read(RUNS), None, "nothing ran");
 }
