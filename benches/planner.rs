@@ -90,6 +90,7 @@ fn domain<'a>(number: u32, persona: &'a Persona, figures: &'a Figures) -> Domain
         knobs: Knobs::default(),
         signals: figures,
         shifted_by: None,
+        adjusted_by: &[],
     }
 }
 

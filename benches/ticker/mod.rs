@@ -149,5 +149,6 @@ fn domain<'a>(
         knobs: Knobs::default(),
         signals: readings,
         shifted_by: None,
+        adjusted_by: &[],
     }
 }

@@ -314,6 +314,7 @@ pub(crate) fn alone(key: &Key, value: &str) -> Result<Settings, BadValue> {
         post: None,
         commands: CommandTable::default(),
         rules: GuestRules::default(),
+        adjusted: None,
     };
     key.lay(Some(value), &mut activation)?;
     activation.check().map_err(BadValue::Refused)?;
@@ -462,6 +463,7 @@ mod tests {
             post: None,
             commands: CommandTable::default(),
             rules: GuestRules::default(),
+            adjusted: None,
         }
     }
 

@@ -90,6 +90,17 @@ pub enum ActivationState {
     },
 }
 
+/// Why there is an activation at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Occasion {
+    /// Another persona, or the same once more because a person asked for it.
+    #[default]
+    Persona,
+    /// Nothing but what rules adjusted of the persona has changed.
+    Adjustment,
+}
+
 /// One activation of a domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
@@ -110,6 +121,9 @@ pub struct Activation {
     /// What the guest said of its settings when it became active.
     #[serde(default)]
     pub remark: Option<String>,
+    /// Why there is one at all.
+    #[serde(default)]
+    pub occasion: Occasion,
 }
 
 impl Stored for Activation {
@@ -193,6 +207,21 @@ impl Activation {
             wanted_at: now,
             standing: None,
             remark: None,
+            occasion: Occasion::Persona,
+        }
+    }
+
+    /// With what the activation before it, of the same persona, leaves in force. Where that one has not come about, this one
+    /// is in its place.
+    #[must_use]
+    pub fn adjusting(self, before: &Self) -> Self {
+        let occasion = match before.state {
+            ActivationState::Active { .. } => Occasion::Adjustment,
+            _ => before.occasion,
+        };
+        Self {
+            occasion,
+            ..self.following(Some(before))
         }
     }
 
@@ -368,6 +397,7 @@ mod tests {
                 persona,
                 bases: Vec::new(),
                 overrides: Vec::new(),
+                adjustments: Vec::new(),
             },
             digest,
             origin: Origin::Explicit,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use persona::Moment;
 
 use super::{
-    Activation, ActivationEvent, AgentPresence, Binding, Catalogue, CatalogueError, Desired,
-    ExplicitBinding, Generation, Mapping, PersonaRef, Resolution, Shifts, Tag, Target, Transition,
-    resolve,
+    Activation, ActivationEvent, Adjustments, AgentPresence, Binding, Catalogue, CatalogueError,
+    Desired, ExplicitBinding, Generation, Mapping, PersonaRef, Resolution, Shifts, Tag, Target,
+    Transition, resolve,
 };
 use crate::hypervisor::DomainId;
 use crate::store::{Batch, StoreError};
@@ -173,6 +173,7 @@ impl Catalogue {
     pub fn domains(&self) -> BTreeSet<DomainId> {
         let kept = self.activations.keys().chain(self.bindings.keys());
         let kept = kept.chain(self.shifts.keys());
+        let kept = kept.chain(self.adjustments.keys());
         kept.chain(self.held_back.keys()).copied().collect()
     }
 
@@ -237,11 +238,14 @@ impl Catalogue {
         Ok(transition)
     }
 
-    /// Stages that a domain is gone for good: its explicit binding, its shifts and its activation go.
+    /// Stages that a domain is gone for good: its explicit binding, its shifts, what rules adjusted and its activation go.
     pub fn forget(&mut self, batch: &mut Batch, domain: DomainId) {
         self.unbind(batch, domain);
         if self.shifts.remove(&domain).is_some() {
             batch.remove::<Shifts>(domain.to_string());
+        }
+        if self.adjustments.remove(&domain).is_some() {
+            batch.remove::<Adjustments>(domain.to_string());
         }
         self.let_go(batch, domain);
         if self.activations.remove(&domain).is_some() {

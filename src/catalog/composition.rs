@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use persona::{
-    Digest, Effective, EffectiveValue, Format, Layer, LayerKind, Persona, PersonaName, Problems,
-    SourceText,
+    Adjustment, Digest, Effective, EffectiveValue, Format, Layer, LayerKind, Persona, PersonaName,
+    Problems, SourceText,
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ pub struct Composition {
     /// What tags lay over it, the lowest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Laid>,
+    /// What rules adjusted of all of that, the lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adjustments: Vec<Adjustment>,
 }
 
 impl Composition {
@@ -65,6 +68,10 @@ impl fmt::Display for Composition {
         }
         for laid in &self.overrides {
             write!(f, " with the override of tag {}", laid.tag)?;
+        }
+        for (index, adjustment) in self.adjustments.iter().enumerate() {
+            let word = if index == 0 { " with" } else { "," };
+            write!(f, "{word} {adjustment}")?;
         }
         Ok(())
     }
@@ -126,6 +133,7 @@ impl Catalogue {
             bases: self.lineage(&persona, &summary.extends, None)?,
             persona,
             overrides: binding.overrides.clone(),
+            adjustments: Vec::new(),
         })
     }
 
@@ -219,10 +227,12 @@ impl Catalogue {
                 kind: text.kind,
             })
             .collect();
-        Ok(match persona::compose(&layers) {
-            Ok(effective) => Ok(Arc::new(Composed::from(effective))),
-            Err(problems) => Err(Arc::new(problems)),
-        })
+        Ok(
+            match persona::compose_adjusted(&layers, &composition.adjustments) {
+                Ok(effective) => Ok(Arc::new(Composed::from(effective))),
+                Err(problems) => Err(Arc::new(problems)),
+            },
+        )
     }
 
     /// The digest that a composition is told by.
@@ -238,7 +248,8 @@ impl Catalogue {
 /// Why a composition comes to nothing.
 pub(super) fn not_valid(composition: &Composition, problems: Arc<Problems>) -> CatalogueError {
     let problems = Arc::unwrap_or_clone(problems);
-    if composition.bases.is_empty() && composition.overrides.is_empty() {
+    let alone = composition.bases.is_empty() && composition.overrides.is_empty();
+    if alone && composition.adjustments.is_empty() {
         CatalogueError::NoLongerValid {
             name: composition.persona.name.clone(),
             version: composition.persona.version,

@@ -104,6 +104,7 @@ impl Catalogue {
             persona: id,
             bases,
             overrides: Vec::new(),
+            adjustments: Vec::new(),
         };
         self.remember(composition, Ok(composed));
         Ok(Added::Stored(summary))

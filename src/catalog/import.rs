@@ -72,6 +72,7 @@ impl Catalogue {
             bases: self.lineage(&id, &extends, Some(supposed))?,
             persona: id.clone(),
             overrides: Vec::new(),
+            adjustments: Vec::new(),
         };
         let composed = self
             .make(&composition, Some(supposed))?

@@ -97,6 +97,7 @@ impl Catalogue {
                         persona: id,
                         bases,
                         overrides: Vec::new(),
+                        adjustments: Vec::new(),
                     };
                     self.make(&composition, Some(supposed))?
                         .map(drop)

@@ -7,6 +7,7 @@
 //! writes, and the daemon must be restarted.
 
 mod activation;
+mod adjustment;
 mod binding;
 mod composition;
 mod edit;
@@ -27,9 +28,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use persona::{Digest, Moment, Persona, PersonaName, Problems, SourceText};
 
 pub use activation::{
-    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Shown,
-    Transition,
+    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Occasion,
+    Shown, Transition,
 };
+pub use adjustment::{Adjustments, Full, Lasting, MOST_ADJUSTMENTS, Wished};
 pub use binding::{Insistence, Wanted};
 pub use composition::{Composed, Composition, VersionId};
 pub use edit::{Deletion, Expect};
@@ -64,6 +66,7 @@ pub struct Catalogue {
     bindings: BTreeMap<DomainId, ExplicitBinding>,
     activations: BTreeMap<DomainId, Activation>,
     shifts: BTreeMap<DomainId, Shifts>,
+    adjustments: BTreeMap<DomainId, Adjustments>,
     held_back: BTreeMap<DomainId, Held>,
     generations: Generations,
     default: Option<PersonaName>,
@@ -93,6 +96,7 @@ impl Catalogue {
             bindings: keyed_by_domain(store.all::<ExplicitBinding>()?),
             activations: keyed_by_domain(store.all::<Activation>()?),
             shifts: keyed_by_domain(store.all::<Shifts>()?),
+            adjustments: keyed_by_domain(store.all::<Adjustments>()?),
             held_back: keyed_by_domain(store.all::<Held>()?),
             generations,
             default: None,
@@ -103,6 +107,12 @@ impl Catalogue {
         };
         for shifts in catalogue.shifts.values_mut() {
             shifts.pace.resume(now);
+        }
+        for adjustments in catalogue.adjustments.values_mut() {
+            adjustments.pace.resume(now);
+            for at in adjustments.turned.values_mut() {
+                *at = (*at).min(now);
+            }
         }
         catalogue.clear_up()?;
         for name in catalogue.personas().cloned().collect::<Vec<_>>() {
@@ -304,6 +314,7 @@ impl Catalogue {
             bases: self.lineage(&persona, &summary.extends, None)?,
             persona,
             overrides: Vec::new(),
+            adjustments: Vec::new(),
         };
         let composed = self.effective(&composition)?;
         Ok((summary.clone(), composed.persona.clone()))

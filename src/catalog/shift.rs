@@ -209,6 +209,7 @@ mod tests {
             },
             bases: Vec::new(),
             overrides: Vec::new(),
+            adjustments: Vec::new(),
         }
     }
 

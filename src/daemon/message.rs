@@ -48,6 +48,7 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
             restricted: persona.restricted_commands.clone(),
         },
         rules: rules(persona),
+        adjusted: None,
     }
 }
 

@@ -7,6 +7,7 @@
 //! recording  what was seen, planned and done -> the recorder; what is asked of it
 //! tick       sample -> snapshot -> plan -> steps begun, limits turns begun      (control path)
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
+//! adjust     settings and packages that rules want otherwise in the guest
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back; unsettled: how cut-off ones ended
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! exec       commands in guests -> the agent, the audit
@@ -20,6 +21,7 @@
 //! A kill at any moment loses nothing: what was asked for is in the store before it is begun, steps name amounts and
 //! not changes, activations carry generations, and everything else is observed anew.
 
+mod adjust;
 mod adopt;
 mod adopted;
 mod agents;

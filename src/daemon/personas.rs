@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent_protocol::{GateState, Operation, RequestId};
 
 use super::Daemon;
+use super::adjust::say_what_is_adjusted;
 use super::disk::wait_for_disk;
 use super::event::Event;
 use super::message::{
@@ -62,7 +63,11 @@ impl Daemon {
         let desired = match self.catalog.resolve(id, &tags) {
             // Tags that cannot be read are not the same as no tags: what holds goes on to hold.
             _ if unreadable.is_some() && self.catalog.explicit(id).is_none() => Ok(None),
-            Resolution::Bound(binding) => self.catalog.desired(&binding).map(Some),
+            // A person who asks for it once more wants it as it is written.
+            Resolution::Bound(binding) => match insistence {
+                Insistence::Keep => self.catalog.desired_on(id, &binding).map(Some),
+                Insistence::Again => self.catalog.desired(&binding).map(Some),
+            },
             Resolution::Unbound => Ok(Some(Desired::Nothing)),
             Resolution::Conflict(conflict) => {
                 self.persona_problem(id, Some(conflict.to_string()));
@@ -92,13 +97,14 @@ impl Daemon {
             return Ok(());
         }
         self.catalog.let_go_unless_turn(&mut batch, id);
+        let mut entries = self.end_adjustments(&mut batch, id, &desired, insistence)?;
         // A generation may have to be taken from the store.
         let wanted = wait_for_disk(|| {
             self.catalog
                 .want(&mut batch, id, desired, insistence, agent, now)
         })?;
-        let entries = match &wanted {
-            Some(Wanted::Started(activation)) => vec![self.entry(
+        if let Some(Wanted::Started(activation)) = &wanted {
+            entries.push(self.entry(
                 AuditKind::Binding,
                 Some(id),
                 &format!(
@@ -107,9 +113,8 @@ impl Daemon {
                     activation.generation
                 ),
                 super::tick::json(activation),
-            )],
-            _ => Vec::new(),
-        };
+            ));
+        }
         self.commit(batch, entries)?;
         self.follow_activation(id);
         Ok(())
@@ -161,6 +166,7 @@ impl Daemon {
     /// Sends the activation when it is due, and brings what is in force and shown in line with it.
     pub(super) fn follow_activation(&mut self, id: DomainId) {
         self.follow_shift_rule(id);
+        let adjusted = self.follow_adjusted(id);
         let Some(tracked) = self.domains.get(&id) else {
             return;
         };
@@ -201,6 +207,9 @@ impl Daemon {
         if let Some(text) = gate.map(super::show::gate_text) {
             detail = Some(detail.map_or(text.to_owned(), |detail| format!("{text}; {detail}")));
         }
+        if let Some(text) = adjusted {
+            detail = Some(detail.map_or(text.clone(), |detail| format!("{text}; {detail}")));
+        }
         if let (Some(detail), Some(trouble)) = (&mut detail, trouble) {
             detail.push_str("; ");
             detail.push_str(&trouble);
@@ -209,16 +218,20 @@ impl Daemon {
         side.bound = activation.and_then(|activation| super::show::bound(activation, pinned));
         match activation.and_then(Activation::in_force) {
             None => (side.in_force, side.layers) = (None, None),
-            Some(composition) => match self.catalog.effective(&composition) {
-                Ok(composed) => {
+            // Rules are those of the persona itself: what they adjust in the guest is no reason to begin anew.
+            Some(composition) => match (
+                self.catalog.effective(&composition.plain()),
+                self.catalog.effective(&composition),
+            ) {
+                (Ok(plain), Ok(composed)) => {
                     if let Some(carried) = self.state.domains.get_mut(&id) {
-                        carried.begin_anew_unless(&composed.persona.digest);
+                        carried.begin_anew_unless(&plain.persona.digest);
                     }
-                    side.in_force = Some(composed.persona.clone());
+                    side.in_force = Some(plain.persona.clone());
                     side.layers = Some(composed);
                 }
                 // What is known of it stays in force.
-                Err(error) => tracing::error!(
+                (Err(error), _) | (_, Err(error)) => tracing::error!(
                     error = sentence_of(&error),
                     "a persona that is in force cannot be read"
                 ),
@@ -364,9 +377,12 @@ impl Daemon {
                         .flatten()
                         .map(|script| script.timeout)
                         .sum::<Duration>();
-                    let message = message(generation, version.get(), persona);
+                    let mut message = message(generation, version.get(), persona);
                     let agent = self.domains.get(&id);
                     let facts = agent.and_then(|tracked| tracked.agent.facts.as_ref());
+                    if let Ok(plain) = self.catalog.digest(&composition.plain()) {
+                        say_what_is_adjusted(&mut message, activation, &plain, facts);
+                    }
                     settings = Some(SettingsSent::new(&message.settings, facts));
                     let time = time + settings_time(&message.settings);
                     (
@@ -461,6 +477,7 @@ impl Daemon {
                     &text,
                     serde_json::Value::Null,
                 );
+                self.adjustment_failed(id, generation, &reason);
                 self.advance(
                     id,
                     ActivationEvent::Refused(generation, reason),

@@ -134,7 +134,7 @@ impl Daemon {
             .catalog
             .resolve(id, &self.domains[&id].description.tags)
         {
-            Resolution::Bound(binding) => self.catalog.desired(&binding),
+            Resolution::Bound(binding) => self.catalog.desired_on(id, &binding),
             Resolution::Unbound | Resolution::Conflict(_) => return false,
         };
         let failed = matches!(activation.state, ActivationState::Failed { .. });

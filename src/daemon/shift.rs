@@ -267,7 +267,7 @@ impl Daemon {
             To::Persona(name) if *name == binding.persona.name => return Ok(None),
             To::Persona(name) => {
                 shifts.stack = shifts
-                    .towards(name, &wish.rule, &in_force, now)
+                    .towards(name, &wish.rule, &in_force.plain(), now)
                     .ok_or(No::TooDeep)?;
                 self.check_target(name, &wish.rule, &in_force, binding)?;
                 Turn::Forward

@@ -216,6 +216,7 @@ impl Daemon {
         let mut problems: Vec<String> = tracked.persona.problem.iter().cloned().collect();
         problems.extend(self.held_text(tracked.description.id));
         problems.extend(tracked.persona.shift.problem(tracked.report.as_ref()));
+        problems.extend(tracked.persona.adjust.problem(tracked.report.as_ref()));
         problems.extend(self.guest_rule_problems(tracked));
         if let Some((_, text)) = &tracked.agent.trouble {
             problems.push(text.clone());

@@ -8,6 +8,7 @@ use persona::Moment;
 use planner::snapshot::Run;
 
 use super::Daemon;
+use super::adjust::say_what_is_adjusted;
 use super::event::Event;
 use super::message::message;
 use super::personas::wanted_text;
@@ -171,11 +172,14 @@ impl Daemon {
         let message = match &activation.desired {
             Desired::Nothing => None,
             Desired::Persona { composition, .. } => match self.catalog.effective(composition) {
-                Ok(composed) => Some(message(
-                    generation,
-                    composition.persona.version.get(),
-                    &composed.persona,
-                )),
+                Ok(composed) => {
+                    let version = composition.persona.version.get();
+                    let mut message = message(generation, version, &composed.persona);
+                    if let Ok(plain) = self.catalog.digest(&composition.plain()) {
+                        say_what_is_adjusted(&mut message, activation, &plain, None);
+                    }
+                    Some(message)
+                }
                 Err(error) => {
                     let reason = sentence_of(&error);
                     // Nobody was asked, so nobody answers.

@@ -130,6 +130,7 @@ impl Daemon {
             self.begin_plan(plan, now);
             self.call_guests(&calls);
             self.follow_shifts(&calls, &returns, now);
+            self.follow_adjustments(&calls, now);
         }
     }
 

@@ -14,6 +14,7 @@ use planner::Means;
 use planner::report::DomainReport;
 use planner::snapshot::{self, Ability, Run};
 
+use super::adjust::AdjustSide;
 use super::event::Asked;
 use super::happened::Happened;
 use super::limits::Outcomes;
@@ -146,6 +147,8 @@ pub(super) struct PersonaSide {
     pub(super) problem: Option<String>,
     /// What its rules want of the persona itself.
     pub(super) shift: ShiftSide,
+    /// What its rules want otherwise of the persona in the guest.
+    pub(super) adjust: AdjustSide,
     /// What users of the guest ask for.
     pub(super) switching: SwitchSide,
 }
@@ -165,6 +168,7 @@ impl Default for PersonaSide {
             writing_status: false,
             problem: None,
             shift: ShiftSide::default(),
+            adjust: AdjustSide::default(),
             switching: SwitchSide::default(),
         }
     }
@@ -325,6 +329,7 @@ impl Tracked {
             knobs: super::limits::knobs(description),
             signals: self,
             shifted_by: self.persona.shift.rule.as_deref(),
+            adjusted_by: &self.persona.adjust.rules,
         }
     }
 

@@ -416,6 +416,7 @@ impl Machine {
             knobs: self.knobs,
             signals: self,
             shifted_by: None,
+            adjusted_by: &[],
         }
     }
 
@@ -446,6 +447,7 @@ impl Machine {
             signals: self,
             // A shift of personas is not played: the persona is the one that is given.
             shifted_by: None,
+            adjusted_by: &[],
         }
     }
 

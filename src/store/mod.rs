@@ -79,11 +79,13 @@ pub enum Tree {
     Proposals,
     /// What is known of rules that guests evaluate.
     GuestRules,
+    /// What rules have adjusted of the personas of domains.
+    Adjustments,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -99,6 +101,7 @@ impl Tree {
         Self::Rollouts,
         Self::Proposals,
         Self::GuestRules,
+        Self::Adjustments,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -119,6 +122,7 @@ impl Tree {
             Self::Rollouts => 21,
             Self::Proposals => 12,
             Self::GuestRules => 24,
+            Self::Adjustments => 25,
         }
     }
 
@@ -139,7 +143,8 @@ impl Tree {
             | Self::Shifts
             | Self::Rollouts
             | Self::Proposals
-            | Self::GuestRules => 1,
+            | Self::GuestRules
+            | Self::Adjustments => 1,
         }
     }
 }
@@ -162,6 +167,7 @@ impl fmt::Display for Tree {
             Self::Rollouts => "the rollouts",
             Self::Proposals => "the proposals",
             Self::GuestRules => "what is known of rules in guests",
+            Self::Adjustments => "what rules adjusted in guests",
         })
     }
 }

@@ -110,6 +110,7 @@ pub(crate) fn activation(witness: &Path) -> Operation {
             post: None,
             commands: agent_protocol::CommandTable::default(),
             rules: agent_protocol::GuestRules::default(),
+            adjusted: None,
         }),
     }
 }

@@ -134,6 +134,7 @@ async fn a_body_longer_than_a_frame_arrives_in_pieces() {
         post: None,
         commands: agent_protocol::CommandTable::default(),
         rules: agent_protocol::GuestRules::default(),
+        adjusted: None,
     };
     let operation = Operation::Activate {
         activation: Box::new(activation),
@@ -178,6 +179,7 @@ async fn pings_and_short_requests_go_between_the_pieces_of_a_long_one() {
         post: None,
         commands: agent_protocol::CommandTable::default(),
         rules: agent_protocol::GuestRules::default(),
+        adjusted: None,
     };
     let operation = Operation::Activate {
         activation: Box::new(activation),

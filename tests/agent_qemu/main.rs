@@ -49,6 +49,7 @@ fn activation(generation: u64) -> Operation {
             post: None,
             commands: agent_protocol::CommandTable::default(),
             rules: agent_protocol::GuestRules::default(),
+            adjusted: None,
         }),
     }
 }

@@ -288,6 +288,7 @@ fn activation(generation: u64, value: &str) -> Operation {
                 ..CommandTable::default()
             },
             rules: GuestRules::default(),
+            adjusted: None,
         }),
     }
 }

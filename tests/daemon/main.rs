@@ -11,6 +11,7 @@ mod program;
 mod recording;
 mod stage;
 
+mod adjust;
 mod adopt;
 mod approvals;
 mod chooser;

@@ -124,10 +124,19 @@ fn what_rules_say_and_this_version_does_is_in_the_matrix() {
     ] {
         assert_eq!(word.performed(), Performed::Here, "{word}");
     }
-    // What begins to be performed needs actions of its own.
+    // What becomes an activation of the same persona; its faults are those of activations, and in `adjust`.
     for word in [
+        rule::Action::Apply {
+            key: "os_settings.theme".into(),
+            value: "dark".into(),
+        },
         rule::Action::InstallPackage("p".into()),
         rule::Action::RemovePackage("p".into()),
+    ] {
+        assert_eq!(word.performed(), Performed::Here, "{word}");
+    }
+    // What begins to be performed needs actions of its own.
+    for word in [
         rule::Action::Isolate,
         rule::Action::Restore,
         rule::Action::CallWebhook("w".into()),

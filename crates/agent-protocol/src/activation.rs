@@ -42,6 +42,36 @@ pub struct Activation {
     /// Rules that the agent evaluates while it is active; agents without the feature ignore them.
     #[serde(default, skip_serializing_if = "GuestRules::is_empty")]
     pub rules: GuestRules,
+    /// Set where rules of the host have adjusted something of the persona, and where that ends; agents without the feature
+    /// take each for another persona.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjusted: Option<Adjusted>,
+}
+
+/// Feature of an agent that knows [`Activation::adjusted`].
+pub const ADJUSTED_FEATURE: &str = "adjusted";
+
+/// What an activation is, besides what rules of the host adjusted of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjusted {
+    /// Digest of the persona itself. What belongs to the persona in the guest, as its rules and the features that they have
+    /// switched, goes on from one activation of it to the next.
+    pub of: String,
+    /// When its scripts run.
+    #[serde(default)]
+    pub scripts: ScriptsRun,
+}
+
+/// When the scripts of an activation run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScriptsRun {
+    /// Always: the persona itself is activated.
+    #[default]
+    Always,
+    /// Where something else than the persona is active: nothing but what rules adjusted has changed, and scripts run once for
+    /// each activation of a persona.
+    UnlessActive,
 }
 
 /// A program text, run once an activation.
@@ -156,6 +186,9 @@ impl Activation {
     pub fn check(&self) -> Result<(), ActivationRefusal> {
         check_name("persona", &self.persona)?;
         check_name("digest", &self.digest)?;
+        if let Some(adjusted) = &self.adjusted {
+            check_name("digest of what is adjusted", &adjusted.of)?;
+        }
         if self.environment.len() > ENVIRONMENT_VARIABLES_MAX {
             return Err(ActivationRefusal::TooManyVariables {
                 count: self.environment.len(),
@@ -186,6 +219,13 @@ impl Activation {
         } else {
             Ok(())
         }
+    }
+
+    /// What tells the persona itself from others, whatever rules adjusted of it.
+    pub fn identity(&self) -> &str {
+        self.adjusted
+            .as_ref()
+            .map_or(&self.digest, |adjusted| &adjusted.of)
     }
 
     fn text_bytes(&self) -> usize {
@@ -351,6 +391,7 @@ mod tests {
             post: None,
             commands: CommandTable::default(),
             rules: GuestRules::default(),
+            adjusted: None,
         }
     }
 

@@ -6,7 +6,7 @@ use agent_protocol::{
     GuestMessage, GuestRule, GuestRules, HostMessage, LogFigures, Need, NetworkFigures, Operation,
     Output, Package, RecordsSeen, Reply, Report, Request, RequestId, Resize, RolledBack, RuleCall,
     Script, Session, SessionId, Settings, Stamp, Stream, VersionWish,
-    activation::{Change, OnFailure},
+    activation::{Adjusted, Change, OnFailure, ScriptsRun},
     chunk::Assembler,
     coordination::Resource,
     decode_guest, decode_host, encode_guest, encode_host, encode_request,
@@ -97,6 +97,10 @@ fn activation(script_text: &str) -> Activation {
             .into(),
             trust: [("command_execution".to_owned(), "high".to_owned())].into(),
         },
+        adjusted: Some(Adjusted {
+            of: "sha256:0".to_owned(),
+            scripts: ScriptsRun::UnlessActive,
+        }),
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Signals`]. The daemon, the planner, the command line and the agent in the guest all read personas through here.
 #![forbid(unsafe_code)]
 
+mod adjust;
 mod compose;
 mod difference;
 mod digest;
@@ -23,9 +24,10 @@ pub mod signal;
 pub mod units;
 mod validate;
 
+pub use adjust::{Adjustment, Change};
 pub use compose::{
     Clash, DEEPEST_LINEAGE, Effective, EffectiveValue, Header, LARGEST_LINEAGE, Layer, LayerKind,
-    LineageError, Part, clash, compose, header, lineage, origin_of, part,
+    LineageError, Part, clash, compose, compose_adjusted, header, lineage, origin_of, part,
 };
 pub use difference::{Difference, contents, difference};
 pub use digest::Digest;

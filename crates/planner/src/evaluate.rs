@@ -125,7 +125,7 @@ pub(crate) fn evaluate(
     now: Moment,
     detail: Detail,
 ) -> Evaluation {
-    align(persona, state);
+    align(persona, domain.adjusted_by, state);
     state.evaluated = Some(now);
     let news = News {
         signals: domain.signals,
@@ -357,8 +357,9 @@ pub(crate) fn cooldown_left(
         .filter(|left| !left.is_zero())
 }
 
-/// Makes the rule states fit the persona: another document starts with fresh windows and forgets effects.
-fn align(persona: &Persona, state: &mut DomainState) {
+/// Makes the rule states fit the persona: another document starts with fresh windows and forgets effects. What rules have
+/// adjusted outlives them, so the `until` of such a rule is waited for from the start.
+fn align(persona: &Persona, adjusted_by: &[String], state: &mut DomainState) {
     if state.persona.as_ref() != Some(&persona.digest) {
         state.persona = Some(persona.digest.clone());
         // Nothing was evaluated before a machine's first persona, so that one hears of what has just happened, as of its start.
@@ -374,6 +375,7 @@ fn align(persona: &Persona, state: &mut DomainState) {
             .iter()
             .map(|rule| RuleState {
                 touches: persona.actions(rule).filter_map(Action::resource).collect(),
+                undo: adjusted_by.iter().any(|name| rule.name == *name),
                 ..RuleState::default()
             })
             .collect();

@@ -90,6 +90,8 @@ pub struct Domain<'a> {
     pub signals: &'a dyn Signals,
     /// The rule, of another persona, that gave the domain the one that it has; its `until` gives the one before back.
     pub shifted_by: Option<&'a Rule>,
+    /// Rules that have adjusted something of the persona in the guest, which their `until` takes back.
+    pub adjusted_by: &'a [String],
 }
 
 /// Whether a domain runs.

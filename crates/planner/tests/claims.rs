@@ -104,6 +104,7 @@ fn run(machine: &mut Machine, persona: &Persona, state: &mut State, seconds: u32
                 knobs: Knobs::default(),
                 signals: machine,
                 shifted_by: None,
+                adjusted_by: &[],
             };
             let snapshot = Snapshot {
                 host,

@@ -170,6 +170,7 @@ impl World {
             knobs: self.knobs,
             signals: &self.figures,
             shifted_by: None,
+            adjusted_by: &[],
         };
         let snapshot = Snapshot {
             host: Host {

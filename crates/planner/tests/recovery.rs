@@ -66,6 +66,7 @@ fn pass(state: &mut State, instance: u32, vcpus: u32, ability: Ability, now: Mom
         knobs: Knobs::default(),
         signals: &Silence,
         shifted_by: None,
+        adjusted_by: &[],
     };
     let snapshot = Snapshot {
         host: Host {

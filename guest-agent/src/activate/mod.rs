@@ -32,7 +32,7 @@ use std::{
 
 use agent_protocol::{
     Activation, ActivationReply, OnFailure, RequestId, Script, ScriptResult,
-    activation::Change,
+    activation::{Change, ScriptsRun},
     message::{DeactivationReply, ErrorCode, ReplyBody, ReplyError},
 };
 
@@ -197,7 +197,7 @@ impl Activator {
         activation: Option<&Activation>,
         scripts: &mut impl Scripts,
     ) {
-        let digest = activation.map(|activation| activation.digest.as_str());
+        let digest = activation.map(Activation::identity);
         let mut run = |job| scripts.run_program(job);
         self.rules
             .features
@@ -208,7 +208,7 @@ impl Activator {
     fn hold_features(&self, request: &RequestId, scripts: &mut impl Scripts) {
         let current = self.store.current();
         let activation = current.and_then(|current| current.activation.as_ref());
-        let digest = activation.map(|activation| activation.digest.as_str());
+        let digest = activation.map(Activation::identity);
         let mut run = |job| scripts.run_program(job);
         self.rules.features.release(digest, request, &mut run);
     }
@@ -355,7 +355,9 @@ impl Activator {
             overlay: &overlay,
         };
         // Scripts belong to what the host asks for: what they did is not known, and they need not bear to be run again.
-        let scripted = activation.as_ref().filter(|_| journal.by_hand.is_none());
+        let scripted = activation
+            .as_ref()
+            .filter(|activation| journal.by_hand.is_none() && !self.goes_on(activation));
         let pre = scripted.and_then(|activation| activation.pre.clone());
         let post = scripted.and_then(|activation| activation.post.clone());
         loop {
@@ -425,6 +427,18 @@ impl Activator {
                 Step::RollingBack => return self.roll_back(journal, Some(record), scripts),
             }
         }
+    }
+
+    /// Whether the guest has the persona already, and nothing changes but what rules of the host adjusted of it.
+    fn goes_on(&self, activation: &Activation) -> bool {
+        let adjusted = activation.adjusted.as_ref();
+        let current = self.store.current();
+        let current = current.filter(|current| current.rollback.is_none());
+        let active = current.and_then(|current| current.activation.as_ref());
+        adjusted.is_some_and(|adjusted| {
+            adjusted.scripts == ScriptsRun::UnlessActive
+                && active.is_some_and(|active| active.identity() == adjusted.of)
+        })
     }
 
     fn reach(&mut self, journal: &mut Journal, step: Step) -> Result<(), ActivateError> {

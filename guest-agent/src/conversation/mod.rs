@@ -18,6 +18,7 @@ use std::{
 use agent_protocol::{
     Assembler, Collect, Customized, DecodeError, Decoder, GateState, GuestMessage, HostMessage,
     Part, Parts, Reply, ReplyError, Report, RequestId, RolledBack, Session, SessionId, Stamp,
+    activation::ADJUSTED_FEATURE,
     command::COMMANDS_FEATURE,
     decode_host, encode_guest,
     envelope::decode_request_body,
@@ -40,13 +41,14 @@ use crate::{
 };
 
 /// Optional abilities of this agent.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 7] = [
     "cpus",
     "activation",
     "hooks",
     COMMANDS_FEATURE,
     SETTINGS_FEATURE,
     RULES_FEATURE,
+    ADJUSTED_FEATURE,
 ];
 
 /// Who this agent is, for as long as it runs.

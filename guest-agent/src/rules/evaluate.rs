@@ -86,11 +86,16 @@ impl Rules {
         if self.in_force.as_ref() == in_force {
             return;
         }
-        let digest = |of: &Option<Arc<InForce>>| of.as_ref().map(|of| of.digest.clone());
-        let before = digest(&self.in_force);
-        self.in_force = in_force.cloned();
-        if before != digest(&self.in_force) {
+        let before = std::mem::replace(&mut self.in_force, in_force.cloned());
+        let digest = |of: Option<&Arc<InForce>>| of.map(|of| of.digest.clone());
+        if digest(before.as_ref()) != digest(in_force) {
             self.counts.begin_anew();
+        } else if let (Some(before), Some(in_force)) = (before, in_force)
+            && before.rules == in_force.rules
+            && self.due.is_some()
+        {
+            // The same rules of the same persona, of which something else was adjusted: their windows go on as well.
+            return;
         }
         self.rules.clear();
         let Some(in_force) = in_force else {

@@ -53,7 +53,7 @@ impl InForce {
         Some(Arc::new(Self {
             generation: activation.generation,
             persona: activation.persona.clone(),
-            digest: activation.digest.clone(),
+            digest: activation.identity().to_owned(),
             rules: activation.rules.clone(),
             environment: record.environment(),
             commands: activation.commands.clone(),

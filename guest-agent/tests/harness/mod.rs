@@ -379,6 +379,7 @@ pub fn activation(generation: u64, environment: &[(&str, &str)]) -> Activation {
         post: None,
         commands: CommandTable::default(),
         rules: GuestRules::default(),
+        adjusted: None,
     }
 }
 

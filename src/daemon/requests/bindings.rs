@@ -72,6 +72,9 @@ impl Daemon {
             if self.shift_back(id, &why, now) {
                 return Ok(Reply::Applied(self.applied(id)));
             }
+            if self.drop_adjustments(id, &caller.name) {
+                return Ok(Reply::Applied(self.applied(id)));
+            }
             let tracked = &self.domains[&id];
             // The bus names domains by their identity, people by their name.
             let name = &tracked.description.name;
@@ -93,6 +96,8 @@ impl Daemon {
         let entry = self.entry(AuditKind::Binding, Some(id), &text, serde_json::Value::Null);
         self.commit(batch, vec![entry]).map_err(refusal)?;
         self.resolve_with(id, Insistence::Keep).map_err(refusal)?;
+        // Where the tags give the same persona, it goes on as it is written.
+        self.drop_adjustments(id, &caller.name);
         Ok(Reply::Applied(self.applied(id)))
     }
 
@@ -125,8 +130,9 @@ impl Daemon {
                 },
             )
         };
-        let differences = match tracked.persona.in_force.as_deref() {
-            Some(now) => persona::difference(now, &then.persona),
+        let now = tracked.persona.layers.as_ref();
+        let differences = match now {
+            Some(now) => persona::difference(&now.persona, &then.persona),
             None => persona::contents(&then.persona),
         };
         let lines = differences

@@ -177,6 +177,7 @@ impl Daemon {
                 let proposals = self.proposal_views(id, now);
                 let mut explained = explain::explain(&self.domains[&id], &proposals, now);
                 self.say_where(id, &mut explained);
+                self.say_adjusted(id, &mut explained);
                 Ok(Reply::Explain(Box::new(explained)))
             }
             Command::Retire => Ok(Reply::Retired(self.retire(caller))),

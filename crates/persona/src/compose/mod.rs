@@ -9,6 +9,7 @@ mod header;
 mod lineage;
 mod values;
 
+use crate::adjust::{self, Adjustment};
 use crate::digest::{self, Digest};
 use crate::document::{self, Entry, Node, Origin, SourceText, Text, Value};
 use crate::language;
@@ -84,6 +85,17 @@ pub struct Part {
 /// # Errors
 /// All errors and warnings, each with the document in which its place lies.
 pub fn compose(layers: &[Layer<'_>]) -> Result<Effective, Problems> {
+    compose_adjusted(layers, &[])
+}
+
+/// The same, with what rules want otherwise laid over all of it, the lowest first.
+///
+/// # Errors
+/// As [`compose`]; the document of what an adjustment got wrong is `rule NAME`.
+pub fn compose_adjusted(
+    layers: &[Layer<'_>],
+    adjustments: &[Adjustment],
+) -> Result<Effective, Problems> {
     let own = layers.iter().find(|layer| layer.kind == LayerKind::Persona);
     let source = own.map_or("", |layer| layer.source.name);
     let mut text = Text::default();
@@ -96,6 +108,7 @@ pub fn compose(layers: &[Layer<'_>]) -> Result<Effective, Problems> {
     let Some(merged) = whole.and_then(|trees| lay(trees, &text, &mut problems)) else {
         return Err(document::collect(source, &text, problems));
     };
+    let merged = adjust::lay(merged, adjustments, &mut text, &mut problems);
     let name = own.and_then(|layer| layer.source.persona_name);
     let mut reader = Reader::new(&text, problems);
     let persona = reader.persona(&merged, name);

@@ -3,6 +3,7 @@
 
 use super::Reader;
 use super::value::Fields;
+use crate::adjust::{self, Change};
 use crate::document::Node;
 use crate::model::{Persona, Preference};
 use crate::problem::{self, Kind, Problem, Severity, Span};
@@ -57,8 +58,42 @@ impl Reader<'_> {
                 Action::BlockAddresses { source } | Action::UnblockAddresses { source } => {
                     self.mention(node, Part::Source, source);
                 }
+                Action::Apply { key, .. } => self.check_applied(node, action, key),
                 _ => {}
             }
+        }
+    }
+
+    /// Holds a value that an action gives to a setting to what the document itself would be held to.
+    fn check_applied(&mut self, node: &Node, action: &Action, key: &str) {
+        let Some(change) = Change::of(action) else {
+            return;
+        };
+        let at = self.place_of(node, key);
+        let found = adjust::check(&change);
+        self.problems.extend(found.into_iter().map(|problem| {
+            let message = format!("`{action}`: {}", problem.message);
+            Problem {
+                // A rule is one text, whatever the shape of what it says is.
+                kind: match problem.kind {
+                    Kind::WrongType => Kind::OutOfRange,
+                    kind => kind,
+                },
+                message,
+                span: at,
+                label: None,
+                ..problem
+            }
+        }));
+    }
+
+    /// Where a name stands in the text of rules or actions, and where that text is when it is not found.
+    fn place_of(&self, node: &Node, name: &str) -> Span {
+        let text = node.scalar().unwrap_or_default().to_ascii_lowercase();
+        let name = name.to_ascii_lowercase();
+        match text.find(&name).filter(|_| !name.is_empty()) {
+            Some(start) => self.text.span_within(node, &(start..start + name.len())),
+            None => self.text.span(&node.at),
         }
     }
 
@@ -84,12 +119,7 @@ impl Reader<'_> {
     }
 
     fn mention(&mut self, node: &Node, part: Part, name: &str) {
-        let text = node.scalar().unwrap_or_default().to_ascii_lowercase();
-        let found = text.find(name).filter(|_| !name.is_empty());
-        let at = match found {
-            Some(start) => self.text.span_within(node, &(start..start + name.len())),
-            None => self.text.span(&node.at),
-        };
+        let at = self.place_of(node, name);
         self.mentions.push(Mention {
             part,
             name: name.to_owned(),

@@ -110,6 +110,9 @@ pub(super) const WRITTEN: [Phrase; 31] = [
     },
 ];
 
+/// Settings whose keys are names as they are.
+const OF_NAMES: [&str; 2] = ["sysctl", "services"];
+
 /// Keys under which `apply` sets something.
 const APPLICABLE: [&str; 4] = [
     "os_settings",
@@ -332,11 +335,16 @@ impl Parser<'_> {
                 "name one, such as `{section}.theme`, in letters, digits, `.`, `_`, `-`"
             ));
         }
-        // The case of a variable's name counts; settings are the language's own.
+        // The case of the names of variables, kernel parameters and units counts; settings are the language's own.
         let rest = if section == "environment_variables" {
             rest.to_owned()
         } else {
-            rest.to_ascii_lowercase()
+            match rest.split_once('.') {
+                Some((table, name)) if OF_NAMES.iter().any(|of| table.eq_ignore_ascii_case(of)) => {
+                    format!("{}.{name}", table.to_ascii_lowercase())
+                }
+                _ => rest.to_ascii_lowercase(),
+            }
         };
         let (value, value_at) = self.text_in(&slots[1]);
         if value.len() > limits::LONGEST_SETTING || value.chars().any(char::is_control) {

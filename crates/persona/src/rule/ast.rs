@@ -390,6 +390,9 @@ impl Action {
             Self::Notify(_) | Self::Respond(_) => Performed::Here,
             Self::ActivatePersona(_) | Self::Revert => Performed::Here,
             Self::Run(_) | Self::EnableFeature(_) | Self::DisableFeature(_) => Performed::Here,
+            Self::Apply { .. } | Self::InstallPackage(_) | Self::RemovePackage(_) => {
+                Performed::Here
+            }
             _ => {
                 Performed::NotYet("it is recorded when it is called for, and nothing else happens")
             }

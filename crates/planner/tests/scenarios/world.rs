@@ -192,6 +192,7 @@ impl Machine {
             knobs: self.knobs,
             signals: self,
             shifted_by: None,
+            adjusted_by: &[],
         }
     }
 }

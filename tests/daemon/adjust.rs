@@ -1,0 +1,260 @@
+//! Settings that rules of the host want otherwise in the guest: given, taken back, kept over every end of daemon and agent,
+//! and ended by a person. The agent is the real program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use persona::domain::DomainId;
+use virt_persona::command::{Command, DomainName, Reply};
+use virt_persona::hypervisor::RunState;
+use virt_persona::view::{ActivationState, DomainView, ProposalView, RuleState};
+
+use crate::agent::Agent;
+use crate::stage::{Running, Stage, mib};
+
+const WEB: &str = "
+[[domain]]
+name = 'web'
+memory_mib = 512
+tags = ['front']
+agent_channel = 'FOLDER/guest/agent.sock'
+guest = { memory_used_mib = 100 }
+";
+
+/// Adjusts when more than 70 % of the memory are in use, and goes back below 40 %. The scripts write a line each.
+const FRONT: &str = "name: front
+environment_variables: {TIER: calm}
+os_settings: {sysctl: {vm.swappiness: 60}}
+pre_activation_script: echo ran >> SCRIPTS
+post_activation_script: echo ran >> SCRIPTS
+adaptation_rules:
+  - name: busy
+    when: memory.utilization > 70% FOR 1s
+    then: [apply environment_variables.TIER = busy, apply os_settings.sysctl.vm.swappiness = 1]
+    until: memory.utilization < 40% FOR 1s
+    cooldown: 1s
+    source: balloon
+";
+
+struct Set {
+    stage: Stage,
+    web: DomainId,
+    guest: PathBuf,
+}
+
+/// The guest has the persona by its tag.
+fn start(rest: &str) -> (Set, Running, Agent) {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    fs::create_dir_all(guest.join("proc/sys/vm")).unwrap();
+    fs::write(guest.join("proc/sys/vm/swappiness"), "30\n").unwrap();
+    let agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let set = Set { stage, web, guest };
+    let daemon = set.stage.start();
+    let scripts = set.guest.join("scripts").display().to_string();
+    daemon.create(&format!("{}{rest}", FRONT.replace("SCRIPTS", &scripts)));
+    daemon.map("front", "front");
+    daemon.wait_domain(web, "its guest has it", has(&set, "calm", "60"));
+    (set, daemon, agent)
+}
+
+fn file(guest: &Path, path: &str) -> String {
+    fs::read_to_string(guest.join(path)).unwrap_or_default()
+}
+
+/// The guest has confirmed what it has, and these are the values.
+fn has(set: &Set, tier: &str, swappiness: &str) -> impl Fn(&DomainView) -> bool {
+    let guest = set.guest.clone();
+    let (tier, swappiness) = (format!("TIER='{tier}'"), format!("{swappiness}\n"));
+    move |domain| {
+        let variables = file(&guest, "etc/profile.d/50-virt-persona.sh");
+        domain.activation.state == ActivationState::Active
+            && variables.replace('"', "'").contains(&tier)
+            && file(&guest, "proc/sys/vm/swappiness") == swappiness
+    }
+}
+
+fn fill(set: &Set, mebibytes: u64) {
+    set.stage.simulated.set_memory_used(set.web, mib(mebibytes));
+}
+
+/// It is adjusted.
+fn busy(set: &Set, daemon: &Running) -> DomainView {
+    fill(set, 400);
+    daemon.wait_domain(set.web, "it is adjusted", has(set, "busy", "1"))
+}
+
+fn calm(set: &Set, daemon: &Running) -> DomainView {
+    fill(set, 100);
+    daemon.wait_domain(set.web, "it is taken back", has(set, "calm", "60"))
+}
+
+/// How often scripts of the persona ran.
+fn scripts(set: &Set) -> usize {
+    file(&set.guest, "scripts").lines().count()
+}
+
+fn web() -> DomainName {
+    DomainName("web".into())
+}
+
+fn deactivate(daemon: &Running) {
+    let off = daemon.ask(Command::Deactivate { domain: web() });
+    assert!(off.is_ok(), "{off:?}");
+}
+
+/// Waits for some ticks, in which whatever was going to happen has happened.
+fn ticks(daemon: &Running) {
+    let now = daemon.view().manager.ticks;
+    daemon.wait("it ticks on", |view| view.manager.ticks > now + 25);
+}
+
+#[test]
+fn a_rule_gives_settings_other_values_and_its_until_takes_them_back_without_a_script() {
+    let (set, daemon, _agent) = start("");
+    assert_eq!(scripts(&set), 2);
+    let shown = busy(&set, &daemon);
+    let detail = shown.activation.detail.unwrap_or_default();
+    assert!(
+        detail.contains("adjusted by rules: environment_variables.TIER = busy by rule busy, os_settings.sysctl.vm.swappiness = 1 by rule busy"),
+        "{detail}"
+    );
+    daemon.wait_explained("web", "its rule stands", |explained| {
+        let rule = &explained.rules[0];
+        rule.state == RuleState::Standing
+            && rule
+                .detail
+                .as_ref()
+                .is_some_and(|detail| detail.contains("environment_variables.TIER = busy"))
+    });
+    let effective = daemon.ask(Command::Effective { domain: web() });
+    assert!(
+        matches!(&effective, Ok(Reply::Effective(view)) if view.document.contains("TIER: busy # rule busy")),
+        "{effective:?}"
+    );
+    let shown = calm(&set, &daemon);
+    let detail = shown.activation.detail.unwrap_or_default();
+    assert!(!detail.contains("adjusted"), "{detail}");
+    busy(&set, &daemon);
+    calm(&set, &daemon);
+    assert_eq!(scripts(&set), 2, "they run once an activation of a persona");
+    // One call of two actions is one activation.
+    let told = daemon.told("binding").into_iter();
+    let of_rules = told.filter(|text| text.contains("(generation ")).count();
+    assert_eq!(of_rules, 5, "{:?}", daemon.told("binding"));
+}
+
+#[test]
+fn what_a_rule_adjusted_holds_over_every_end_of_the_daemon_and_its_until_is_waited_for_again() {
+    let (set, daemon, _agent) = start("");
+    // The wish is on the disk, and nothing else may be.
+    fill(&set, 400);
+    daemon.wait_record("it is wished", |record| {
+        record.text.starts_with("rules adjust the persona")
+    });
+    daemon.kill();
+    let daemon = set.stage.start();
+    daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "1"));
+    daemon.kill();
+    let daemon = set.stage.start();
+    daemon.wait_domain(set.web, "it still is", has(&set, "busy", "1"));
+    // Between the two, so that neither the rule nor its until holds.
+    fill(&set, 256);
+    ticks(&daemon);
+    daemon.kill();
+    let daemon = set.stage.start();
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it still is", has(&set, "busy", "1"));
+    calm(&set, &daemon);
+    daemon.kill();
+    let daemon = set.stage.start();
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it stays so", has(&set, "calm", "60"));
+    assert_eq!(scripts(&set), 2);
+}
+
+#[test]
+fn a_guest_that_is_away_gets_what_was_adjusted_meanwhile_and_a_restart_of_the_domain_keeps_it() {
+    let (set, daemon, agent) = start("");
+    drop(agent);
+    fill(&set, 400);
+    daemon.wait_domain(set.web, "it waits for the agent", |domain| {
+        domain.activation.state == ActivationState::WaitingForAgent
+    });
+    let agent = Agent::start(&set.guest);
+    daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "1"));
+    drop(agent);
+    fill(&set, 256);
+    set.stage.simulated.set_state(set.web, RunState::Off);
+    daemon.wait_domain(set.web, "it is off", |domain| domain.state == RunState::Off);
+    set.stage.simulated.set_state(set.web, RunState::Running);
+    let _agent = Agent::start(&set.guest);
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it still is", has(&set, "busy", "1"));
+    calm(&set, &daemon);
+    assert_eq!(scripts(&set), 2);
+}
+
+#[test]
+fn a_person_takes_back_what_rules_adjusted_and_it_is_not_adjusted_again_at_once() {
+    let (set, daemon, _agent) = start("");
+    busy(&set, &daemon);
+    deactivate(&daemon);
+    daemon.wait_domain(set.web, "it is taken back", has(&set, "calm", "60"));
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it stays so", has(&set, "calm", "60"));
+    // What a person applies is what is written, and its scripts run.
+    calm(&set, &daemon);
+    ticks(&daemon);
+    busy(&set, &daemon);
+    assert_eq!(scripts(&set), 2);
+    daemon.apply("web", "front");
+    daemon.wait_domain(set.web, "it is as written", has(&set, "calm", "60"));
+    assert_eq!(scripts(&set), 4);
+}
+
+#[test]
+fn another_version_of_the_persona_ends_what_the_rules_of_the_one_before_adjusted() {
+    let (set, daemon, _agent) = start("");
+    busy(&set, &daemon);
+    fill(&set, 256);
+    ticks(&daemon);
+    let updated = daemon.ask(Command::UpdatePersona {
+        name: "front".into(),
+        document: "name: front\nenvironment_variables: {TIER: new}\nos_settings: {sysctl: {vm.swappiness: 60}}\n".into(),
+        format: None,
+        note: None,
+    });
+    assert!(updated.is_ok(), "{updated:?}");
+    daemon.wait_domain(set.web, "it is the new one", has(&set, "new", "60"));
+    let ended = daemon.told("binding");
+    assert!(
+        ended
+            .iter()
+            .any(|text| text.starts_with("what rules adjusted ends with the persona")),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn with_low_trust_a_person_decides_and_takes_back_as_well() {
+    let (set, daemon, _agent) = start("trust_levels: {file_system_modification: low}\n");
+    let approve = |word: &str| {
+        let of = |proposal: &&ProposalView| proposal.text.contains(word);
+        let waits = daemon.wait_domain(set.web, "it is proposed", |domain| {
+            domain.proposals.iter().any(|proposal| of(&proposal))
+        });
+        for proposal in waits.proposals.iter().filter(of) {
+            let id = proposal.id;
+            let approved = daemon.ask(Command::Approve { id });
+            assert!(approved.is_ok(), "{approved:?}");
+        }
+    };
+    fill(&set, 400);
+    approve("environment_variables.TIER");
+    daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "60"));
+    fill(&set, 100);
+    approve("environment_variables.TIER");
+    daemon.wait_domain(set.web, "it is taken back", has(&set, "calm", "60"));
+}
