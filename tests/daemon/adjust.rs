@@ -258,3 +258,27 @@ fn with_low_trust_a_person_decides_and_takes_back_as_well() {
     approve("environment_variables.TIER");
     daemon.wait_domain(set.web, "it is taken back", has(&set, "calm", "60"));
 }
+
+#[test]
+fn a_package_that_a_rule_wants_is_asked_for_in_the_guest_and_no_more_after_it() {
+    let rule = "  - name: tools
+    when: memory.utilization > 70% FOR 1s
+    then: install package curl
+    until: memory.utilization < 40% FOR 1s
+    source: balloon
+";
+    let (set, daemon, _agent) = start(rule);
+    fill(&set, 400);
+    let said = |domain: &DomainView| domain.activation.detail.clone().unwrap_or_default();
+    // This guest has nothing that installs packages, and says so of this one.
+    let shown = daemon.wait_domain(set.web, "the package is asked for", |domain| {
+        has(&set, "busy", "1")(domain) && said(domain).contains("package curl (the guest has none")
+    });
+    assert!(
+        said(&shown).contains("package curl by rule tools"),
+        "{}",
+        said(&shown)
+    );
+    let shown = calm(&set, &daemon);
+    assert!(!said(&shown).contains("curl"), "{}", said(&shown));
+}
