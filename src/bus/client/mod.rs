@@ -1,16 +1,17 @@
 //! The client of the daemon's bus: typed calls that give views. The command line uses nothing else of the bus.
 
+mod domains;
+mod personas;
 mod watch;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::time::Duration;
 
-use persona::units::{Bytes, Moment};
+use persona::units::Moment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zbus::proxy::{CacheProperties, MethodFlags};
-use zbus::{Connection, DynamicType, OwnedObjectPath, Proxy, Variant};
+use zbus::{Connection, DynamicType, Proxy, Variant};
 
 pub use self::watch::{Watch, Watched};
 
@@ -18,12 +19,9 @@ use super::dict::{Dict, from_dict};
 use super::error::word_of;
 use super::record::record_from_dict;
 use super::{BusChoice, names};
-use crate::command::{Execution, Mode};
 use crate::view::{
-    AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
-    DomainView, EffectiveView, ExplainView, FragmentView, Held, HoldView, HostView, HypervisorView,
-    ManagerView, MappedView, MappingView, PersonaView, PlanView, ProblemView, ProposalView,
-    RetiredView, StatusView, StoredView, VersionView,
+    AuditView, DoctorView, DocumentFormat, HostView, HypervisorView, ManagerView, ProblemView,
+    ProposalView, RetiredView,
 };
 
 /// Longer than the daemon takes for any answer, also with a person at a password prompt.
@@ -130,148 +128,6 @@ impl Client {
         })
     }
 
-    /// Every domain.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn domains(&self) -> Answer<Vec<DomainView>> {
-        self.list("ListDomains", Given::new()).await
-    }
-
-    /// One domain, by number, UUID or name.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn status(&self, domain: &str) -> Answer<StatusView> {
-        let path = self.domain_path(domain).await?;
-        self.view(&path, names::DOMAIN, "Status", &(Given::new(),))
-            .await
-    }
-
-    /// Every persona.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn personas(&self) -> Answer<Vec<PersonaView>> {
-        self.list("ListPersonas", Given::new()).await
-    }
-
-    /// What tags mean.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn mappings(&self) -> Answer<Vec<MappingView>> {
-        self.list("ListMappings", Given::new()).await
-    }
-
-    /// A version of a persona with its text.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn show(&self, name: &str, version: Option<u32>) -> Answer<DocumentView> {
-        let path = self.persona_path(name).await?;
-        let options = options([("version", version.map(Variant::from))]);
-        self.view(&path, names::PERSONA, "Show", &(options,)).await
-    }
-
-    /// All versions of a persona.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn history(&self, name: &str) -> Answer<Vec<VersionView>> {
-        let path = self.persona_path(name).await?;
-        let versions: Vec<Dict> = self
-            .call(&path, names::PERSONA, "History", &(Given::new(),))
-            .await?;
-        read_all("History", versions)
-    }
-
-    /// Stores a persona under a free name.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn create(
-        &self,
-        document: &str,
-        format: Option<DocumentFormat>,
-        name: Option<String>,
-        note: Option<String>,
-    ) -> Answer<StoredView> {
-        let options = options([
-            ("format", format.map(format_word)),
-            ("name", name.map(Variant::from)),
-            ("note", note.map(Variant::from)),
-        ]);
-        let (_, stored): (OwnedObjectPath, Dict) = self
-            .manager_call("CreatePersona", &(document, options))
-            .await?;
-        read("CreatePersona", stored)
-    }
-
-    /// Stores a further version.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn update(
-        &self,
-        name: &str,
-        document: &str,
-        format: Option<DocumentFormat>,
-        note: Option<String>,
-    ) -> Answer<StoredView> {
-        let options = options([
-            ("format", format.map(format_word)),
-            ("note", note.map(Variant::from)),
-        ]);
-        let arguments = (name, document, options);
-        self.view(names::ROOT, names::MANAGER, "UpdatePersona", &arguments)
-            .await
-    }
-
-    /// Makes a stored version current.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn set_current(&self, name: &str, version: u32) -> Answer<StoredView> {
-        let arguments = (name, version, Given::new());
-        self.view(names::ROOT, names::MANAGER, "SetCurrentPersona", &arguments)
-            .await
-    }
-
-    /// Deletes a persona.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn delete(&self, name: &str, force: crate::command::Force) -> Answer<()> {
-        let force = match force {
-            crate::command::Force::Yes => Some(Variant::from(true)),
-            crate::command::Force::No => None,
-        };
-        self.manager_call("DeletePersona", &(name, options([("force", force)])))
-            .await
-    }
-
-    /// Binds a domain to `NAME` or `NAME@VERSION`.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn apply(&self, domain: &str, persona: &str) -> Answer<AppliedView> {
-        let path = self.domain_path(domain).await?;
-        self.view(&path, names::DOMAIN, "Activate", &(persona, Given::new()))
-            .await
-    }
-
-    /// What [`Client::apply`] would change.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn plan(&self, domain: &str, persona: &str) -> Answer<PlanView> {
-        let path = self.domain_path(domain).await?;
-        let options = options([("dry_run", Some(Variant::from(true)))]);
-        self.view(&path, names::DOMAIN, "Activate", &(persona, options))
-            .await
-    }
-
     /// Has everything given back; gives what is left.
     ///
     /// # Errors
@@ -279,181 +135,6 @@ impl Client {
     pub async fn retire(&self) -> Answer<RetiredView> {
         self.view(names::ROOT, names::MANAGER, "Retire", &(Given::new(),))
             .await
-    }
-
-    /// Takes an applied persona off.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn deactivate(&self, domain: &str) -> Answer<AppliedView> {
-        let path = self.domain_path(domain).await?;
-        self.view(&path, names::DOMAIN, "Deactivate", &(Given::new(),))
-            .await
-    }
-
-    /// Changes tags; gives those that the domain then has.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn tag(
-        &self,
-        domain: &str,
-        add: &[String],
-        remove: &[String],
-    ) -> Answer<Vec<String>> {
-        let path = self.domain_path(domain).await?;
-        self.call(&path, names::DOMAIN, "Tag", &(add, remove, Given::new()))
-            .await
-    }
-
-    /// Adds to a domain's definition what it lacks for live scaling; with `DryRun` it says what that would be. `plan` is
-    /// the one that was looked at.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn adopt(
-        &self,
-        domain: &str,
-        max_vcpus: Option<u32>,
-        max_memory: Option<Bytes>,
-        plan: Option<String>,
-        mode: Mode,
-    ) -> Answer<AdoptionView> {
-        let path = self.domain_path(domain).await?;
-        let options = options([
-            ("max_vcpus", max_vcpus.map(Variant::from)),
-            ("max_memory", max_memory.map(|size| Variant::from(size.0))),
-            ("plan", plan.map(Variant::from)),
-            ("dry_run", (mode == Mode::DryRun).then(|| true.into())),
-        ]);
-        self.view(&path, names::DOMAIN, "Adopt", &(options,)).await
-    }
-
-    /// Puts a domain's definition back as it was before it was adopted.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn undo_adoption(&self, domain: &str, mode: Mode) -> Answer<AdoptionView> {
-        let path = self.domain_path(domain).await?;
-        let options = options([
-            ("undo", Some(true.into())),
-            ("dry_run", (mode == Mode::DryRun).then(|| true.into())),
-        ]);
-        self.view(&path, names::DOMAIN, "Adopt", &(options,)).await
-    }
-
-    /// Says which persona a tag means.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn map(&self, tag: &str, persona: &str, priority: i32) -> Answer<()> {
-        let options = options([("priority", Some(Variant::from(priority)))]);
-        self.manager_call("MapTag", &(tag, persona, options)).await
-    }
-
-    /// Says what a tag lays over the persona of a domain.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn map_override(
-        &self,
-        tag: &str,
-        document: &str,
-        format: Option<DocumentFormat>,
-        priority: i32,
-    ) -> Answer<MappedView> {
-        let options = options([
-            ("priority", Some(Variant::from(priority))),
-            ("format", format.map(format_word)),
-        ]);
-        let arguments = (tag, document, options);
-        self.view(names::ROOT, names::MANAGER, "MapOverride", &arguments)
-            .await
-    }
-
-    /// The override that a tag means.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn show_override(&self, tag: &str) -> Answer<FragmentView> {
-        let arguments = (tag, Given::new());
-        self.view(names::ROOT, names::MANAGER, "ShowOverride", &arguments)
-            .await
-    }
-
-    /// What is in force on a domain, each value with its origin.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn effective(&self, domain: &str) -> Answer<EffectiveView> {
-        let path = self.domain_path(domain).await?;
-        let (document, values): (String, Vec<Dict>) = self
-            .call(&path, names::DOMAIN, "EffectivePersona", &(Given::new(),))
-            .await?;
-        Ok(EffectiveView {
-            document,
-            values: read_all("EffectivePersona", values)?,
-        })
-    }
-
-    /// Takes a tag's meaning away.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn unmap(&self, tag: &str) -> Answer<()> {
-        self.manager_call("UnmapTag", &(tag, Given::new())).await
-    }
-
-    /// Why a domain did or did not change, in the latest tick or at a time.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn explain(&self, domain: &str, at: Option<Moment>) -> Answer<ExplainView> {
-        let path = self.domain_path(domain).await?;
-        let options = options([("at", at.map(|at| Variant::from(at.0)))]);
-        self.view(&path, names::DOMAIN, "Explain", &(options,))
-            .await
-    }
-
-    /// Runs a command in the guest of a domain; the lines of the file are [`crate::view::ExecutionLine`]s.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn execute(&self, domain: &str, execution: &Execution) -> Answer<File> {
-        let path = self.domain_path(domain).await?;
-        let millis = u64::try_from(execution.timeout.as_millis()).unwrap_or(u64::MAX);
-        let options = options([
-            ("user", Some(Variant::from(execution.user.clone()))),
-            (
-                "directory",
-                Some(Variant::from(execution.directory.clone())),
-            ),
-            ("timeout_ms", Some(Variant::from(millis))),
-        ]);
-        let given = (&execution.argv, &execution.environment, options);
-        let lines: zbus::OwnedFd = self.call(&path, names::DOMAIN, "Execute", &given).await?;
-        Ok(File::from(std::os::fd::OwnedFd::from(lines)))
-    }
-
-    /// The recording of a domain, to be read from its beginning.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn recording(
-        &self,
-        domain: &str,
-        since: Option<Moment>,
-        until: Option<Moment>,
-    ) -> Answer<File> {
-        let path = self.domain_path(domain).await?;
-        let options = options([
-            ("since", since.map(|at| Variant::from(at.0))),
-            ("until", until.map(|at| Variant::from(at.0))),
-        ]);
-        let trace: zbus::OwnedFd = self
-            .call(&path, names::DOMAIN, "Recording", &(options,))
-            .await?;
-        Ok(File::from(std::os::fd::OwnedFd::from(trace)))
     }
 
     /// Audit records, the latest last.
@@ -519,45 +200,6 @@ impl Client {
             .await
     }
 
-    /// Leaves a domain's resources alone; gives what of it is held then.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn hold(
-        &self,
-        domain: &str,
-        length: Duration,
-        resource: Option<Held>,
-    ) -> Answer<Vec<HoldView>> {
-        let path = self.domain_path(domain).await?;
-        let word = resource.map(|resource| {
-            Variant::from(match resource {
-                Held::Vcpus => "vcpus",
-                Held::Memory => "memory",
-                Held::Limits => "limits",
-            })
-        });
-        let arguments = (length.as_secs(), options([("resource", word)]));
-        let holds: Vec<Dict> = self.call(&path, names::DOMAIN, "Hold", &arguments).await?;
-        read_all("Hold", holds)
-    }
-
-    /// Ends every hold of a domain; says whether there was any.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn release(&self, domain: &str) -> Answer<Change> {
-        let path = self.domain_path(domain).await?;
-        let changed: bool = self
-            .call(&path, names::DOMAIN, "Release", &(Given::new(),))
-            .await?;
-        Ok(if changed {
-            Change::Changed
-        } else {
-            Change::Unchanged
-        })
-    }
-
     /// Begins to watch what is decided and done. The watch must be polled without end, or dropped.
     ///
     /// # Errors
@@ -575,15 +217,6 @@ impl Client {
         // A watch on a daemon that is not there would wait for ever without a word.
         self.manager().await?;
         Ok(Watch { records, owners })
-    }
-
-    async fn domain_path(&self, domain: &str) -> Answer<OwnedObjectPath> {
-        self.manager_call("GetDomain", &(domain, Given::new()))
-            .await
-    }
-
-    async fn persona_path(&self, name: &str) -> Answer<OwnedObjectPath> {
-        self.manager_call("GetPersona", &(name, Given::new())).await
     }
 
     async fn list<T: DeserializeOwned>(
