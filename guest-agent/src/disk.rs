@@ -27,7 +27,7 @@ use crate::{
     local::{Client, ClientId, Peer},
     log::{chain, log},
     program::{Ended, ProgramJob},
-    rules::{Hands, InForce},
+    rules::{Hands, InForce, call_begun},
     script::{ScriptError, ScriptJob},
     setting::Programs,
     store::{Answered, Record, Store, StoreError},
@@ -55,7 +55,7 @@ pub(crate) enum DiskJob {
         peer: Peer,
         asked: Asked,
     },
-    /// Write down that something begins which a rule of the host calls for, and have it done, unless it was answered before.
+    /// Have something done which a rule of the host calls for, unless it was answered before.
     Perform {
         id: RequestId,
         call: Box<RuleCall>,
@@ -118,6 +118,23 @@ pub(crate) fn state_of(store: &Store) -> GuestState {
         journal,
         rules: store.current().and_then(InForce::of),
     }
+}
+
+/// What rules of the host called for and an earlier agent began is answered as begun, also where that agent ended before it
+/// had written its answer: the records say how far each came.
+///
+/// # Errors
+/// When the state cannot be written.
+pub(crate) fn know_calls(
+    store: &mut Store,
+    calls: Vec<(RequestId, u64)>,
+) -> Result<(), StoreError> {
+    for (id, generation) in calls {
+        if store.result(&id).is_none() {
+            store.remember(&id, &call_begun(generation))?;
+        }
+    }
+    Ok(())
 }
 
 impl Disk {
@@ -189,6 +206,8 @@ impl Disk {
                     if let Err(error) = self.hands.log().read_again() {
                         log!("{}", chain(&error));
                     }
+                    let calls = self.hands.log().calls();
+                    report(know_calls(self.activator.store_mut(), calls));
                     self.recover();
                 }
                 DiskJob::KeepClosed => self.keep_closed(),
@@ -301,19 +320,15 @@ impl Disk {
         self.desk.events.send(Event::Done { id, body: answer });
     }
 
-    /// Once only, as a command: the answer that a crash leaves behind is that nobody knows.
+    /// Once only: what is on the disk before its answer is the firing itself, by which it is known also after a crash.
     fn perform(&mut self, id: RequestId, call: RuleCall, deadline: Instant) {
-        let hands = self.hands.clone();
-        let store = self.activator.store_mut();
+        let store = self.activator.store();
         let refusal = match store.result(&id) {
             Some(known) => known.clone(),
             None if Instant::now() >= deadline => expired(),
             None => match store.current().and_then(InForce::whole) {
                 Some(in_force) if in_force.generation == call.generation => {
-                    match store.remember(&id, &exec::begun()) {
-                        Ok(()) => return hands.perform_call(id, in_force, call),
-                        Err(error) => refused(ErrorCode::Storage, &chain(&error), Retry::Useful),
-                    }
+                    return self.hands.perform_call(id, in_force, call);
                 }
                 _ => refused(
                     ErrorCode::StaleGeneration,

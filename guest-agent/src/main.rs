@@ -131,7 +131,15 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let policy = policy::read_policy(&args.config)?;
     let identity = read_identity(&args.root)?;
     let gauge = Arc::new(durable::Gauge::default());
-    let store = store::Store::open(&args.state, Arc::clone(&gauge))?;
+    let mut store = store::Store::open(&args.state, Arc::clone(&gauge))?;
+    let writer = store.writer();
+    let rule_log = Arc::new(rules::RuleLog::open(
+        &args.state,
+        &args.root,
+        writer.clone(),
+    )?);
+    // Before the host can be told of a record: one that it has seen is no longer known here.
+    disk::know_calls(&mut store, rule_log.calls())?;
 
     let (events, from_workers) = events::queue()?;
     let (to_disk, disk_jobs) = mpsc::channel();
@@ -139,12 +147,6 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
 
     let cpus = cpu::Cpus::new(&args.root, store.held_cpus(&identity.boot_id));
     let results = store.results();
-    let writer = store.writer();
-    let rule_log = Arc::new(rules::RuleLog::open(
-        &args.state,
-        &args.root,
-        writer.clone(),
-    )?);
     let features = Arc::new(rules::Features::open(&args.root, &args.state, writer)?);
     let leave = rules::RuleLeave::from(&policy);
     let state = disk::state_of(&store);

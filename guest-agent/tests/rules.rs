@@ -16,6 +16,7 @@ use std::{
 use agent_protocol::{
     Activation, ActivationReply, GuestRule, GuestRules, Operation, RecordsSeen, RuleCall,
     RuleRecord, RuleRecordsReply, Script, SettingOutcome,
+    message::ReplyBody,
     rules::{CallReply, DeedOutcome, GuestAction, RuleBy, RuleEdge, RuleWord, Telling},
 };
 use harness::{Agent, Guest, Peer, activate, activation, ok, recovered, script, wait_for};
@@ -116,6 +117,16 @@ fn records(peer: &mut Peer, count: usize) -> Vec<RuleRecord> {
     }
 }
 
+fn wait_until_none_is_kept(guest: &Guest) {
+    while fs::read_dir(guest.path("state/rules/records"))
+        .unwrap()
+        .count()
+        > 0
+    {
+        std::thread::sleep(harness::PAUSE);
+    }
+}
+
 fn outcomes(record: &RuleRecord) -> Vec<(&str, DeedOutcome)> {
     let deeds = record.deeds.iter();
     deeds
@@ -196,13 +207,7 @@ fn a_rule_fires_while_the_host_is_away_and_is_told_until_it_was_seen() {
     assert_eq!(page(&mut peer, None).records, told);
     assert_eq!(page(&mut peer, Some(record)).records, []);
     // The file goes behind the answer.
-    while fs::read_dir(guest.path("state/rules/records"))
-        .unwrap()
-        .count()
-        > 0
-    {
-        std::thread::sleep(harness::PAUSE);
-    }
+    wait_until_none_is_kept(&guest);
     let (_agent, mut peer) = restart(&guest, agent);
     assert_eq!(page(&mut peer, None).records, []);
     assert_eq!(lines(&guest, "drained"), 1);
@@ -494,6 +499,126 @@ fn what_a_rule_of_the_host_calls_for_is_begun_once() {
     let _: serde_json::Value = ok(peer.ask(Operation::Deactivate { generation: 2 }));
     assert!(!on.exists(), "it went with the persona");
     assert_eq!(harness::code(peer.ask(run(2))), "stale_generation");
+    assert_eq!(lines(&guest, "drained"), 1);
+}
+
+#[test]
+fn a_kill_at_any_point_of_what_a_rule_of_the_host_calls_for_makes_it_neither_twice_nor_lost() {
+    let ready = Guest::new();
+    {
+        let (agent, mut peer, _) = ready.greet();
+        let mut wanted = with_rules(&ready, 1, &[]);
+        let text = "echo ran >> \"$(dirname \"$0\")/../../../../drained\"";
+        wanted
+            .rules
+            .scripts
+            .insert("drain".to_owned(), script(text).unwrap());
+        begin(&mut peer, wanted);
+        drop(peer);
+        agent.kill();
+    }
+    for point in 1.. {
+        let guest = ready.copy();
+        let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
+        let id = harness::fresh_id();
+        let run = || Operation::Perform {
+            call: Box::new(RuleCall {
+                generation: 1,
+                rule: "grow".to_owned(),
+                edge: RuleEdge::Begins,
+                action: GuestAction::Run("drain".to_owned()),
+                word: RuleWord::Persona,
+            }),
+        };
+        let killed = {
+            let mut peer = guest.connect(&mut agent);
+            peer.hello();
+            peer.post(&id, run());
+            loop {
+                if agent.child.try_wait().unwrap().is_some() {
+                    break true;
+                }
+                let kept = |directory: &str| {
+                    let files = fs::read_dir(guest.path(directory));
+                    let names = files.into_iter().flatten().flatten();
+                    let names = names.map(|file| file.file_name().to_string_lossy().into_owned());
+                    names.filter(|name| !name.starts_with('.')).count()
+                };
+                if kept("state/rules/records") == 1
+                    && kept("state/rules/intents") == 0
+                    && kept("state/results") == 2
+                {
+                    break false;
+                }
+                std::thread::sleep(harness::PAUSE);
+            }
+        };
+        let (agent, mut peer) = restart(&guest, agent);
+        // As a host does that has heard no answer: what was begun is not begun again, and what was not is now.
+        peer.post(&id, run());
+        let CallReply { .. } = ok(peer.answer(&id));
+        let told = records(&mut peer, 1);
+        let outcome = told[0].deeds[0].outcome;
+        let runs = lines(&guest, "drained");
+        match outcome {
+            DeedOutcome::Done => assert_eq!(runs, 1, "point {point}"),
+            DeedOutcome::Interrupted => assert!(runs <= 1, "point {point}"),
+            other => panic!("point {point}: {other:?}"),
+        }
+        // Also where the host has seen the record before it asks.
+        assert_eq!(page(&mut peer, Some(&told[0])).records, []);
+        // The file goes behind the answer.
+        wait_until_none_is_kept(&guest);
+        drop(peer);
+        let (_agent, mut peer) = restart(&guest, agent);
+        peer.post(&id, run());
+        let CallReply { .. } = ok(peer.answer(&id));
+        peer.expect_silence_until_pong();
+        assert_eq!(page(&mut peer, None).records, [], "point {point}");
+        assert_eq!(lines(&guest, "drained"), runs, "point {point}");
+        if !killed {
+            assert!(point > 4, "there are more points than {point}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_refused_for_now_and_begun_when_it_is_asked_for_again() {
+    let guest = Guest::new();
+    let (_agent, mut peer, _) = guest.greet();
+    let mut wanted = with_rules(&guest, 1, &[]);
+    let go = guest.path("go");
+    let text = format!("while [ ! -e {} ]; do sleep 0.01; done", go.display());
+    let held = script(&text).unwrap();
+    wanted.rules.scripts.insert("held".to_owned(), held);
+    begin(&mut peer, wanted);
+    let run = |name: &str| Operation::Perform {
+        call: Box::new(RuleCall {
+            generation: 1,
+            rule: "grow".to_owned(),
+            edge: RuleEdge::Begins,
+            action: GuestAction::Run(name.to_owned()),
+            word: RuleWord::Persona,
+        }),
+    };
+    for _ in 0..4 {
+        let CallReply { .. } = ok(peer.ask(run("held")));
+    }
+    let id = harness::fresh_id();
+    peer.post(&id, run("drain"));
+    assert_eq!(harness::code(peer.answer(&id)), "busy");
+    fs::write(&go, "").unwrap();
+    records(&mut peer, 4);
+    loop {
+        peer.post(&id, run("drain"));
+        match peer.answer(&id) {
+            ReplyBody::Ok(_) => break,
+            // A record is there a moment before there is room.
+            ReplyBody::Err(error) => assert_eq!(error.code.as_str(), "busy"),
+        }
+    }
+    records(&mut peer, 5);
     assert_eq!(lines(&guest, "drained"), 1);
 }
 

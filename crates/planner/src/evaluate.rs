@@ -195,6 +195,11 @@ pub(crate) fn evaluate(
             now,
             &mut wanted,
         );
+        // With the windows anew it is not known before they are full that a condition went on to hold.
+        if slot.resumed {
+            let lasts = || rule.when.would_hold(domain.signals, now) != Truth::False;
+            slot.resumed = truth != Truth::True && lasts();
+        }
         call(persona, rule, truth, until, slot, &mut calls);
         turned.extend(turns(persona, rule, truth, until));
         undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
@@ -337,7 +342,7 @@ fn call(
         undo: slot.undo,
     };
     let edge = latch.turn(truth, rule.until.is_some().then_some(until));
-    (slot.called, slot.undo) = (latch.called, latch.undo);
+    (slot.called, slot.undo) = (latch.called || slot.resumed, latch.undo);
     let Some(edge) = edge else { return };
     let once = persona.actions(rule).filter(|action| !action.is_kept_up());
     let asked = once.filter(|action| edge == Edge::Begins || action.lasts());
@@ -365,6 +370,7 @@ fn align(persona: &Persona, adjusted_by: &[String], state: &mut DomainState) {
         // Nothing was evaluated before a machine's first persona, so that one hears of what has just happened, as of its start.
         state.heard = state.evaluated;
         state.rules.clear();
+        state.latches.clear();
         state.effects.clear();
         state.standing.clear();
         state.started = false;
@@ -373,10 +379,11 @@ fn align(persona: &Persona, adjusted_by: &[String], state: &mut DomainState) {
         state.rules = persona
             .rules
             .iter()
-            .map(|rule| RuleState {
-                touches: persona.actions(rule).filter_map(Action::resource).collect(),
-                undo: adjusted_by.iter().any(|name| rule.name == *name),
-                ..RuleState::default()
+.map(|rule| {
+                let latch = state.latches.get(rule.name.as_str()).copied();
+                let fresh = RuleState::fresh(persona, rule, latch);
+                let undo = fresh.undo || adjusted_by.iter().any(|name| rule.name == *name);
+                RuleState { undo, ..fresh }
             })
             .collect();
     }

@@ -200,6 +200,7 @@ pub fn plan_among(
             let (real, capped) = (domain, Felt::of(domain, carried));
             let domain = &capped.domain(real);
             let evaluation = evaluate(domain, persona, carried, policy, now, detail);
+            noted |= carried.keep_latches(persona);
             report.rules = evaluation.rules;
             let proposals = &mut state.proposals;
             // What was said of another persona or machine is not carried out on this one.
@@ -224,6 +225,9 @@ pub fn plan_among(
             calls.extend(proposals.approved_calls(domain.id, persona));
             if report.idle.is_some() {
                 // What a pause calls for is called for; the machine itself waits until it runs again.
+                if noted {
+                    turned.noted.push(domain.id);
+                }
                 reports.push(report);
                 continue;
             }

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use persona::Digest;
+use persona::{Digest, Persona};
 use persona::domain::DomainId;
-use persona::rule::{Knob, Resource, Windows};
+use persona::rule::{Action, Knob, Latch, Resource, Rule, Windows};
 use persona::units::Moment;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,10 @@ pub struct DomainState {
     /// One for each rule, in the order of the document.
     #[serde(skip)]
     pub rules: Vec<RuleState>,
+    /// What rules have called for, by name, where there is anything to know: windows begin anew with the daemon, but what was
+    /// called for once is not called for again because of that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub latches: BTreeMap<String, Latch>,
     /// When rules were last evaluated.
     #[serde(skip)]
     pub evaluated: Option<Moment>,
@@ -113,9 +117,51 @@ pub struct RuleState {
     pub called: bool,
     /// What it does once is to be taken back when its `until` holds.
     pub undo: bool,
+    /// That it was called for is known from before a restart, and its windows have not filled since: it counts as having
+    /// held ever since for as long as nothing says otherwise.
+    pub resumed: bool,
     /// Fixed amounts that it called for and that take several steps. They are reached without waiting for the
     /// windows again at each step, as long as what the rule is about goes on.
     pub pursued: Vec<Pursuit>,
+}
+
+impl RuleState {
+    /// What a rule begins with: fresh windows, and what it had called for before a restart.
+    pub(crate) fn fresh(persona: &Persona, rule: &Rule, latch: Option<Latch>) -> Self {
+        let latch = latch.unwrap_or_default();
+        Self {
+            touches: persona.actions(rule).filter_map(Action::resource).collect(),
+            called: latch.called,
+            undo: latch.undo,
+            resumed: latch.called,
+            ..Self::default()
+        }
+    }
+
+    fn latch(&self) -> Latch {
+        Latch {
+            called: self.called,
+            undo: self.undo,
+        }
+    }
+}
+
+/// Whether what a rule has called for counts as called for after a restart, too. That is so where it was carried out or stored in the
+/// same moment; a change of the persona that still waits for its turn is known nowhere else, so it is called for again, which changes
+/// nothing where it was carried out.
+fn outlives_a_restart(persona: &Persona, rule: &Rule) -> bool {
+    let once = persona.actions(rule).filter(|action| !action.is_kept_up());
+    let mut once = once.peekable();
+    once.peek().is_some()
+        && once.all(|action| {
+            matches!(
+                action,
+                Action::Run(_)
+                    | Action::EnableFeature(_)
+                    | Action::DisableFeature(_)
+                    | Action::Notify(_)
+            )
+        })
 }
 
 /// A fixed amount that a rule called for.
@@ -334,7 +380,7 @@ impl State {
             // What was asked for anew is counted anew.
             slot.late = None;
         }
-        slot.asked = asked;
+        slot.asked = asked.map(|asked| own_part(step, slot.asked, asked));
         slot.target = Some(flight.to);
         let changed = matches!(ending, Ending::Applied | Ending::Partial);
         // A machine that is where it was a day later was brought there by something else, as a reboot of the guest may.
@@ -491,6 +537,18 @@ impl State {
     }
 }
 
+/// What a step may have to do with what is asked for after it. A step for vCPUs leaves what was plugged before it, what it is
+/// to bring about, or something between the two; what lies beyond is somebody else's doing, and the next plan sees it as that.
+/// Of memory the step itself tells, since it watches what each device is asked for.
+fn own_part(step: &Step, before: Option<u64>, asked: u64) -> u64 {
+    match (step.resource, before) {
+        (Resource::Vcpus, Some(before)) => {
+            asked.clamp(before.min(step.to), before.max(step.to))
+        }
+        _ => asked,
+    }
+}
+
 /// The longest wait after a failure.
 pub(crate) fn longest_wait(policy: &Policy) -> Duration {
     policy.retry_after * (1 << MOST_DOUBLINGS)
@@ -533,6 +591,21 @@ impl DomainState {
         if self.persona.as_ref().is_some_and(|of| of != in_force) {
             self.persona = None;
         }
+    }
+
+    /// Keeps what rules have called for. Whether that is otherwise than it was.
+    pub(crate) fn keep_latches(&mut self, persona: &Persona) -> bool {
+        let rules = persona.rules.iter().zip(&self.rules);
+        let kept: BTreeMap<String, Latch> = rules
+            .map(|(rule, slot)| (rule, slot.latch()))
+            .filter(|(rule, latch)| {
+                *latch != Latch::default() && outlives_a_restart(persona, rule)
+            })
+            .map(|(rule, latch)| (rule.name.to_string(), latch))
+            .collect();
+        let changed = kept != self.latches;
+        self.latches = kept;
+        changed
     }
 
     /// Keeps what was there before the first change of a rule that will be undone.

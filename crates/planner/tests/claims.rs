@@ -215,3 +215,46 @@ fn what_a_pause_calls_for_is_called_for_while_the_machine_is_left_alone() {
         (4, Some(Idle::Paused))
     );
 }
+
+/// As the store of a daemon that ends and starts anew has it.
+fn restarted(state: &State, machine: &Machine) -> State {
+    let text = serde_json::to_string(state).unwrap();
+    let mut state: State = serde_json::from_str(&text).unwrap();
+    state.resume(&Policy::default(), machine.now);
+    state
+}
+
+#[test]
+fn what_was_called_for_is_not_called_for_again_after_a_restart_unless_it_was_over_in_between() {
+    let persona = persona(
+        "  - IF guest.app.orders > 100 FOR 5s THEN run drain, enable feature cache UNTIL guest.app.orders < 10\nresponse_scripts: {drain: 'true'}\n",
+    );
+    let edges = |plans: &[Plan]| {
+        let calls = plans.iter().flat_map(|plan| &plan.calls);
+        calls.map(|call| call.edge).collect::<Vec<_>>()
+    };
+    let (mut machine, mut state) = (machine(), State::default());
+    machine.orders = Some(500.0);
+    let plans = run(&mut machine, &persona, &mut state, 10);
+    assert_eq!(edges(&plans), [Edge::Begins, Edge::Begins]);
+    assert!(plans.iter().any(|plan| plan.noted == [ID]), "it is stored");
+    // The windows begin anew, and nothing is known at first.
+    let mut state = restarted(&state, &machine);
+    machine.orders = None;
+    assert_eq!(edges(&run(&mut machine, &persona, &mut state, 3)), []);
+    machine.orders = Some(500.0);
+    assert_eq!(edges(&run(&mut machine, &persona, &mut state, 20)), []);
+    // What ends it is watched on.
+    let mut state = restarted(&state, &machine);
+    machine.orders = Some(1.0);
+    let plans = run(&mut machine, &persona, &mut state, 3);
+    assert_eq!(edges(&plans), [Edge::Ends]);
+    // It was over when the daemon was back, and comes once more.
+    machine.orders = Some(500.0);
+    assert_eq!(edges(&run(&mut machine, &persona, &mut state, 10)).len(), 2);
+    let mut state = restarted(&state, &machine);
+    machine.orders = Some(50.0);
+    assert_eq!(edges(&run(&mut machine, &persona, &mut state, 3)), []);
+    machine.orders = Some(500.0);
+    assert_eq!(edges(&run(&mut machine, &persona, &mut state, 10)).len(), 2);
+}

@@ -256,3 +256,42 @@ fn a_success_that_never_lasts_ends_in_quarantine_and_another_step_between_does_n
     assert_eq!(succeed(3, 2), until, "each further one puts it back");
     assert_eq!(succeed(2, 1), None, "it has moved on");
 }
+
+#[test]
+fn what_is_plugged_beyond_a_step_while_it_is_carried_out_is_a_hands_work() {
+    for (hand, told) in [(3, 1), (2, 0)] {
+        let mut state = State::default();
+        let _ = pass(&mut state, 1, 1, Ability::Both, NOW);
+        let grow = step(1, 1, 2, None);
+        state.begin(&grow, NOW);
+        let plugged = Some(u64::from(hand));
+        state.finish(&grow, Ending::Applied, plugged, &Policy::default(), NOW);
+        let later = NOW.after(Duration::from_secs(1));
+        let plan = pass(&mut state, 1, hand, Ability::Both, later);
+        assert_eq!(plan.drifts.len(), told, "{hand}");
+        if let Some(drift) = plan.drifts.first() {
+            assert_eq!((drift.from, drift.to), (2, 3));
+        }
+        let slot = &state.domain(ID).expect("known").vcpus;
+        assert_eq!(slot.held_until.is_some(), told == 1, "{hand}");
+    }
+}
+
+#[test]
+fn what_is_unplugged_beyond_a_step_is_a_hands_work_and_what_was_plugged_before_is_not() {
+    let mut state = State::default();
+    let _ = pass(&mut state, 1, 4, Ability::Both, NOW);
+    let shrink = step(1, 4, 3, None);
+    state.begin(&shrink, NOW);
+    // Taken offline in the guest, and the device stays.
+    state.finish(&shrink, Ending::Applied, Some(4), &Policy::default(), NOW);
+    let later = NOW.after(Duration::from_secs(1));
+    assert_eq!(pass(&mut state, 1, 4, Ability::Both, later).drifts, []);
+    let shrink = step(1, 3, 2, None);
+    state.begin(&shrink, later);
+    state.finish(&shrink, Ending::Applied, Some(1), &Policy::default(), later);
+    let later = later.after(Duration::from_secs(1));
+    let drifts = pass(&mut state, 1, 1, Ability::Both, later).drifts;
+    assert_eq!(drifts.len(), 1);
+    assert_eq!((drifts[0].from, drifts[0].to), (2, 1));
+}

@@ -294,13 +294,13 @@ impl Carried {
                 actions: actions.iter().map(ToString::to_string).collect(),
                 readings: readings(trail.looked(), self.readings),
                 by: RuleBy::Guest,
+                call: None,
                 kept: Some(self.kept.clone()),
                 fired: now.clone(),
                 deeds: Vec::new(),
             },
             actions,
             word: RuleWord::Persona,
-            request: None,
         })
     }
 }

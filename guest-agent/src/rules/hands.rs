@@ -41,18 +41,25 @@ pub(super) struct Firing {
     pub(super) actions: Vec<Action>,
     /// By whose word.
     pub(super) word: RuleWord,
-    /// The host's request, which is answered when it is on the disk; `None` for the guest's own rules.
-    pub(super) request: Option<RequestId>,
 }
 
 impl Firing {
-    /// What it is known by while it is under way: a rule of the host may have several.
+    /// What it is known by while it is under way. A rule of the host may have several, but of those that switch a feature one
+    /// is done after another, in the order in which they were called for.
     fn name(&self) -> String {
-        match &self.request {
-            Some(request) => format!("{} ({request})", self.intent.rule),
-            None => self.intent.rule.clone(),
+        match (&self.intent.call, self.actions.first()) {
+            (None, _) => self.intent.rule.clone(),
+            (Some(_), Some(Action::EnableFeature(name) | Action::DisableFeature(name))) => {
+                format!("feature {name} of the host")
+            }
+            (Some(request), _) => format!("{} ({request})", self.intent.rule),
         }
     }
+}
+
+/// The answer to a request that is on the disk.
+pub(crate) fn call_begun(generation: u64) -> ReplyBody {
+    ReplyBody::Ok(serde_json::to_value(CallReply { generation }).unwrap_or_default())
 }
 
 /// Carries out what rules call for.
@@ -115,17 +122,12 @@ impl Hands {
 
     /// Begins what a rule of the host calls for; the request is answered when it is on the disk.
     pub(crate) fn perform_call(&self, id: RequestId, in_force: Arc<InForce>, call: RuleCall) {
-        if self.0.busy().running.len() >= RULE_RUNS_MAX {
-            let why = format!("{RULE_RUNS_MAX} rules are at work already");
-            let refusal = ReplyError::new(ErrorCode::Busy, why, Retry::Useful);
-            return self.0.answer(id, ReplyBody::Err(refusal));
-        }
         let action = match call.action {
             GuestAction::Run(name) => Action::Run(name),
             GuestAction::EnableFeature(name) => Action::EnableFeature(name),
             GuestAction::DisableFeature(name) => Action::DisableFeature(name),
         };
-        self.fire(Firing {
+        let firing = Firing {
             intent: Intent {
                 generation: in_force.generation,
                 persona: in_force.persona.clone(),
@@ -135,6 +137,7 @@ impl Hands {
                 actions: vec![action.to_string()],
                 readings: Vec::new(),
                 by: RuleBy::Host,
+                call: Some(id.clone()),
                 kept: None,
                 fired: Fired::now(&self.0.boot_id),
                 deeds: Vec::new(),
@@ -142,13 +145,29 @@ impl Hands {
             in_force,
             actions: vec![action],
             word: call.word,
-            request: Some(id),
-        });
+        };
+        let name = firing.name();
+        let why = {
+            let busy = self.0.busy();
+            if busy.running.contains(&name) {
+                format!("{name} is being switched already")
+            } else if busy.running.len() >= RULE_RUNS_MAX {
+                format!("{RULE_RUNS_MAX} rules are at work already")
+            } else {
+                String::new()
+            }
+        };
+        if why.is_empty() {
+            self.fire(firing);
+        } else {
+            self.0.refuse(id, ErrorCode::Busy, why);
+        }
     }
 
     /// Begins a firing.
     pub(super) fn fire(&self, firing: Firing) {
         let rule = firing.name();
+        let call = firing.intent.call.clone();
         self.0.busy().running.insert(rule.clone());
         let inner = Arc::clone(&self.0);
         let spawned = thread::Builder::new()
@@ -156,7 +175,7 @@ impl Hands {
             .spawn(move || inner.carry_out(firing));
         if let Err(error) = spawned {
             log!("rule {rule} cannot fire now: {error}");
-            self.0.give_up(&rule);
+            self.0.give_up(&rule, call, ErrorCode::Busy, error.to_string());
         }
     }
 
@@ -179,33 +198,32 @@ impl Inner {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The firing did not begin.
-    fn give_up(&self, rule: &str) {
+    /// The firing did not begin: the rule fires once more, and the host is told to ask once more.
+    fn give_up(&self, rule: &str, call: Option<RequestId>, code: ErrorCode, why: String) {
         let mut busy = self.busy();
         busy.running.remove(rule);
-        busy.unbegun.insert(rule.to_owned());
+        if call.is_none() {
+            busy.unbegun.insert(rule.to_owned());
+        }
+        drop(busy);
+        if let Some(id) = call {
+            self.refuse(id, code, why);
+        }
     }
 
     fn carry_out(&self, firing: Firing) {
         let rule = firing.name();
+        let call = firing.intent.call.clone();
         let begun = match self.log.begin(&firing.intent) {
             Ok(begun) => begun,
             Err(error) => {
                 let why = chain(&error);
                 log!("rule {rule} cannot fire: {why}");
-                if let Some(id) = firing.request {
-                    let refusal = ReplyError::new(ErrorCode::Storage, why, Retry::Useful);
-                    self.answer(id, ReplyBody::Err(refusal));
-                    self.busy().running.remove(&rule);
-                    return;
-                }
-                return self.give_up(&rule);
+                return self.give_up(&rule, call, ErrorCode::Storage, why);
             }
         };
-        if let Some(id) = firing.request.clone() {
-            let generation = firing.in_force.generation;
-            let reply = serde_json::to_value(CallReply { generation });
-            self.answer(id, ReplyBody::Ok(reply.unwrap_or_default()));
+        if let Some(id) = call {
+            self.answer(id, call_begun(firing.in_force.generation));
         }
         log!("rule {rule} fires: {}", firing.intent.actions.join(", "));
         self.perform(&begun, firing);
@@ -213,12 +231,18 @@ impl Inner {
     }
 
     fn answer(&self, id: RequestId, body: ReplyBody) {
-        // As for commands: a crash before it is on the disk leaves the answer that nobody knows. The other threads live as
-        // long as the process.
+        // Not waited for: what is on the disk already says after a crash that it was begun. The other threads live as long as
+        // the process.
         let _ = self.disk.send(DiskJob::Remember {
             id: id.clone(),
             body: body.clone(),
         });
+        self.events.send(Event::Done { id, body });
+    }
+
+    /// Nothing was begun, so nothing is remembered: the same request may be begun later.
+    fn refuse(&self, id: RequestId, code: ErrorCode, why: String) {
+        let body = ReplyBody::Err(ReplyError::new(code, why, Retry::Useful));
         self.events.send(Event::Done { id, body });
     }
 

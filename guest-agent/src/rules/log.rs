@@ -101,6 +101,9 @@ pub(crate) struct Intent {
     /// Who evaluated the rule.
     #[serde(default)]
     pub(crate) by: RuleBy,
+    /// The host's request, where it evaluated the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) call: Option<RequestId>,
     /// What is carried of the rule from here on; of the host's nothing is.
     pub(crate) kept: Option<Kept>,
     /// When it fired.
@@ -123,6 +126,9 @@ pub(crate) struct Begun {
 struct Stored {
     /// The number of its intent.
     intent: u64,
+    /// The host's request, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    call: Option<RequestId>,
     record: RuleRecord,
 }
 
@@ -346,6 +352,7 @@ impl RuleLog {
         };
         let stored = Stored {
             intent: number,
+            call: intent.call,
             record: record.bounded(),
         };
         disk.replace(&self.record_path(seq), &json("a record", &stored)?, PRIVATE)?;
@@ -378,6 +385,16 @@ impl RuleLog {
     /// How many records the host has not seen.
     pub(crate) fn waiting(&self) -> u64 {
         u64::try_from(self.memory().records.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The host's requests that came to these records, each with its generation. One of them is answered with that it was begun
+    /// however the agent ended since.
+    pub(crate) fn calls(&self) -> Vec<(RequestId, u64)> {
+        let memory = self.memory();
+        let calls = memory.records.iter();
+        calls
+            .filter_map(|stored| Some((stored.call.clone()?, stored.record.generation)))
+            .collect()
     }
 
     /// The oldest records that were not seen, after those up to `seen` are forgotten; and the numbers of these, whose files
@@ -524,6 +541,7 @@ mod tests {
             actions: vec!["run drain".to_owned()],
             readings: Vec::new(),
             by: RuleBy::Guest,
+            call: None,
             kept: Some(Kept::default()),
             fired: Fired::now("boot"),
             deeds: Vec::new(),

@@ -24,7 +24,7 @@ use agent_protocol::{CommandTable, GuestRules};
 pub(crate) use compile::{RuleLeave, lines};
 pub(crate) use evaluate::Rules;
 pub(crate) use feature::Features;
-pub(crate) use hands::Hands;
+pub(crate) use hands::{Hands, call_begun};
 pub(crate) use log::RuleLog;
 
 use crate::store::Record;
