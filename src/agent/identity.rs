@@ -31,7 +31,7 @@ pub(super) fn fresh_session_id() -> SessionId {
 }
 
 /// A request id that was never used; ids of later milliseconds sort later.
-pub(super) fn fresh_request_id() -> RequestId {
+pub fn fresh_request_id() -> RequestId {
     let text = format!("{:012x}-{:016x}", unix_time().as_millis(), draw());
     match RequestId::new(text) {
         Ok(id) => id,

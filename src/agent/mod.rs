@@ -36,6 +36,7 @@ pub use event::{
     Running, WentBack,
 };
 pub use exec::{CommandEnd, OutputPiece, Outputs};
+pub use identity::fresh_request_id;
 pub use registry::Registry;
 pub use reply::{Activated, AgentReply, Consent, RequestStatus, ScriptEnd};
 pub use settings::{SettingEnd, SettingsEnd};

@@ -66,10 +66,20 @@ impl Daemon {
     fn keep_proposals(&mut self, entries: Vec<Entry>) {
         let mut batch = Batch::new();
         let again = entries.clone();
-        let kept = batch
-            .put(BOOK, &Book(self.state.proposals.clone()))
+        let mut kept = batch.put(BOOK, &Book(self.state.proposals.clone()));
+        // What was approved is struck from the book and waits for the guest in the same moment.
+        let calls = self.guest_calls.changed();
+        for id in &calls {
+            kept = kept.and_then(|()| self.guest_calls.put(&mut batch, *id));
+        }
+        let kept = kept
             .map_err(CatalogueError::from)
             .and_then(|()| self.commit(batch, entries));
+        if kept.is_ok() {
+            for id in calls {
+                self.guest_calls.is_kept(id);
+            }
+        }
         if let Err(error) = kept {
             let error = sentence_of(&error);
             tracing::error!(%error, "proposals could not be stored");

@@ -52,6 +52,12 @@ pub(super) struct Book {
     /// How far records were seen, by log; the log that was heard of last stands last.
     #[serde(default)]
     seen: Vec<(String, u64)>,
+    /// The activation whose rules went to an agent that evaluates rules; none where that was before it was written down.
+    #[serde(default)]
+    pub(super) sent: u64,
+    /// The activation that only brings rules to a guest which has all the rest.
+    #[serde(default)]
+    pub(super) brings: u64,
 }
 
 impl Stored for Book {
@@ -103,6 +109,16 @@ pub(super) struct GuestRules {
 }
 
 impl GuestRules {
+    /// What is known of one guest's.
+    pub(super) fn book(&self, id: DomainId) -> Book {
+        self.books.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// From here on this is known.
+    pub(super) fn learn(&mut self, id: DomainId, book: Book) {
+        self.books.insert(id, book);
+    }
+
     /// What was known at the last stop.
     ///
     /// # Errors
@@ -341,6 +357,9 @@ impl Daemon {
             return;
         }
         let now = self.clock.now();
+        for record in &new {
+            self.measure_firing(id, record, now);
+        }
         let (_, pace) = self.guest_rules.pace.entry(id).or_insert((now, 0));
         *pace = pace.saturating_add(count);
         if self.is_too_fast(id, now) {
@@ -348,11 +367,13 @@ impl Daemon {
         }
         self.guest_rules.last.insert(id, seen);
         self.fetch_records(id);
+        // What has ended has left room.
+        self.ask_calls(id);
         self.publish_soon();
     }
 
     /// Keeps what is known of a guest's rules together with what is recorded of them. Says whether that is on the disk.
-    fn keep_book(&mut self, id: DomainId, book: Book, entries: Vec<Entry>) -> bool {
+    pub(super) fn keep_book(&mut self, id: DomainId, book: Book, entries: Vec<Entry>) -> bool {
         let mut batch = Batch::new();
         let put = batch.put(id.0, &book).map_err(CatalogueError::from);
         match put.and_then(|()| self.commit(batch, entries)) {

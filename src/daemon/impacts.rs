@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use agent_protocol::RuleRecord;
+use agent_protocol::rules::{DeedOutcome, RuleEdge};
 use persona::signal::Metric;
 use persona::units::Moment;
 use planner::impact::{Impacts, Measured, Tally};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Daemon;
 use crate::act::sentence_of;
 use crate::catalog::CatalogueError;
+use crate::hypervisor::DomainId;
 use crate::store::{Batch, Store, StoreError, Stored, Tree};
 use crate::view::EffectView;
 
@@ -139,6 +142,18 @@ impl Daemon {
                 "what actions did could not be stored"
             );
         }
+    }
+
+    /// Measures what rules did in a guest, by their record. When that was is the guest's word: one that does not fit what is
+    /// measured now is not measured.
+    pub(super) fn measure_firing(&mut self, id: DomainId, record: &RuleRecord, now: Moment) {
+        let mut deeds = record.deeds.iter();
+        if !deeds.any(|deed| deed.outcome == DeedOutcome::Done) {
+            return;
+        }
+        let rule = (record.edge == RuleEdge::Begins).then_some(record.rule.as_str());
+        let began = Moment(record.at_unix_ms);
+        self.impacts.open.took_place(id, rule, began, now);
     }
 
     /// A persona that is deleted takes what is known of its rules with it.

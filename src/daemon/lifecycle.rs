@@ -13,6 +13,7 @@ use planner::snapshot::Run;
 
 use super::Daemon;
 use super::happened::Happened;
+use super::outbox::Dropped;
 use crate::act::Outcome;
 use crate::audit::AuditKind;
 use crate::hypervisor::{DomainDescription, DomainId, Lifecycle};
@@ -119,6 +120,7 @@ impl Daemon {
         self.state.rest(id, now);
         let ended = planner::proposal::Turn::NotRunning;
         self.state.proposals.leave(id, ended);
+        self.drop_calls(id, &Dropped::OtherMachine);
         // Else a restart of the daemon would find what was learnt of the machine before, under the same emulator.
         self.keep_states(&[id], Vec::new());
         self.ended.0 += 1;
@@ -169,6 +171,7 @@ impl Daemon {
         if let Some(told) = told {
             self.state.rest(id, now);
             self.keep_states(&[id], Vec::new());
+            self.drop_calls(id, &Dropped::OtherMachine);
             self.tell(id, told);
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn message(generation: Generation, version: u32, persona: &Persona) -
 }
 
 /// The rules that are the guest's, each with what it does spelt out, and with the scripts that they run.
-fn rules(persona: &Persona) -> GuestRules {
+pub(super) fn rules(persona: &Persona) -> GuestRules {
     let collected = persona.collected();
     let mut sent = GuestRules::default();
     for rule in guest_rules::of_guest(persona) {

@@ -43,10 +43,12 @@ mod lifecycle;
 mod limits;
 mod message;
 mod need;
+mod outbox;
 mod personas;
 mod recording;
 mod requests;
 mod rollout;
+mod rules_sent;
 mod shift;
 mod show;
 mod stand_in;
@@ -161,6 +163,7 @@ pub struct Daemon {
     recording: recording::Recording,
     executions: exec::Executions,
     guest_rules: guest_rules::GuestRules,
+    guest_calls: guest_calls::GuestCalls,
     stand_ins: stand_in::StandIns,
     host: Option<HostFacts>,
     host_readings: Option<HostReadings>,
@@ -263,6 +266,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
     let mut impacts = impacts::Measurements::stored(&parts.store).map_err(DaemonError::Store)?;
     impacts.open.set_timing(parts.config.effects.timing());
     let guest_rules = guest_rules::GuestRules::stored(&parts.store).map_err(DaemonError::Store)?;
+    let guest_calls = guest_calls::GuestCalls::stored(&parts.store).map_err(DaemonError::Store)?;
     let adopted = adopted::adopted_domains(&parts.store);
     let mut daemon = Daemon {
         impacts,
@@ -291,6 +295,7 @@ pub async fn run(parts: Parts) -> Result<(), DaemonError> {
         recording: recording::Recording::start(&parts.config),
         executions: exec::Executions::default(),
         guest_rules,
+        guest_calls,
         stand_ins: stand_in::StandIns::default(),
         host: None,
         host_readings: None,

@@ -243,6 +243,7 @@ impl Daemon {
         self.show_status(id);
         self.statistics_on(id);
         self.follow_switch(id);
+        self.ask_calls(id);
     }
 
     pub(super) fn advance(
@@ -322,6 +323,7 @@ impl Daemon {
             let _ = self.resolve_with(id, Insistence::Again);
         }
         self.follow_activation(id);
+        self.bring_rules(id);
     }
 
     /// An activation that could not be put on its way although its agent is there, because too much else was, is tried
@@ -385,6 +387,7 @@ impl Daemon {
                     }
                     settings = Some(SettingsSent::new(&message.settings, facts));
                     let time = time + settings_time(&message.settings);
+                    self.rules_are_sent(id, &mut message);
                     (
                         Operation::Activate {
                             activation: Box::new(message),
@@ -496,6 +499,7 @@ impl Daemon {
         batch.remove::<super::tick::Carried>(id.0);
         self.forget_guest_rules(&mut batch, id);
         let mut entries = Vec::new();
+        entries.extend(self.forget_calls(&mut batch, id, name));
         entries.extend(self.forget_adoption(&mut batch, id, name));
         if self.catalog.domains().contains(&id) {
             self.catalog.forget(&mut batch, id);

@@ -218,6 +218,7 @@ impl Daemon {
         problems.extend(tracked.persona.shift.problem(tracked.report.as_ref()));
         problems.extend(tracked.persona.adjust.problem(tracked.report.as_ref()));
         problems.extend(self.guest_rule_problems(tracked));
+        problems.extend(self.waiting_calls(tracked.description.id));
         if let Some((_, text)) = &tracked.agent.trouble {
             problems.push(text.clone());
         }

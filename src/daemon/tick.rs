@@ -10,7 +10,7 @@ use persona::units::{Bytes, Moment};
 use planner::report::amount_text;
 use planner::snapshot::{Ability, Host, HostMemory, Run, Strain};
 use planner::state::DomainState;
-use planner::{Ending, Plan, Policy, Snapshot, State, Step};
+use planner::{Call, Ending, Plan, Policy, Snapshot, State, Step};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -92,7 +92,7 @@ pub(super) fn carried_state(
 }
 
 /// Tells one boot of the host from another (proc_sys_kernel(5)); the same where the kernel does not say.
-fn host_boot() -> String {
+pub(super) fn host_boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| String::new(), |boot| boot.trim().to_owned())
 }
@@ -148,6 +148,7 @@ impl Daemon {
             let hypervisor = self.hypervisor.clone();
             self.spawn(async move { Event::Stats(hypervisor.bulk_stats().await) });
             self.ask_guests_again();
+            self.ask_all_calls();
             self.stand_in(now);
         }
         if due(self.last_list, LIST_AGAIN) {
@@ -244,7 +245,11 @@ impl Daemon {
     }
 
     fn begin_plan(&mut self, plan: Plan, now: Moment) {
+        let is_approved = |call: &&Call| call.approved.is_some();
+        let mut outdone = self.take_calls(plan.calls.iter().filter(is_approved), now);
         self.proposals_changed(&plan.proposals);
+        let others = plan.calls.iter().filter(|call| !is_approved(call));
+        outdone.extend(self.take_calls(others, now));
         let mut entries = Vec::new();
         let mut touched = Vec::new();
         for drift in &plan.drifts {
@@ -275,7 +280,9 @@ impl Daemon {
         for call in &plan.calls {
             let text = call_text(call);
             entries.push(self.entry(AuditKind::Decision, Some(call.domain), &text, json(call)));
+            touched.push(call.domain);
         }
+        entries.extend(outdone);
         for call in &plan.forbidden {
             let text = format!(
                 "{}; the persona's trust level for {} is none, which forbids it",
@@ -439,11 +446,14 @@ impl Daemon {
     pub(super) fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
         let boot = host_boot();
         let mut kept = Ok(());
-        let mut entries = Some(entries);
+        let mut entries = entries;
         let mut chunks = domains.chunks(STATES_A_COMMIT).peekable();
         while let Some(domains) = chunks.next() {
             let mut batch = Batch::new();
             for id in domains {
+                // That a rule has called for something and what it called for are known together, or neither is.
+                let calls = self.guest_calls.put(&mut batch, *id);
+                kept = kept.and(calls.map_err(CatalogueError::from));
                 let Some(state) = self.state.domain(*id) else {
                     // Nothing is carried any more, so nothing shall come back after a restart.
                     batch.remove::<Carried>(id.0);
@@ -460,17 +470,27 @@ impl Daemon {
                 };
                 kept = kept.and(batch.put(id.0, &carried).map_err(CatalogueError::from));
             }
-            // The records come with the last of what they tell of.
-            let with = if chunks.peek().is_none() && kept.is_ok() {
-                entries.take().unwrap_or_default()
+            // The records come with what they tell of, and the rest of them with the last.
+            let last = chunks.peek().is_none();
+            let of_these = |entry: &mut Entry| {
+                let domain = entry.domain.as_ref();
+                last || domain.is_some_and(|(id, _)| domains.contains(id))
+            };
+            let with: Vec<Entry> = if kept.is_ok() {
+                entries.extract_if(.., of_these).collect()
             } else {
                 Vec::new()
             };
             let again = with.clone();
             kept = kept.and_then(|()| {
                 self.commit(batch, with)
-                    .inspect_err(|_| entries = Some(again))
+                    .inspect_err(|_| entries.extend(again))
             });
+            if kept.is_ok() {
+                for id in domains {
+                    self.guest_calls.is_kept(*id);
+                }
+            }
         }
         if let Err(error) = kept {
             let error = act::sentence_of(&error);
@@ -483,7 +503,7 @@ impl Daemon {
             self.problems.remove("store-write");
         }
         // What is left over is recorded all the same.
-        self.record_all(entries.unwrap_or_default());
+        self.record_all(entries);
     }
 }
 

@@ -81,11 +81,13 @@ pub enum Tree {
     GuestRules,
     /// What rules have adjusted of the personas of domains.
     Adjustments,
+    /// What rules of the host call for in guests and is not begun there.
+    GuestCalls,
 }
 
 impl Tree {
     /// All of them, in the order of their bytes.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Versions,
         Self::Names,
         Self::Mappings,
@@ -102,6 +104,7 @@ impl Tree {
         Self::Proposals,
         Self::GuestRules,
         Self::Adjustments,
+        Self::GuestCalls,
     ];
 
     /// The byte that keys begin with. It is on disks: never change one, never use one again. Below 0x80.
@@ -123,6 +126,7 @@ impl Tree {
             Self::Proposals => 12,
             Self::GuestRules => 24,
             Self::Adjustments => 25,
+            Self::GuestCalls => 26,
         }
     }
 
@@ -144,7 +148,8 @@ impl Tree {
             | Self::Rollouts
             | Self::Proposals
             | Self::GuestRules
-            | Self::Adjustments => 1,
+            | Self::Adjustments
+            | Self::GuestCalls => 1,
         }
     }
 }
@@ -168,6 +173,7 @@ impl fmt::Display for Tree {
             Self::Proposals => "the proposals",
             Self::GuestRules => "what is known of rules in guests",
             Self::Adjustments => "what rules adjusted in guests",
+            Self::GuestCalls => "what waits for guests",
         })
     }
 }

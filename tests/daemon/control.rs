@@ -19,6 +19,16 @@ virtio_mem = [{ alias = 'virtiomem0', size_mib = 1024 }]
 guest = { memory_used_mib = 300 }
 ";
 
+/// Its guest has an agent, so that vCPUs are changed.
+const TALKING: &str = "
+[[domain]]
+name = 'web'
+vcpus_maximum = 4
+memory_mib = 512
+agent_channel = 'FOLDER/web.sock'
+guest = { agent = 'simulated' }
+";
+
 fn elastic(stage: &Stage) -> Running {
     let daemon = stage.start();
     daemon.create(ELASTIC);
@@ -226,6 +236,33 @@ fn a_change_by_hand_is_respected_and_still_is_after_a_restart() {
     let drifts = daemon.told("drift");
     assert_eq!(drifts.len(), 1, "{drifts:?}");
     assert!(drifts[0].contains("from 1 vCPU to 3 vCPUs"), "{drifts:?}");
+}
+
+#[test]
+fn a_change_by_hand_while_the_daemons_own_is_being_confirmed_is_respected() {
+    let stage = Stage::new(TALKING);
+    let web = stage.id("web");
+    let slow = Fault::Slow { ms: 1_000 };
+    stage.simulated.fail_next(web, CallName::GuestCpus, slow);
+    let daemon = stage.start();
+    daemon.create("name: two\nbase_configuration:\n  cpu: {min: 2, max: 4}\n");
+    daemon.apply("web", "two");
+    // The daemon has plugged the second vCPU and waits for the guest to show it.
+    let plugged = Called::SetVcpus {
+        domain: web,
+        count: 2,
+    };
+    while !stage.simulated.calls().contains(&plugged) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    stage.simulated.set_vcpus_by_hand(web, 3);
+    daemon.wait_domain(web, "the hand is seen", |domain| {
+        let mut holds = domain.holds.iter();
+        holds.any(|hold| hold.reason.contains("by hand"))
+    });
+    let drifts = daemon.told("drift");
+    assert_eq!(drifts.len(), 1, "{drifts:?}");
+    assert!(drifts[0].contains("from 2 vCPUs to 3 vCPUs"), "{drifts:?}");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! What actions did to metrics: measured, shown with the persona, kept over a restart, and gone with the persona.
 
-use virt_persona::command::{Command, Force};
-use virt_persona::view::EffectView;
+use std::fs;
 
+use virt_persona::command::{Command, Force};
+use virt_persona::view::{ActivationState, EffectView};
+
+use crate::agent::Agent;
 use crate::stage::{Running, Stage, mib};
 
 const WEB: &str = "
@@ -72,4 +75,49 @@ fn what_actions_did_is_measured_shown_and_kept() {
         .unwrap();
     daemon.create(GROWS);
     assert_eq!(effects(&daemon), []);
+}
+
+const TALKING: &str = "
+[[domain]]
+name = 'web'
+memory_mib = 512
+agent_channel = 'FOLDER/guest/agent.sock'
+";
+
+/// The guest evaluates the rule, some time after its load is known.
+const DRAINS: &str = "
+name: grows
+priority_metrics: {guest.load: 1.0}
+response_scripts: {drain: 'true'}
+adaptation_rules:
+  - {name: drain, when: guest.app.queue > 10 AND guest.load > 0 FOR 5s, then: run drain}
+";
+
+#[test]
+fn what_a_rule_did_in_the_guest_is_measured_by_its_record() {
+    let stage = Stage::new(TALKING);
+    let web = stage.id("web");
+    let guest = stage.path().join("guest");
+    let agent = Agent::start(&guest);
+    let daemon = stage.start();
+    daemon.create(DRAINS);
+    daemon.apply("web", "grows");
+    daemon.wait_domain(web, "its guest has the persona", |domain| {
+        domain.activation.state == ActivationState::Active
+    });
+    agent.emit(&["queue=20"]);
+    daemon.wait_record("the rule has fired in the guest", |record| {
+        record.text.contains("in the guest rule drain fired")
+    });
+    fs::write(guest.join("proc/loadavg"), "0.10 0.10 0.10 2/77 1234\n").unwrap();
+    daemon.wait("the effect is measured", |view| {
+        !view.personas["grows"].effects.is_empty()
+    });
+    let measured = effects(&daemon);
+    assert_eq!(measured.len(), 1, "{measured:?}");
+    let load = &measured[0];
+    assert_eq!((load.rule.as_str(), load.actions), ("drain", 1));
+    assert_eq!(load.metric, "guest.load");
+    assert!((load.before - 0.5).abs() < 0.01, "{load:?}");
+    assert!(load.change < 0.0, "{load:?}");
 }

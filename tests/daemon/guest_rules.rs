@@ -276,7 +276,6 @@ fn a_rule_whose_trust_needs_a_person_is_proposed_on_the_host_and_done_when_appro
 fn a_rule_of_the_host_has_the_guest_act() {
     let rule = "  - name: always\n    when: memory.size > 1 MiB AND guest.app.go > 0\n    then: run calm\n";
     let (set, daemon) = start(rule, "");
-    // Not before the guest has confirmed the persona: what cannot be asked for is not asked for later.
     set.agent.emit(&["go=1"]);
     daemon.wait_record("it was done in the guest", |record| {
         record.text.contains("rule always of the host was obeyed")

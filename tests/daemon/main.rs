@@ -9,11 +9,13 @@ mod agent;
 mod paused;
 mod program;
 mod recording;
+mod relay;
 mod stage;
 
 mod adjust;
 mod adopt;
 mod approvals;
+mod calls;
 mod chooser;
 mod control;
 mod coordination;

@@ -4,6 +4,7 @@
 //! One world has one domain for each action and one that nothing is wrong with; each fault has a world, and another in
 //! which the daemon is killed too. What the tables below do not name does not compile.
 mod action;
+mod calls;
 mod person;
 mod world;
 mod wrong;
@@ -116,7 +117,8 @@ fn what_rules_say_and_this_version_does_is_in_the_matrix() {
         assert_eq!(word.performed(), Performed::Here, "{word}");
         assert!(action_of(&word).is_some(), "{word}");
     }
-    // What the guest's agent does and tells by itself; its faults are in `guest-agent/tests/rules.rs`.
+    // What the guest's agent does and tells by itself: its cells are in `calls`, and faults of the agent's own disk in
+    // `guest-agent/tests/rules.rs`.
     for word in [
         rule::Action::EnableFeature("f".into()),
         rule::Action::DisableFeature("f".into()),

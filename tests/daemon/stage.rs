@@ -163,6 +163,8 @@ impl Stage {
         );
         links.telemetry = Duration::from_millis(config.tick.telemetry_ms);
         links.switches = Switches::Honour;
+        // A connection that a test cuts again and again is not waited for ever longer.
+        links.reconnect.1 = links.reconnect.0;
         let (agent_sender, agent_events) = mpsc::unbounded_channel();
         let (ear, hypervisor_events) = mpsc::unbounded_channel();
         // As a hypervisor's library does when it has connected.

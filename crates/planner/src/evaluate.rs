@@ -379,7 +379,7 @@ fn align(persona: &Persona, adjusted_by: &[String], state: &mut DomainState) {
         state.rules = persona
             .rules
             .iter()
-.map(|rule| {
+            .map(|rule| {
                 let latch = state.latches.get(rule.name.as_str()).copied();
                 let fresh = RuleState::fresh(persona, rule, latch);
                 let undo = fresh.undo || adjusted_by.iter().any(|name| rule.name == *name);

@@ -122,18 +122,20 @@ impl Course {
         ))
     }
 
-    /// The mean since a moment, when it is of long enough a time.
-    fn mean(&self, timing: Timing, since: Moment, now: Moment) -> Option<f64> {
+    /// The mean since a moment and before another, when it is of long enough a time. What is past by `now` is looked at in
+    /// whole slices, since nobody knows any more where in one it lies.
+    fn mean(&self, timing: Timing, since: Moment, before: Moment, now: Moment) -> Option<f64> {
         let mut mean = Mean::default();
         let mut first = None;
         for (from, slice) in &self.slices {
-            if *from >= since && now.since(*from) <= timing.window {
+            let whole = before == now || from.after(timing.slice()) <= before;
+            if *from >= since && whole && before.since(*from) <= timing.window {
                 first.get_or_insert(*from);
                 mean.sum += slice.sum;
                 mean.count += slice.count;
             }
         }
-        first.filter(|first| now.since(*first) >= timing.least())?;
+        first.filter(|first| before.since(*first) >= timing.least())?;
         mean.value()
     }
 }
@@ -281,6 +283,21 @@ impl Impacts {
 
     /// As [`Impacts::begin`], of anything that changes the machine; without a rule it is somebody else's.
     pub fn begin_action(&mut self, domain: DomainId, rule: Option<&str>, now: Moment) {
+        self.begin_since(domain, rule, now, now);
+    }
+
+    /// An action that is told of when it is over, as those are that guests take. One that began longer ago than is averaged over
+    /// was not watched: it measures nothing, and disturbs nothing that is being measured.
+    pub fn took_place(&mut self, domain: DomainId, rule: Option<&str>, began: Moment, now: Moment) {
+        let began = began.min(now);
+        if now.since(began) > self.timing.window {
+            return;
+        }
+        self.begin_since(domain, rule, began, now);
+        self.end_action(domain, rule, Ending::Applied, now);
+    }
+
+    fn begin_since(&mut self, domain: DomainId, rule: Option<&str>, began: Moment, now: Moment) {
         let timing = self.timing;
         let Some(watch) = self.domains.get_mut(&domain) else {
             return;
@@ -304,7 +321,7 @@ impl Impacts {
             before: watch
                 .courses
                 .iter()
-                .map(|course| course.mean(timing, since, now))
+                .map(|course| course.mean(timing, since, began, now))
                 .collect(),
             after: vec![Mean::default(); watch.courses.len()],
         });

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use persona::{Digest, Persona};
 use persona::domain::DomainId;
 use persona::rule::{Action, Knob, Latch, Resource, Rule, Windows};
 use persona::units::Moment;
+use persona::{Digest, Persona};
 use serde::{Deserialize, Serialize};
 
 use crate::consent::Vetoes;
@@ -542,9 +542,7 @@ impl State {
 /// Of memory the step itself tells, since it watches what each device is asked for.
 fn own_part(step: &Step, before: Option<u64>, asked: u64) -> u64 {
     match (step.resource, before) {
-        (Resource::Vcpus, Some(before)) => {
-            asked.clamp(before.min(step.to), before.max(step.to))
-        }
+        (Resource::Vcpus, Some(before)) => asked.clamp(before.min(step.to), before.max(step.to)),
         _ => asked,
     }
 }
@@ -598,9 +596,7 @@ impl DomainState {
         let rules = persona.rules.iter().zip(&self.rules);
         let kept: BTreeMap<String, Latch> = rules
             .map(|(rule, slot)| (rule, slot.latch()))
-            .filter(|(rule, latch)| {
-                *latch != Latch::default() && outlives_a_restart(persona, rule)
-            })
+            .filter(|(rule, latch)| *latch != Latch::default() && outlives_a_restart(persona, rule))
             .map(|(rule, latch)| (rule.name.to_string(), latch))
             .collect();
         let changed = kept != self.latches;

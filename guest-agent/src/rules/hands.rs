@@ -175,7 +175,8 @@ impl Hands {
             .spawn(move || inner.carry_out(firing));
         if let Err(error) = spawned {
             log!("rule {rule} cannot fire now: {error}");
-            self.0.give_up(&rule, call, ErrorCode::Busy, error.to_string());
+            self.0
+                .give_up(&rule, call, ErrorCode::Busy, error.to_string());
         }
     }
 

@@ -1,0 +1,313 @@
+//! What rules of the host call for while the guest cannot be asked: it waits, over restarts of daemon and agent, is done once when the
+//! agent is there, and goes with a reason where it has lost its purpose; and rules that never went to the guest are brought there.
+//! The agent is the real program.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use persona::domain::DomainId;
+use serde::{Deserialize, Serialize};
+use virt_persona::store::{Store, Stored, Tree};
+use virt_persona::view::{ActivationState, AgentState};
+
+use crate::agent::Agent;
+use crate::relay::Relay;
+use crate::stage::{Running, Stage, mib};
+
+const WEB: &str = "
+[[domain]]
+name = 'web'
+memory_mib = 512
+guest = { memory_used_mib = 100 }
+agent_channel = 'FOLDER/channel.sock'
+";
+
+/// What the guest's memory shows is the host's, so that it is known without the agent.
+const DOCUMENT: &str = "
+name: front
+response_scripts:
+  drain: echo drained >> DRAINED
+adaptation_rules:
+  - {name: drain, when: memory.utilization > 70%, then: run drain}
+  - {name: cache, when: memory.utilization > 70%, then: enable feature cache, until: memory.utilization < 30%}
+";
+
+struct Set {
+    stage: Stage,
+    relay: Relay,
+    web: DomainId,
+    guest: PathBuf,
+}
+
+/// A domain whose guest has the persona, and whose agent has ended since.
+fn without_an_agent() -> (Set, Running) {
+    let (set, agent, daemon) = start(DOCUMENT);
+    drop(agent);
+    set.relay.cut();
+    daemon.wait_domain(set.web, "the agent is gone", |domain| {
+        domain.agent.state != AgentState::Connected
+    });
+    (set, daemon)
+}
+
+fn start(document: &str) -> (Set, Agent, Running) {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let on = guest.join("cache").display().to_string();
+    let feature = guest.join("etc/virt-persona/features.d/cache");
+    fs::create_dir_all(feature.parent().unwrap()).unwrap();
+    let text = format!(
+        "#!/bin/sh\ncase $1 in\nstatus) [ -e {on} ];;\nenable) touch {on}; echo on >> {on}.log;;\ndisable) rm {on};;\nesac\n"
+    );
+    fs::write(&feature, text).unwrap();
+    fs::set_permissions(&feature, fs::Permissions::from_mode(0o755)).unwrap();
+    let agent = Agent::start(&guest);
+    let relay = Relay::start(&stage.path().join("channel.sock"), Agent::socket(&guest));
+    let web = stage.id("web");
+    let daemon = stage.start();
+    let drained = guest.join("drained").display().to_string();
+    daemon.create(&document.replace("DRAINED", &drained));
+    daemon.apply("web", "front");
+    active(&daemon, web);
+    let set = Set {
+        stage,
+        relay,
+        web,
+        guest,
+    };
+    (set, agent, daemon)
+}
+
+fn active(daemon: &Running, web: DomainId) {
+    daemon.wait_domain(web, "its guest has the persona", |domain| {
+        domain.activation.state == ActivationState::Active
+    });
+}
+
+fn wait_waiting(daemon: &Running, web: DomainId, what: &str) {
+    daemon.wait_domain(web, what, |domain| {
+        domain.problems.iter().any(|problem| problem.contains(what))
+    });
+}
+
+fn wait_dropped(daemon: &Running, what: &str) {
+    daemon.wait_record(what, |record| {
+        record.kind == "refusal" && record.text.contains(what)
+    });
+}
+
+fn lines(guest: &Path, file: &str) -> usize {
+    let text = fs::read_to_string(guest.join(file)).unwrap_or_default();
+    text.lines().count()
+}
+
+const BOTH_WAIT: &str =
+    "2 calls of rules wait for the guest's agent: run drain, enable feature cache";
+
+#[test]
+fn what_is_called_for_without_an_agent_waits_for_it_and_is_done_once() {
+    let (set, daemon) = without_an_agent();
+    set.stage.simulated.set_memory_used(set.web, mib(450));
+    wait_waiting(&daemon, set.web, BOTH_WAIT);
+    daemon.kill();
+    let daemon = set.stage.start();
+    wait_waiting(&daemon, set.web, BOTH_WAIT);
+    let agent = Agent::start(&set.guest);
+    for rule in ["drain", "cache"] {
+        daemon.wait_record("it was done", |record| {
+            record
+                .text
+                .contains(&format!("rule {rule} of the host was obeyed"))
+                && record.text.ends_with(": done")
+        });
+    }
+    // Nothing of it is asked for once more, by whichever daemon.
+    daemon.kill();
+    let daemon = set.stage.start();
+    set.stage.simulated.set_memory_used(set.web, mib(100));
+    daemon.wait_record("the feature is switched off again", |record| {
+        record.text.contains("disable feature cache: done")
+    });
+    drop(agent);
+    assert_eq!(lines(&set.guest, "drained"), 1);
+    assert_eq!(lines(&set.guest, "cache.log"), 1);
+    let asks = |record: &&String| record.starts_with("rule drain asks for");
+    assert_eq!(daemon.told("decision").iter().filter(asks).count(), 1);
+    assert_eq!(daemon.told("refusal"), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_not_begun_before_the_until_came_is_not_begun_at_all() {
+    let (set, daemon) = without_an_agent();
+    set.stage.simulated.set_memory_used(set.web, mib(450));
+    wait_waiting(&daemon, set.web, BOTH_WAIT);
+    set.stage.simulated.set_memory_used(set.web, mib(100));
+    wait_dropped(
+        &daemon,
+        "rule cache asks for: enable feature cache; nothing is done in the guest: the until of the rule came before",
+    );
+    wait_dropped(
+        &daemon,
+        "takes back: enable feature cache; nothing is done in the guest: what it would take back was never begun",
+    );
+    // The other rule has no `until`: what it called for is still to be done.
+    let _agent = Agent::start(&set.guest);
+    daemon.wait_record("the script was run", |record| {
+        record.text.ends_with("run drain: done")
+    });
+    assert_eq!(lines(&set.guest, "cache.log"), 0);
+}
+
+#[test]
+fn a_script_that_waited_too_long_is_not_run_and_a_feature_goes_on_waiting() {
+    let (set, daemon) = without_an_agent();
+    set.stage.simulated.set_memory_used(set.web, mib(450));
+    wait_waiting(&daemon, set.web, BOTH_WAIT);
+    // What rules look at is out of date after the sleep, and they shall not fire anew when it is known again.
+    set.stage.simulated.set_memory_used(set.web, mib(256));
+    set.stage.suspend(Duration::from_secs(2 * 3_600));
+    wait_dropped(
+        &daemon,
+        "rule drain asks for: run drain; nothing is done in the guest: it has waited for its agent for 60 min",
+    );
+    let _agent = Agent::start(&set.guest);
+    daemon.wait_record("the feature is on", |record| {
+        record.text.ends_with("enable feature cache: done")
+    });
+    assert_eq!(lines(&set.guest, "drained"), 0);
+}
+
+#[test]
+fn what_another_persona_or_another_machine_called_for_is_not_done() {
+    let (set, daemon) = without_an_agent();
+    set.stage.simulated.set_memory_used(set.web, mib(450));
+    wait_waiting(&daemon, set.web, BOTH_WAIT);
+    set.stage.simulated.restart(set.web);
+    wait_dropped(
+        &daemon,
+        "run drain; nothing is done in the guest: the machine that it was called for is no more",
+    );
+    // The new machine is as short of memory as the one before.
+    wait_waiting(&daemon, set.web, BOTH_WAIT);
+    daemon.create("name: other\n");
+    daemon.apply("web", "other");
+    wait_dropped(
+        &daemon,
+        "run drain; nothing is done in the guest: its persona is no longer in force",
+    );
+    wait_dropped(
+        &daemon,
+        "cache; nothing is done in the guest: its persona is no longer in force",
+    );
+    let _agent = Agent::start(&set.guest);
+    active(&daemon, set.web);
+    assert_eq!(lines(&set.guest, "drained"), 0);
+    assert_eq!(lines(&set.guest, "cache.log"), 0);
+}
+
+/// A rule of the guest, and a script that shall run once for each activation.
+const OWN_RULE: &str = "
+name: front
+response_scripts:
+  drain: echo drained >> DRAINED
+pre_activation_script: echo begun >> DRAINED.pre
+adaptation_rules:
+  - {name: drain, when: guest.app.queue > 10, then: run drain}
+";
+
+/// What is known of rules in guests, as a daemon that sent none has left it.
+#[derive(Serialize, Deserialize)]
+struct Older {
+    seen: Vec<(String, u64)>,
+}
+
+impl Stored for Older {
+    const TREE: Tree = Tree::GuestRules;
+}
+
+/// The guest evaluates the rule, and nothing was run again for that.
+fn is_in_force(set: &Set, agent: &Agent, daemon: &Running) {
+    agent.emit(&["queue=20"]);
+    daemon.wait_record("the rule has fired in the guest", |record| {
+        record.text.contains("in the guest rule drain fired")
+    });
+    assert_eq!(lines(&set.guest, "drained.pre"), 1);
+    assert_eq!(brought(daemon), 1);
+}
+
+fn brought(daemon: &Running) -> usize {
+    let told = daemon.told("activation");
+    let brought = |text: &&String| text.contains("its rules are not in the guest yet");
+    told.iter().filter(brought).count()
+}
+
+#[test]
+fn rules_of_a_persona_that_an_earlier_version_activated_are_brought_to_the_guest_once() {
+    let (set, agent, daemon) = start(OWN_RULE);
+    daemon.stop();
+    drop(agent);
+    // As a host and an agent left it that knew no rules of guests.
+    let kept = set.guest.join("state/gen");
+    for file in fs::read_dir(kept).unwrap().flatten() {
+        let text = fs::read_to_string(file.path()).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let activation = record["activation"].as_object_mut().unwrap();
+        activation.remove("rules").unwrap();
+        fs::write(file.path(), record.to_string()).unwrap();
+    }
+    {
+        let store = Store::open(&set.stage.path().join("state")).unwrap();
+        store.put(set.web.0, &Older { seen: Vec::new() }).unwrap();
+    }
+    let agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    daemon.wait_record("they are brought", |record| {
+        record.text.contains("its rules are not in the guest yet")
+    });
+    active(&daemon, set.web);
+    is_in_force(&set, &agent, &daemon);
+    // Not again, whoever is started anew.
+    daemon.kill();
+    drop(agent);
+    let agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    daemon.wait_domain(set.web, "the agent is there", |domain| {
+        domain.agent.state == AgentState::Connected
+    });
+    is_in_force(&set, &agent, &daemon);
+}
+
+#[test]
+fn rules_go_to_an_agent_that_was_too_old_for_them_when_a_newer_one_comes() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let agent = Agent::start(&guest);
+    let relay = Relay::start(&stage.path().join("channel.sock"), Agent::socket(&guest));
+    relay.make_older(true);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    let drained = guest.join("drained").display().to_string();
+    daemon.create(&OWN_RULE.replace("DRAINED", &drained));
+    daemon.apply("web", "front");
+    active(&daemon, web);
+    daemon.wait_domain(web, "it is said", |domain| {
+        let mut problems = domain.problems.iter();
+        problems.any(|problem| problem.contains("the agent is too old to evaluate rules"))
+    });
+    let set = Set {
+        stage,
+        relay,
+        web,
+        guest,
+    };
+    assert_eq!(brought(&daemon), 0);
+    set.relay.make_older(false);
+    set.relay.cut();
+    daemon.wait_record("they are brought", |record| {
+        record.text.contains("its rules are not in the guest yet")
+    });
+    active(&daemon, set.web);
+    is_in_force(&set, &agent, &daemon);
+}
