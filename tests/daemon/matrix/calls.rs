@@ -127,26 +127,44 @@ fn each_is_done_once_and_recorded_once(ends: Ends) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
+fn asks_of(rule: &str) -> impl Fn(&AuditRecordView) -> bool {
+    let text = format!("rule {rule} asks for: ");
+    move |record| record.kind == "decision" && record.text.starts_with(&text)
+}
+
+/// On a host so busy that a figure is out of date a rule may fire again, and that is a call of its own.
 fn complaints(daemon: &Running, guest: &Path, cells: &[Cell]) -> Vec<String> {
-    let audit = daemon.audit();
     let mut complaints = Vec::new();
     for cell in cells {
         let Cell { rule, deed, .. } = cell;
-        let place = format!("{deed}, {:?} {:?}", cell.side, cell.message);
-        let told: Vec<&AuditRecordView> = audit.iter().filter(|of| tells_of(rule)(of)).collect();
-        let asked = format!("rule {rule} asks for: {deed}");
-        let asked = audit.iter().filter(|of| of.text == asked).count();
+        let count = |audit: &[AuditRecordView]| {
+            let asked = audit.iter().filter(|of| asks_of(rule)(of)).count();
+            (asked, audit.iter().filter(|of| tells_of(rule)(of)).count())
+        };
+        daemon.wait_record("each is told", |_| {
+            let (asked, told) = count(&daemon.audit());
+            told >= asked
+        });
+        let audit = daemon.audit();
+        let (asked, told) = count(&audit);
+        let records = audit.iter().filter(|of| tells_of(rule)(of));
+        let cut = records.filter(|of| of.text.contains("interrupted")).count();
         let done = fs::read_to_string(guest.join(format!("{rule}.done")));
         let done = done.unwrap_or_default().lines().count();
-        let ends = |word: &str| told.iter().all(|of| of.text.ends_with(word));
-        if (told.len(), asked) != (1, 1) {
-            complaints.push(format!("{place}: {asked} times asked, {} told", told.len()));
-        } else if !(ends(": done") && done == 1
-            || told[0].text.contains("interrupted") && done <= 1)
-        {
-            complaints.push(format!("{place}: {done} times done, {}", told[0].text));
+        let right = if deed.starts_with("run") {
+            (told - cut..=told).contains(&done)
+        } else {
+            // It is on already when it is asked for again.
+            done == 1 || done == 0 && told == cut
+        };
+        if told != asked || !right {
+            let place = format!("{deed}, {:?} {:?}", cell.side, cell.message);
+            complaints.push(format!(
+                "{place}: {asked} times asked, {told} told, {cut} cut off, {done} done"
+            ));
         }
     }
+    let audit = daemon.audit();
     let refused = audit.iter().filter(|of| of.kind == "refusal");
     complaints.extend(refused.map(|of| of.text.clone()));
     complaints
