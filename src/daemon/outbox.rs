@@ -119,9 +119,11 @@ pub(super) type Left = (Waiting, Dropped);
 
 /// What waits for one guest, oldest first, as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub(super) struct Outbox {
     waiting: Vec<Waiting>,
+    /// Rules with the features that they had switched and that were not taken back: a rule may fire again before its `until`.
+    #[serde(default)]
+    standing: Vec<(String, String)>,
 }
 
 impl Stored for Outbox {
@@ -130,7 +132,7 @@ impl Stored for Outbox {
 
 impl Outbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.standing.is_empty()
     }
 
     pub(super) fn waiting(&self) -> &[Waiting] {
@@ -157,7 +159,12 @@ impl Outbox {
             let never: Vec<Waiting> = self.waiting.extract_if(.., begun).collect();
             let nothing_done = never.iter().any(|before| before.feature().is_some());
             left.extend(never.into_iter().map(|of| (of, Dropped::TakenBack)));
-            if nothing_done {
+            let key = new
+                .feature()
+                .map(|name| (new.rule.clone(), name.to_owned()));
+            let stood = self.standing.len();
+            self.standing.retain(|of| Some(of) != key.as_ref());
+            if nothing_done && self.standing.len() == stood {
                 left.push((new, Dropped::NeverBegun));
                 return left;
             }
@@ -181,8 +188,16 @@ impl Outbox {
 
     /// Notes that the first is being asked for. Says whether that was not known.
     pub(super) fn send_first(&mut self) -> bool {
-        let first = self.waiting.first_mut();
-        first.is_some_and(|first| std::mem::replace(&mut first.sent, Sent::Once) == Sent::Never)
+        let Some(first) = self.waiting.first_mut() else {
+            return false;
+        };
+        if let (Some(name), RuleEdge::Begins) = (first.feature(), first.edge) {
+            let key = (first.rule.clone(), name.to_owned());
+            if !self.standing.contains(&key) {
+                self.standing.push(key);
+            }
+        }
+        std::mem::replace(&mut first.sent, Sent::Once) == Sent::Never
     }
 
     /// It is settled.
@@ -224,6 +239,7 @@ impl Outbox {
 
     /// Everything, for one reason.
     pub(super) fn drop_all(&mut self, why: &Dropped) -> Vec<Left> {
+        self.standing.clear();
         let all = self.waiting.drain(..);
         all.map(|of| (of, why.clone())).collect()
     }
@@ -305,6 +321,14 @@ mod tests {
         assert!(outbox.send_first() && !outbox.send_first());
         assert_eq!(outbox.take(disable(5, "r", Ends)), []);
         assert_eq!(ids(&outbox), ["c4", "c5"]);
+        // A rule that fires again before its end: what it did first is taken back.
+        let mut outbox = Outbox::default();
+        let _ = outbox.take(enable(1, "r", Begins));
+        outbox.send_first();
+        let _ = outbox.remove(&RequestId::new("c1").unwrap());
+        let _ = outbox.take(enable(2, "r", Begins));
+        assert_eq!(reasons(outbox.take(disable(3, "r", Ends))), [TakenBack]);
+        assert_eq!(ids(&outbox), ["c3"]);
     }
 
     #[test]
