@@ -123,7 +123,7 @@ pub(super) struct Outbox {
     waiting: Vec<Waiting>,
     /// Rules with the features that they had switched and that were not taken back: a rule may fire again before its `until`.
     #[serde(default)]
-    standing: Vec<(String, String)>,
+    standing: Vec<(Digest, String, String)>,
 }
 
 impl Stored for Outbox {
@@ -161,7 +161,7 @@ impl Outbox {
             left.extend(never.into_iter().map(|of| (of, Dropped::TakenBack)));
             let key = new
                 .feature()
-                .map(|name| (new.rule.clone(), name.to_owned()));
+                .map(|name| (new.digest.clone(), new.rule.clone(), name.to_owned()));
             let stood = self.standing.len();
             self.standing.retain(|of| Some(of) != key.as_ref());
             if nothing_done && self.standing.len() == stood {
@@ -192,7 +192,7 @@ impl Outbox {
             return false;
         };
         if let (Some(name), RuleEdge::Begins) = (first.feature(), first.edge) {
-            let key = (first.rule.clone(), name.to_owned());
+            let key = (first.digest.clone(), first.rule.clone(), name.to_owned());
             if !self.standing.contains(&key) {
                 self.standing.push(key);
             }
@@ -215,6 +215,8 @@ impl Outbox {
         asking: Option<&RequestId>,
         now: Moment,
     ) -> Vec<Left> {
+        // What others had switched went back with their persona.
+        self.standing.retain(|(of, ..)| Some(of) == in_force);
         let why = |of: &Waiting| {
             if asking == Some(&of.id) {
                 None
