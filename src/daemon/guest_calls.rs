@@ -21,7 +21,7 @@ use super::tick::{host_boot, wish_text};
 use crate::act::sentence_of;
 use crate::agent::{AgentError, AgentFacts, AgentReply, Effect, Retry, fresh_request_id};
 use crate::audit::{AuditKind, Entry};
-use crate::catalog::{ActivationState, CatalogueError, Desired};
+use crate::catalog::{ActivationState, CatalogueError, Composition, Desired};
 use crate::hypervisor::DomainId;
 use crate::store::{Batch, Store, StoreError};
 
@@ -222,14 +222,21 @@ impl Daemon {
         digest: &Digest,
     ) -> Option<u64> {
         let activation = self.catalog.activation(id)?;
+        // What rules adjusted of a persona is no other persona.
+        let is_of = |composition: &Composition| {
+            let plain = self.catalog.digest(&composition.plain());
+            plain.is_ok_and(|plain| plain == *digest)
+        };
         match (&activation.state, &activation.desired) {
-            (ActivationState::Active { .. }, Desired::Persona { digest: has, .. }) => {
-                (has == digest).then_some(activation.generation.0)
+            (ActivationState::Active { .. }, Desired::Persona { composition, .. }) => {
+                is_of(composition).then_some(activation.generation.0)
             }
             // What the guest had before it failed is what it has.
             (ActivationState::Failed { .. }, _) => {
+                let standing = activation.standing.as_ref().filter(|of| is_of(of))?;
+                let has = self.catalog.digest(standing).ok()?.to_string();
                 let active = facts.active.as_ref();
-                let active = active.filter(|active| active.digest.as_str() == digest.to_string());
+                let active = active.filter(|active| active.digest.as_str() == has);
                 active.map(|active| active.generation)
             }
             _ => None,

@@ -48,9 +48,15 @@ impl Daemon {
         ) else {
             return;
         };
-        let Desired::Persona { digest, .. } = &activation.desired else {
+        let Desired::Persona {
+            digest,
+            composition,
+            ..
+        } = &activation.desired
+        else {
             return;
         };
+        let plain = self.catalog.digest(&composition.plain());
         let generation = activation.generation.0;
         let shows = |active: &crate::agent::ActivePersona| {
             active.generation == generation && active.digest.as_str() == digest.to_string()
@@ -60,7 +66,7 @@ impl Daemon {
             || facts.rolled_back.is_some()
             || !matches!(activation.state, ActivationState::Active { .. })
             || !facts.active.as_ref().is_some_and(shows)
-            || persona.digest != *digest
+            || !plain.is_ok_and(|plain| plain == persona.digest)
             || book.sent == generation
             || rules(persona).is_empty()
         {
