@@ -205,8 +205,9 @@ impl Domain {
         }
     }
 
-    /// Takes the applied persona off; the domain falls back to what its tags mean, or to the default persona. Needs
-    /// `org.virtpersona1.activate`. There are no options. The result is that of Activate.
+    /// Takes the applied persona off; the domain falls back to what its tags mean, or to the default persona, and what rules
+    /// have adjusted of it ends. Where none is applied it takes back the shift that a rule began, or else what rules have
+    /// adjusted. Needs `org.virtpersona1.activate`. There are no options. The result is that of Activate.
     #[zbus(out_args("result"))]
     async fn deactivate(
         &self,

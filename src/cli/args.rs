@@ -191,7 +191,8 @@ pub enum Verb {
         #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "wait")]
         timeout: u64,
     },
-    /// Take an applied persona off a domain, which falls back to its tags or the default
+    /// Take an applied persona off a domain, which falls back to its tags or the default, and what rules have adjusted of it;
+    /// where none is applied, the shift that a rule began, or else what rules have adjusted
     Deactivate {
         /// The domain
         #[arg(value_name = "DOMAIN")]

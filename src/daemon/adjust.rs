@@ -219,7 +219,7 @@ impl Daemon {
             return;
         };
         let report = tracked.report.as_ref();
-        let wishes: Vec<Wish> = std::mem::take(&mut tracked.persona.adjust.wishes)
+        let mut wishes: Vec<Wish> = std::mem::take(&mut tracked.persona.adjust.wishes)
             .into_iter()
             .filter(|wish| wish.approved || holds(report, &wish.wished.adjustment.rule))
             .collect();
@@ -229,27 +229,29 @@ impl Daemon {
             Ok((next, _)) => next,
             Err(no) => return self.put_off(id, wishes, &no),
         };
-        let before = next.in_order();
+        let stands = |wish: &Wish| {
+            next.wished().iter().any(|known| {
+                known.adjustment == wish.wished.adjustment && known.lasting == Lasting::Until
+            })
+        };
+        // A rule that begins anew may want what it has.
+        wishes.retain(|wish| !stands(wish));
         let permits = next.pace.permits(Turn::Forward, Duration::ZERO, now);
+        if let Err(Wait::TooOften { .. } | Wait::Cooldown { .. }) = permits {
+            // All wait for the same, which is worth one word.
+            return self.put_off(id, wishes, &No::TooOften);
+        }
+        let before = next.in_order();
         let mut granted = BTreeSet::new();
         for wish in wishes {
             let Wish {
                 wished, cooldown, ..
             } = &wish;
             let adjustment = wished.adjustment.clone();
-            if next
-                .wished()
-                .iter()
-                .any(|known| known.adjustment == adjustment && known.lasting == Lasting::Until)
-            {
-                continue;
-            }
             let rule = &adjustment.rule;
             let cooling = next.turned.get(rule).map(|last| last.after(*cooldown));
             let mut tried = next.clone();
-            let no = if let Err(Wait::TooOften { .. } | Wait::Cooldown { .. }) = permits {
-                Some(No::TooOften)
-            } else if !granted.contains(rule) && cooling.is_some_and(|until| until > now) {
+            let no = if !granted.contains(rule) && cooling.is_some_and(|until| until > now) {
                 Some(No::Cooldown)
             } else if let Err(Full) = tried.wish(wished.clone()) {
                 Some(No::Full)

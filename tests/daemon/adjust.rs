@@ -22,7 +22,7 @@ guest = { memory_used_mib = 100 }
 ";
 
 /// Adjusts when more than 70 % of the memory are in use, and goes back below 40 %. The scripts write a line each.
-const FRONT: &str = "name: front
+pub(crate) const FRONT: &str = "name: front
 environment_variables: {TIER: calm}
 os_settings: {sysctl: {vm.swappiness: 60}}
 pre_activation_script: echo ran >> SCRIPTS
@@ -36,35 +36,45 @@ adaptation_rules:
     source: balloon
 ";
 
-struct Set {
-    stage: Stage,
-    web: DomainId,
-    guest: PathBuf,
+pub(crate) struct Set {
+    pub(crate) stage: Stage,
+    pub(crate) web: DomainId,
+    pub(crate) guest: PathBuf,
+}
+
+/// A host, and the tree of its guest in this folder of the stage.
+pub(crate) fn site(folder: &str) -> Set {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join(folder);
+    fs::create_dir_all(guest.join("proc/sys/vm")).unwrap();
+    fs::write(guest.join("proc/sys/vm/swappiness"), "30\n").unwrap();
+    let web = stage.id("web");
+    Set { stage, web, guest }
+}
+
+/// The guest has this document by its tag.
+pub(crate) fn give(set: &Set, daemon: &Running, document: &str) {
+    let scripts = set.guest.join("scripts").display().to_string();
+    daemon.create(&document.replace("SCRIPTS", &scripts));
+    daemon.map("front", "front");
+    daemon.wait_domain(set.web, "its guest has it", has(set, "calm", "60"));
 }
 
 /// The guest has the persona by its tag.
-fn start(rest: &str) -> (Set, Running, Agent) {
-    let stage = Stage::new(WEB);
-    let guest = stage.path().join("guest");
-    fs::create_dir_all(guest.join("proc/sys/vm")).unwrap();
-    fs::write(guest.join("proc/sys/vm/swappiness"), "30\n").unwrap();
-    let agent = Agent::start(&guest);
-    let web = stage.id("web");
-    let set = Set { stage, web, guest };
+pub(crate) fn start(rest: &str) -> (Set, Running, Agent) {
+    let set = site("guest");
+    let agent = Agent::start(&set.guest);
     let daemon = set.stage.start();
-    let scripts = set.guest.join("scripts").display().to_string();
-    daemon.create(&format!("{}{rest}", FRONT.replace("SCRIPTS", &scripts)));
-    daemon.map("front", "front");
-    daemon.wait_domain(web, "its guest has it", has(&set, "calm", "60"));
+    give(&set, &daemon, &format!("{FRONT}{rest}"));
     (set, daemon, agent)
 }
 
-fn file(guest: &Path, path: &str) -> String {
+pub(crate) fn file(guest: &Path, path: &str) -> String {
     fs::read_to_string(guest.join(path)).unwrap_or_default()
 }
 
 /// The guest has confirmed what it has, and these are the values.
-fn has(set: &Set, tier: &str, swappiness: &str) -> impl Fn(&DomainView) -> bool {
+pub(crate) fn has(set: &Set, tier: &str, swappiness: &str) -> impl Fn(&DomainView) -> bool {
     let guest = set.guest.clone();
     let (tier, swappiness) = (format!("TIER='{tier}'"), format!("{swappiness}\n"));
     move |domain| {
@@ -75,23 +85,23 @@ fn has(set: &Set, tier: &str, swappiness: &str) -> impl Fn(&DomainView) -> bool 
     }
 }
 
-fn fill(set: &Set, mebibytes: u64) {
+pub(crate) fn fill(set: &Set, mebibytes: u64) {
     set.stage.simulated.set_memory_used(set.web, mib(mebibytes));
 }
 
 /// It is adjusted.
-fn busy(set: &Set, daemon: &Running) -> DomainView {
+pub(crate) fn busy(set: &Set, daemon: &Running) -> DomainView {
     fill(set, 400);
     daemon.wait_domain(set.web, "it is adjusted", has(set, "busy", "1"))
 }
 
-fn calm(set: &Set, daemon: &Running) -> DomainView {
+pub(crate) fn calm(set: &Set, daemon: &Running) -> DomainView {
     fill(set, 100);
     daemon.wait_domain(set.web, "it is taken back", has(set, "calm", "60"))
 }
 
 /// How often scripts of the persona ran.
-fn scripts(set: &Set) -> usize {
+pub(crate) fn scripts(set: &Set) -> usize {
     file(&set.guest, "scripts").lines().count()
 }
 
@@ -105,7 +115,7 @@ fn deactivate(daemon: &Running) {
 }
 
 /// Waits for some ticks, in which whatever was going to happen has happened.
-fn ticks(daemon: &Running) {
+pub(crate) fn ticks(daemon: &Running) {
     let now = daemon.view().manager.ticks;
     daemon.wait("it ticks on", |view| view.manager.ticks > now + 25);
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod agent;
+mod older;
 mod paused;
 mod program;
 mod recording;
@@ -13,6 +14,7 @@ mod relay;
 mod stage;
 
 mod adjust;
+mod adjust_faults;
 mod adopt;
 mod approvals;
 mod calls;
