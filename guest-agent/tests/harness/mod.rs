@@ -115,6 +115,9 @@ impl Guest {
     pub fn start_with(&self, environment: &[(&str, String)]) -> Agent {
         let mut command = self.command();
         command.envs(environment.iter().map(|(name, value)| (name, value)));
+        // A script that an agent had just begun when it was killed may hold the socket of that one for a moment more: who
+        // connects to it is thrown out when it goes.
+        let _ = fs::remove_file(self.path("socket"));
         Agent {
             child: command.spawn().unwrap(),
         }
