@@ -150,7 +150,14 @@ fn feature(guest: &Guest, name: &str) -> PathBuf {
 fn restart(guest: &Guest, agent: Agent) -> (Agent, Peer) {
     agent.kill();
     let mut agent = guest.start();
-    let mut peer = guest.connect(&mut agent);
+    // A connection that does not hold is made anew, as a host does; an agent that ended ends the test with its status.
+    let mut peer = loop {
+        let mut peer = guest.connect(&mut agent);
+        if peer.is_greeted() {
+            break peer;
+        }
+        std::thread::sleep(harness::PAUSE);
+    };
     recovered(&mut peer);
     (agent, peer)
 }

@@ -321,6 +321,25 @@ impl Peer {
         self.hello_with(greeting())
     }
 
+    /// Greets, and says whether the connection held until the answer.
+    pub fn is_greeted(&mut self) -> bool {
+        let frame = self.frame(&HostMessage::Hello(greeting()));
+        if self.stream.write_all(&frame).is_err() {
+            return false;
+        }
+        loop {
+            match self.try_receive() {
+                Ok(Some((_, GuestMessage::Announce(_)))) => {}
+                Ok(Some((stamp, GuestMessage::HelloAck(_)))) => {
+                    self.session.admit(&stamp).unwrap();
+                    return true;
+                }
+                Ok(Some((_, other))) => panic!("{other:?}"),
+                Ok(None) | Err(_) => return false,
+            }
+        }
+    }
+
     pub fn hello_with(&mut self, hello: Hello) -> HelloAck {
         self.send(&HostMessage::Hello(hello));
         match self.receive() {
