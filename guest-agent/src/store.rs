@@ -169,6 +169,8 @@ pub(crate) enum Step {
     EnvironmentDone,
     PostStarted,
     PostDone,
+    /// It holds, and what no persona wants any more goes.
+    Current,
     RollingBack,
 }
 
@@ -340,13 +342,17 @@ impl Store {
     /// Makes a generation that was written the current one, and drops the oldest.
     pub(crate) fn make_current(&mut self, record: Record) -> Result<(), StoreError> {
         let target = place_of(&record);
-        self.writer
-            .point(&self.directory.join("current"), &target)?;
+        let link = self.directory.join("current");
+        if let Err(error) = self.writer.point(&link, &target) {
+            // It may lead there all the same, and what is undone or gone on with is by what the disk says.
+            self.current = read(&link)?;
+            return Err(error.into());
+        }
+        self.current = Some(record.clone());
         let aside = self.directory.join(ROLLED_BACK);
         if record.rollback.is_none() && aside.exists() {
             self.writer.remove(&aside)?;
         }
-        self.current = Some(record);
         let numbers = self.generations()?;
         let current = self.current.as_ref().map(|record| record.generation);
         let surplus = numbers.len().saturating_sub(GENERATIONS_KEPT + 1);

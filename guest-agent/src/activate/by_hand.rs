@@ -137,6 +137,7 @@ impl Activator {
             by_hand: Some(Box::new(record)),
             taken,
         };
+        self.files.check_ours().map_err(ActivateError::from)?;
         self.conduct(journal, scripts)
     }
 
@@ -146,7 +147,6 @@ impl Activator {
         journal: Journal,
         scripts: &mut impl Scripts,
     ) -> Result<(), ByHandError> {
-        self.files.check_ours().map_err(ActivateError::from)?;
         let written = self.store.write_journal(&journal);
         let done = written
             .map_err(ActivateError::from)

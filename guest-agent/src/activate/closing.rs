@@ -57,7 +57,9 @@ impl Activator {
             return Ok(());
         }
         // What follows writes the files of variables again.
-        self.absorb(Sight::Files, scripts)?;
+        if let Err(error) = self.absorb(Sight::Files, scripts) {
+            log!("{}", chain(&error));
+        }
         let Some(current) = self.store.current().cloned() else {
             return Ok(());
         };

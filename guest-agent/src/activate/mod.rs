@@ -3,20 +3,23 @@
 //!
 //! ```text
 //! Prepared -> [PreStarted -> PreDone] -> SoftwareStarted -> SettingsStarted -> EnvironmentStarted -> EnvironmentDone
-//!                 |                        |                     |   -> [PostStarted] -> PostDone -> commands routed, current flipped
-//!                 |                        |                     |            |
-//!                 +-- a script, package or setting failed, or a script's end is not recorded --> RollingBack -> failed
+//!                 |                        |                     |   -> [PostStarted] -> PostDone -> commands routed, current flipped -> Current
+//!                 |                        |                     |            |                |
+//!                 +-- a script, package or setting failed, a script's end is not recorded, or the disk failed --> RollingBack -> failed
 //! ```
 //! What is done about packages and then settings is planned after the `pre` script, which may install what they need, and is in
-//! the journal with how everything was before the first of it is done. Packages that nothing wants any more go last.
+//! the journal with how everything was before the first of it is done. Packages that nothing wants any more, and features of
+//! another persona's rules, go when the generation holds: they could not come back if something failed after that.
 //! After a crash the sequence goes on where the journal stands; a script whose start is recorded without its end is never run
 //! again: it counts as interrupted, and what was before comes back.
 
 mod by_hand;
 mod closing;
+mod conclusion;
 mod environment;
 mod found;
 mod own;
+mod recovery;
 mod routing;
 mod settings;
 mod software;
@@ -31,12 +34,12 @@ use std::{
 };
 
 use agent_protocol::{
-    Activation, ActivationReply, OnFailure, RequestId, Script, ScriptResult,
+    Activation, OnFailure, RequestId, Script, ScriptResult,
     activation::{Change, ScriptsRun},
-    message::{DeactivationReply, ErrorCode, ReplyBody, ReplyError},
+    message::{ErrorCode, ReplyBody},
 };
 
-use verdict::{interrupted, judge_script, refusal, shorten, storage};
+use verdict::{interrupted, judge_script, refusal, storage};
 
 pub(crate) use environment::{Environment, EnvironmentError, EnvironmentFiles};
 use own::Sight;
@@ -46,9 +49,9 @@ use routing::{Routing, RoutingError};
 use crate::{
     customize::{Customization, Full},
     log::{chain, log},
-    rules::{self, Features, RuleLeave},
-    script::{ScriptError, ScriptJob, Stage, stop_leftovers},
-    setting::{Plan, Programs},
+    rules::{Features, RuleLeave},
+    script::{ScriptError, ScriptJob, Stage},
+    setting::Programs,
     store::{Fate, Journal, Record, Step, Store, StoreError},
     upgrades::Upgrades,
     users::{UserError, find_user},
@@ -147,64 +150,7 @@ impl Activator {
         &self.boot_id
     }
 
-    /// Finishes or undoes what an earlier run left, and makes sure that the environment is the recorded one.
-    pub(crate) fn recover(&mut self, scripts: &mut impl Scripts) -> Result<(), ActivateError> {
-        if let Some(journal) = self.store.journal().cloned() {
-            log!(
-                "generation {} was left at step {:?}; it is finished or undone",
-                journal.generation,
-                journal.step
-            );
-            if journal.boot_id == self.boot_id {
-                stop_leftovers(&self.root, &journal.request);
-            }
-            self.proceed(journal, scripts)?;
-        }
-        self.renew_settings(scripts)?;
-        if let Err(error) = self.absorb(Sight::Files, scripts) {
-            log!("{}", chain(&error));
-        }
-        let environment = self.environment_now();
-        // Without any generation the files are not the agent's business; what could not be taken up is left as it is.
-        if self.store.current().is_some()
-            && !self.files.hold(&environment)?
-            && self
-                .files
-                .changes(&environment)
-                .is_ok_and(|changes| changes.is_empty())
-        {
-            self.files.check_ours()?;
-            log!(
-                "the environment files differ from the recorded generation; they are written again"
-            );
-            self.files.write(&environment)?;
-        }
-        if let Err(error) = self.keep_closed(scripts) {
-            log!("{}", chain(&error));
-        }
-        // Links are gone after a restart of the guest, and its owner may have changed his mind.
-        self.routing.hold(self.store.current())?;
-        if let Some(request) = self.store.current().map(|current| current.request.clone()) {
-            self.hold_features(&request, scripts);
-        }
-        Ok(())
-    }
-
-    /// Features that rules of another persona than this one have switched go back. Nothing of it can fail the activation.
-    fn release_features(
-        &self,
-        journal: &Journal,
-        activation: Option<&Activation>,
-        scripts: &mut impl Scripts,
-    ) {
-        let digest = activation.map(Activation::identity);
-        let mut run = |job| scripts.run_program(job);
-        self.rules
-            .features
-            .release(digest, &journal.request, &mut run);
-    }
-
-    /// The same for the persona that holds.
+    /// Features that rules of another persona than the one that holds have switched go back. Nothing of it can fail anything.
     fn hold_features(&self, request: &RequestId, scripts: &mut impl Scripts) {
         let current = self.store.current();
         let activation = current.and_then(|current| current.activation.as_ref());
@@ -277,6 +223,7 @@ impl Activator {
             overlay: Vec::new(),
         };
         record.lay_own_over();
+        self.routing.check_ours(&record)?;
         self.store.write_record(record)?;
         let journal = Journal {
             request,
@@ -389,7 +336,15 @@ impl Activator {
                 }
                 Step::SettingsStarted => self.carry_out_settings(&mut journal, scripts)?,
                 Step::EnvironmentStarted => {
-                    self.files.write(&record.in_files())?;
+                    match self.files.check_ours() {
+                        // What is done between two activations does not fail by somebody's file, and leaves it alone.
+                        Err(error @ EnvironmentError::Foreign { .. })
+                            if journal.by_hand.is_some() =>
+                        {
+                            log!("{}", chain(&error));
+                        }
+                        _ => self.files.write(&record.in_files())?,
+                    }
                     self.reach(&mut journal, Step::EnvironmentDone)?;
                 }
                 Step::EnvironmentDone => match &post {
@@ -420,10 +375,10 @@ impl Activator {
                     self.reach(&mut journal, Step::RollingBack)?;
                 }
                 Step::PostDone => {
-                    self.release_software(&mut journal, scripts);
-                    self.release_features(&journal, activation.as_ref(), scripts);
-                    return self.commit(&journal, record);
+                    self.commit(&journal, record.clone())?;
+                    self.reach(&mut journal, Step::Current)?;
                 }
+                Step::Current => return self.conclude(journal, scripts),
                 Step::RollingBack => return self.roll_back(journal, Some(record), scripts),
             }
         }
@@ -446,157 +401,12 @@ impl Activator {
         Ok(self.store.write_journal(journal)?)
     }
 
-    fn commit(
-        &mut self,
-        journal: &Journal,
-        mut record: Record,
-    ) -> Result<ReplyBody, ActivateError> {
-        let before = self
-            .store
-            .current()
-            .filter(|current| current.request != record.request);
-        let environment_before = before.map(Record::environment).unwrap_or_default();
-        let was_active = before.is_some_and(|before| before.activation.is_some());
-        record.fate = if record.activation.is_some() {
-            Fate::Activated
-        } else {
-            Fate::Deactivated
-        };
-        let software = journal.software.clone().unwrap_or_default();
-        let Plan { held, lines, .. } = journal.settings.clone().unwrap_or_default();
-        let of_rules = |activation| rules::lines(activation, self.rules.leave);
-        record.held = held;
-        record.settings = record.activation.as_ref().map(of_rules).unwrap_or_default();
-        record.settings.extend(software.lines);
-        record.settings.extend(lines);
-        record.software = software.owned;
-        record.pre = journal.pre.clone();
-        record.post = journal.post.clone();
-        let changed = record.activation.is_some() || was_active;
-        let change = if changed {
-            Change::Changed
-        } else {
-            Change::Unchanged
-        };
-        let answer = self.answer(&record, change, environment_before != record.environment());
-        // The answer comes first: once the generation is current, it cannot be worked out again.
-        let answer = match self.store.result(&journal.request) {
-            Some(known) => known.clone(),
-            None => answer,
-        };
-        self.routing.hold(Some(&record))?;
-        self.store.remember(&journal.request, &answer)?;
-        self.store.write_record(record.clone())?;
-        self.store.make_current(record)?;
-        self.store.clear_journal()?;
-        log!("generation {} holds", journal.generation);
-        Ok(answer)
-    }
-
-    fn roll_back(
-        &mut self,
-        mut journal: Journal,
-        record: Option<Record>,
-        scripts: &mut impl Scripts,
-    ) -> Result<ReplyBody, ActivateError> {
-        let error = journal
-            .failure
-            .take()
-            .unwrap_or_else(|| interrupted("it was cut off"));
-        if self
-            .store
-            .current()
-            .is_some_and(|current| current.request == journal.request)
-        {
-            // The fault came after the flip: the generation holds, only the journal was left to remove.
-            self.store.clear_journal()?;
-            return Ok(self
-                .store
-                .result(&journal.request)
-                .cloned()
-                .unwrap_or(ReplyBody::Err(error)));
-        }
-        let error = self.undo_settings(&journal, error, scripts);
-        let error = self.undo_software(&journal, error, scripts);
-        self.files.write(&self.environment_now())?;
-        self.routing.hold(self.store.current())?;
-        let current = self.store.current();
-        let active = current.and_then(|current| current.activation.as_ref());
-        self.look_out(self.closed_commands(active));
-        self.hold_features(&journal.request, scripts);
-        log!(
-            "generation {} failed, what was before holds: {error}",
-            journal.generation
-        );
-        let answer = ReplyBody::Err(error.clone());
-        self.store.remember(&journal.request, &answer)?;
-        if let Some(record) = record.filter(|_| journal.by_hand.is_none()) {
-            let (pre, post) = (journal.pre, journal.post);
-            self.store.write_record(Record {
-                fate: Fate::Failed,
-                pre,
-                post,
-                error: Some(error),
-                ..record
-            })?;
-        }
-        self.store.clear_journal()?;
-        Ok(answer)
-    }
-
-    /// After a fault in mid-sequence: back to what was, as far as the disk lets us; the next start tries again otherwise.
-    fn undo_after_fault(&mut self, failure: ReplyError, scripts: &mut impl Scripts) {
-        let Some(mut journal) = self.store.journal().cloned() else {
-            return;
-        };
-        journal.step = Step::RollingBack;
-        journal.failure = Some(failure);
-        if let Err(error) = self.proceed(journal, scripts) {
-            log!(
-                "it cannot be undone now and is tried again later: {}",
-                chain(&error)
-            );
-        }
-    }
-
     /// What the files of variables hold while the current generation does.
     fn environment_now(&self) -> Environment {
         self.store
             .current()
             .map(Record::in_files)
             .unwrap_or_default()
-    }
-
-    fn answer(&self, record: &Record, outcome: Change, needs_relogin: bool) -> ReplyBody {
-        let generation = record.generation;
-        let settings = settings::reply(record, outcome, self.routing.line(record, outcome));
-        let value = if record.activation.is_some() {
-            let environment_files = EnvironmentFiles::paths(&record.in_files());
-            let (pre, post) = (
-                record.pre.as_ref().map(shorten),
-                record.post.as_ref().map(shorten),
-            );
-            serde_json::to_value(ActivationReply {
-                generation,
-                outcome,
-                pre,
-                post,
-                environment_files,
-                needs_relogin,
-                settings,
-            })
-        } else {
-            serde_json::to_value(DeactivationReply {
-                generation,
-                outcome,
-                needs_relogin,
-                settings,
-            })
-        };
-        match value {
-            Ok(value) => ReplyBody::Ok(value),
-            Err(error) => refusal(ErrorCode::Storage, chain(&error)),
-        }
     }
 }
 

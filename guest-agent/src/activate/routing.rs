@@ -81,6 +81,16 @@ impl Routing {
         }
     }
 
+    /// That nobody else's file is where this generation needs one.
+    pub(crate) fn check_ours(&self, record: &Record) -> Result<(), RoutingError> {
+        for (path, text, _) in self.files(Some(record))? {
+            if text.is_some() && path != self.table && is_foreign(read(&path)?) {
+                return Err(RoutingError::Foreign { path });
+            }
+        }
+        Ok(())
+    }
+
     /// Makes files and links those of this generation, and touches nothing that is so already.
     pub(crate) fn hold(&self, record: Option<&Record>) -> Result<(), RoutingError> {
         let files = self.files(record)?;
@@ -89,8 +99,7 @@ impl Routing {
             if there == text {
                 continue;
             }
-            if path != self.table && there.is_some_and(|there| !there.starts_with(MARK.as_bytes()))
-            {
+            if path != self.table && is_foreign(there) {
                 // Without anything to write it is not ours to take away.
                 if text.is_none() {
                     continue;
@@ -244,6 +253,11 @@ impl Routing {
     fn under(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
+}
+
+/// Whether a file is there that somebody else has written.
+fn is_foreign(there: Option<Vec<u8>>) -> bool {
+    there.is_some_and(|there| !there.starts_with(MARK.as_bytes()))
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, RoutingError> {

@@ -10,10 +10,18 @@ use super::{ActivateError, Activator, Aim, Scripts, settings::failure};
 use crate::{
     log::{chain, log},
     setting::{
-        Machine, Programs, install_software, plan_software, release_software, undo_software,
+        Machine, Programs, SoftwarePlan, install_software, plan_software, release_software,
+        undo_software,
     },
     store::{Journal, Step},
 };
+
+/// Whether there was something that no persona wants any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Released {
+    Something,
+    Nothing,
+}
 
 impl Activator {
     /// Plans what is to be done about packages, and goes on to doing it; where nothing is, to the settings.
@@ -66,11 +74,18 @@ impl Activator {
     }
 
     /// Removes what no persona wants any more. Nothing of it can fail the activation.
-    pub(super) fn release_software(&mut self, journal: &mut Journal, scripts: &mut impl Scripts) {
-        if let Some(mut plan) = journal.software.take() {
-            release_software(&mut plan, &mut self.machine(journal, scripts));
-            journal.software = Some(plan);
-        }
+    pub(super) fn release_software(
+        &mut self,
+        journal: &mut Journal,
+        scripts: &mut impl Scripts,
+    ) -> Released {
+        let leaves = |plan: &mut SoftwarePlan| !plan.leaving.is_empty();
+        let Some(mut plan) = journal.software.take_if(leaves) else {
+            return Released::Nothing;
+        };
+        release_software(&mut plan, &mut self.machine(journal, scripts));
+        journal.software = Some(plan);
+        Released::Something
     }
 
     /// Removes what this activation has installed; what cannot be is added to the failure that made it necessary.

@@ -134,8 +134,10 @@ impl<'a> Machine<'a> {
             path: path.clone(),
             source,
         };
-        match fs::read_to_string(&path) {
-            Ok(text) => {
+        match fs::read(&path) {
+            Ok(bytes) => {
+                // What the agent writes is UTF-8, so what is not is never taken for its own, and never written back.
+                let text = String::from_utf8_lossy(&bytes).into_owned();
                 let mode = fs::metadata(&path).map_err(failed)?.permissions().mode() & 0o7777;
                 Ok(State::Text { text, mode })
             }
