@@ -32,6 +32,7 @@ pub mod rules;
 pub mod settings;
 pub mod software;
 pub mod switching;
+pub mod way;
 
 pub mod chunk;
 pub mod session;

@@ -5,13 +5,12 @@
 use std::{
     collections::BTreeMap,
     ffi::{CString, OsStr, OsString},
-    fs::{self, File, OpenOptions},
-    io,
+    fs,
     os::{
-        fd::{AsRawFd as _, BorrowedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
         unix::{
             ffi::OsStrExt as _,
-            fs::{DirEntryExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+            fs::{DirEntryExt as _, MetadataExt as _, PermissionsExt as _},
         },
     },
     path::{Path, PathBuf},
@@ -25,7 +24,7 @@ use nix::{
 
 use crate::{
     person::is_persons,
-    targets::{Identity, Target, Targets},
+    targets::{Found, Identity, Target, Targets, look},
 };
 
 /// Directories whose files are devices, pipes and the kernel's own, below the root: to be handed one of them can do something,
@@ -57,18 +56,14 @@ const FOREIGN: [u32; 13] = [
     0x0bd0_0bd0,
 ];
 
-/// A directory that is looked at and not opened.
+/// How a directory is looked at.
+pub(crate) const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
+
+/// A directory that is to be marked.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    file: File,
+    pub(crate) found: Found,
     pub(crate) place: PathBuf,
-}
-
-impl Directory {
-    /// A path that leads to this very directory.
-    pub(crate) fn handle(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
-    }
 }
 
 /// What strict mode comes to at the moment.
@@ -89,8 +84,8 @@ pub(crate) fn guard(targets: &Targets, twins: &mut Names, root: &Path) -> Guards
     let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     let mut guards = Guards::default();
     let mut foreign = false;
-    for path in &targets.directories {
-        let (identity, directory) = match look_at(path) {
+    for path in &targets.guarded {
+        let found = match look(path, DIRECTORY) {
             Ok(Some(found)) => found,
             // When it comes its parent tells, or the next look finds it.
             Ok(None) => continue,
@@ -100,10 +95,13 @@ pub(crate) fn guard(targets: &Targets, twins: &mut Names, root: &Path) -> Guards
                 continue;
             }
         };
+        let identity = found.identity();
         if guards.directories.contains_key(&identity) {
             continue;
         }
-        let unfit = if is_foreign(&directory.file) {
+        let place = found.place(path);
+        let directory = Directory { found, place };
+        let unfit = if is_foreign(&directory.found) {
             foreign = true;
             Some("its file system would have to be waited for".to_owned())
         } else {
@@ -143,32 +141,8 @@ pub(crate) fn guard(targets: &Targets, twins: &mut Names, root: &Path) -> Guards
     guards
 }
 
-/// The directory at a path.
-pub(crate) fn look_at(path: &Path) -> io::Result<Option<(Identity, Directory)>> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) || error.raw_os_error() == Some(libc::ELOOP) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let identity = Identity::of_file(&file.metadata()?);
-    let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let place = place.unwrap_or_else(|_| path.to_owned());
-    Ok(Some((identity, Directory { file, place })))
-}
-
-fn is_foreign(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|found| {
+fn is_foreign(found: &Found) -> bool {
+    fstatfs(found.as_fd()).is_ok_and(|found| {
         u32::try_from(found.filesystem_type().0).is_ok_and(|kind| FOREIGN.contains(&kind))
     })
 }
@@ -179,10 +153,7 @@ fn unfit(directory: &Directory, root: &Path) -> Option<String> {
     if below.is_some_and(|below| NOT_FILES.iter().any(|first| below.starts_with(first))) {
         return Some("what lies there are no files of programs".to_owned());
     }
-    let metadata = match directory.file.metadata() {
-        Ok(metadata) => metadata,
-        Err(error) => return Some(error.to_string()),
-    };
+    let metadata = &directory.found.metadata;
     // Somebody's own directory could lead to a file system of his own, which answers the judge when it likes.
     let theirs = is_persons(metadata.uid()) || metadata.permissions().mode() & 0o002 != 0;
     theirs.then(|| "others than the system may write there".to_owned())
@@ -190,9 +161,7 @@ fn unfit(directory: &Directory, root: &Path) -> Option<String> {
 
 /// Other names of the same file in the guarded directories: a package that brings the file anew brings them as well.
 fn twins_of(target: &Target, guards: &Guards) -> Vec<OsString> {
-    let Ok(metadata) = target.metadata() else {
-        return Vec::new();
-    };
+    let metadata = &target.found.metadata;
     if metadata.nlink() < 2 {
         return Vec::new();
     }
@@ -325,9 +294,9 @@ mod tests {
             let path = root.path().join(path);
             fs::create_dir_all(&path).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            targets.directories.insert(path);
+            targets.guarded.insert(path);
         }
-        targets.directories.insert(root.path().join("none"));
+        targets.guarded.insert(root.path().join("none"));
         let guards = guard(&targets, &mut Names::new(), root.path());
         let own = is_persons(stat(root.path()).unwrap().st_uid);
         assert_eq!(guards.directories.len(), usize::from(!own));

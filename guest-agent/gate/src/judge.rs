@@ -22,6 +22,7 @@ use nix::{
 };
 
 use crate::{
+    former::Former,
     guarded::{Name, Refused},
     person::{Person, acting, person_of},
     service::Watchdog,
@@ -98,15 +99,18 @@ pub(crate) struct Barred {
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) barred: Vec<Barred>,
+    /// Files that were refused before and have been replaced since.
+    pub(crate) former: Former,
     /// In strict mode the names that are refused in marked directories.
     pub(crate) names: Option<Refused>,
 }
 
 impl Rules {
-    /// The restricted command that a file is, if it is one.
-    fn name_of(&self, identity: Identity) -> Option<Arc<str>> {
-        let found = self.barred.iter().find(|file| file.identity == identity)?;
-        Some(Arc::clone(&found.name))
+    /// The restricted command that a file is, or was before it was replaced; `links` are the names that it has.
+    fn name_of(&self, identity: Identity, links: u64) -> Option<Arc<str>> {
+        let found = self.barred.iter().find(|file| file.identity == identity);
+        let now = found.map(|file| Arc::clone(&file.name));
+        now.or_else(|| self.former.name_of(identity, links))
     }
 }
 
@@ -205,9 +209,10 @@ impl Judge {
 
     /// What cannot be known is allowed: a file whose mark is left over, a process that is gone.
     fn refusal(&self, file: BorrowedFd<'_>, thread: i32) -> Option<Refusal> {
-        let identity = Identity::of(&fstat(file).ok()?);
+        let stat = fstat(file).ok()?;
+        let identity = Identity::of(&stat);
         let rules = self.ruling.now();
-        let barred = rules.name_of(identity);
+        let barred = rules.name_of(identity, stat.st_nlink);
         let Some(names) = rules.names.as_ref().filter(|_| barred.is_none()) else {
             let (name, person) = (barred?, person_of(thread)?);
             return Some(Refusal { name, person });

@@ -11,6 +11,7 @@
 //! the gate dies the kernel allows all again. In strict mode the directories are marked as well (`guarded`). This file knows the command line and starts the three.
 #![forbid(unsafe_code)]
 
+mod former;
 mod guarded;
 mod judge;
 mod person;

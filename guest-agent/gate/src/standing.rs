@@ -2,11 +2,11 @@
 //! holds the table, in a file for everybody. `main` opens it and `watch` writes there.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io,
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     thread,
@@ -24,6 +24,8 @@ use nix::{
 
 use crate::report::{chain, line};
 
+/// Whoever may read it could lock it, and the gate would not begin.
+const LOCK_MODE: u32 = 0o600;
 /// How often the lock is tried, and the time between.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -68,8 +70,13 @@ impl Standing {
                     .create(true)
                     .truncate(false)
                     .write(true)
-                    .mode(0o644)
+                    .mode(LOCK_MODE)
                     .open(&path)
+            })
+            .and_then(|file| {
+                // One that is there may have others.
+                file.set_permissions(Permissions::from_mode(LOCK_MODE))?;
+                Ok(file)
             });
         let opened = match opened {
             Ok(file) => file,

@@ -6,19 +6,19 @@ use std::{
     fs::{self, File, Metadata, OpenOptions},
     io,
     os::{
-        fd::AsRawFd as _,
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
 
-use agent_protocol::GateTable;
+use agent_protocol::{
+    GateTable,
+    way::{Seen, Way, follow},
+};
 use nix::{libc, sys::stat::FileStat};
 
 use crate::guarded::Names;
-
-/// As many links the kernel follows, too (path_resolution(7)).
-const LINKS_MAX: usize = 40;
 
 /// Below the root.
 const KERNELS: [&str; 2] = ["proc", "sys"];
@@ -46,25 +46,42 @@ impl Identity {
     }
 }
 
-/// A file that is looked at and not opened (`O_PATH`), so that what is marked is what was found.
+/// What lies somewhere, looked at and not opened (`O_PATH`), so that what is marked is what was found.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct Found {
     file: File,
-    /// The restricted command that leads to it.
-    pub(crate) name: String,
-    /// Where it lies behind all links.
-    pub(crate) place: PathBuf,
+    pub(crate) metadata: Metadata,
 }
 
-impl Target {
-    /// A path that leads to this very file, whatever becomes of its name.
+impl Found {
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::of_file(&self.metadata)
+    }
+
+    /// A path that leads to this very thing, whatever becomes of its name.
     pub(crate) fn handle(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
-    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
-        self.file.metadata()
+    /// Where it lies behind all links; `path` where the kernel does not say.
+    pub(crate) fn place(&self, path: &Path) -> PathBuf {
+        fs::read_link(self.handle()).unwrap_or_else(|_| path.to_owned())
     }
+}
+
+impl AsFd for Found {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A file that a restricted command leads to.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) found: Found,
+    pub(crate) name: String,
+    /// Where it lies behind all links.
+    pub(crate) place: PathBuf,
 }
 
 /// All that a table comes to at the moment.
@@ -73,6 +90,8 @@ pub(crate) struct Targets {
     pub(crate) files: BTreeMap<Identity, Target>,
     /// Directories in which a change can change the files.
     pub(crate) directories: BTreeSet<PathBuf>,
+    /// Those of them in which the commands, links at the end of the way, and the files have their names.
+    pub(crate) guarded: BTreeSet<PathBuf>,
     /// The restricted commands, and all names of files that lie on the way from one of them to its file.
     pub(crate) names: Names,
     /// Where the commands are looked up.
@@ -86,33 +105,19 @@ pub(crate) struct Targets {
 /// Looks all names of a table up, in all of its directories.
 pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
     let mut targets = Targets::default();
-    let directories: Vec<PathBuf> = table
-        .path
-        .split(':')
-        .map(|directory| root.join(directory.trim_start_matches('/')))
-        .collect();
-    targets.directories.extend(directories.iter().cloned());
     // The judge reads files of processes itself, and would have to wait for itself.
     let kernels = KERNELS.map(|directory| root.join(directory));
     for name in &table.restricted {
         let mut found = false;
-        for directory in &directories {
-            let path = directory.join(name);
-            follow(&path, |step| {
-                if let Some(directory) = step.parent() {
-                    targets.directories.insert(directory.to_owned());
-                }
-                if let Some(file) = step.file_name() {
-                    let names = &mut targets.names;
-                    names.entry(file.to_owned()).or_insert_with(|| name.clone());
-                }
-            });
+        for directory in table.path.split(':') {
+            let asked = Path::new("/").join(directory).join(name);
+            let path = below(root, &asked);
+            targets.learn(name, follow(&asked, |path| seen(&below(root, path))), root);
             targets.paths.push((path.clone(), name.clone()));
-            match look(&path) {
-                Ok(Some((identity, file))) => {
+            match look(&path, libc::O_PATH) {
+                Ok(Some(file)) if file.metadata.is_file() => {
                     found = true;
-                    let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-                    let place = place.unwrap_or_else(|_| path.clone());
+                    let place = file.place(&path);
                     if kernels.iter().any(|kernels| place.starts_with(kernels)) {
                         let path = path.display();
                         let problem = format!(
@@ -121,13 +126,13 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
                         targets.problems.push(problem);
                         continue;
                     }
-                    targets.files.entry(identity).or_insert(Target {
-                        file,
+                    targets.files.entry(file.identity()).or_insert(Target {
+                        found: file,
                         name: name.clone(),
                         place,
                     });
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => targets
                     .problems
                     .push(format!("{} cannot be looked at: {error}", path.display())),
@@ -140,13 +145,50 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
     targets
 }
 
-/// The file at a path, if it is a regular one.
-pub(crate) fn look(path: &Path) -> io::Result<Option<(Identity, File)>> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(path)
-    {
+impl Targets {
+    /// Enters the way from a restricted command to its file.
+    fn learn(&mut self, command: &str, way: Way, root: &Path) {
+        let directories = way.directories.iter();
+        self.directories
+            .extend(directories.map(|directory| below(root, directory)));
+        for path in way.names {
+            if let Some(directory) = path.parent() {
+                self.guarded.insert(below(root, directory));
+            }
+            if let Some(file) = path.file_name() {
+                let names = &mut self.names;
+                names
+                    .entry(file.to_owned())
+                    .or_insert_with(|| command.to_owned());
+            }
+        }
+    }
+}
+
+/// A path of the guest in its tree.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// What lies at a path of the tree, for whoever goes a way.
+fn seen(place: &Path) -> Seen {
+    match fs::read_link(place) {
+        Ok(target) => Seen::Link(target),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Seen::Nothing
+        }
+        Err(_) => Seen::Other,
+    }
+}
+
+/// What lies at a path, by the flags of open(2) of which `O_PATH` is one; `None` where nothing of the kind does.
+pub(crate) fn look(path: &Path, flags: i32) -> io::Result<Option<Found>> {
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error)
             if matches!(
@@ -159,23 +201,7 @@ pub(crate) fn look(path: &Path) -> io::Result<Option<(Identity, File)>> {
         Err(error) => return Err(error),
     };
     let metadata = file.metadata()?;
-    let identity = Identity::of_file(&metadata);
-    Ok(metadata.is_file().then_some((identity, file)))
-}
-
-/// Shows every step on the way from a path to its file, the path itself first, also of a file that is not there yet.
-fn follow(path: &Path, mut show: impl FnMut(&Path)) {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        show(&path);
-        let Ok(target) = fs::read_link(&path) else {
-            return;
-        };
-        let Some(directory) = path.parent() else {
-            return;
-        };
-        path = directory.join(target);
-    }
+    Ok(Some(Found { file, metadata }))
 }
 
 #[cfg(test)]
@@ -228,5 +254,29 @@ mod tests {
         for directory in ["usr/local/bin", "usr/bin", "etc/alternatives", "opt"] {
             assert!(known(directory), "{directory}");
         }
+    }
+
+    #[test]
+    fn where_a_link_of_a_directory_lies_is_known_and_where_one_would_come() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |path: &str| root.path().join(path);
+        for directory in ["usr/bin", "opt/tool-1/bin", "srv"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        fs::write(path("opt/tool-1/bin/tool"), "").unwrap();
+        symlink("tool-1", path("opt/tool")).unwrap();
+        symlink("../../opt/tool/bin/tool", path("usr/bin/tool")).unwrap();
+        symlink("../../srv/later/bin/late", path("usr/bin/late")).unwrap();
+        let targets = find(&table(&["tool", "late"]), root.path());
+        assert_eq!(targets.absent, ["late"]);
+        for directory in ["opt", "opt/tool-1", "opt/tool-1/bin", "srv", "usr/bin"] {
+            assert!(
+                targets.directories.contains(&path(directory)),
+                "{directory}"
+            );
+        }
+        // What lies in them is opened under other names.
+        assert!(!targets.guarded.contains(&path("opt")));
+        assert!(targets.guarded.contains(&path("opt/tool-1/bin")));
     }
 }

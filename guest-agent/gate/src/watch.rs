@@ -15,20 +15,22 @@ use agent_protocol::{GateStanding, GateTable, gate::TABLE_FILE};
 use nix::{
     errno::Errno,
     fcntl::AT_FDCWD,
+    libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        fanotify::{Fanotify, MarkFlags},
+        fanotify::{Fanotify, MarkFlags, MaskFlags},
         inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor},
     },
 };
 
 use crate::{
-    guarded::{Directory, Names, guard, look_at},
+    former::Former,
+    guarded::{DIRECTORY, Directory, Names, guard},
     judge::{ASKED, ASKED_INSIDE, Barred, Rules, Ruling},
     report::line,
     service::Service,
     standing::Standing,
-    targets::{Identity, Targets, find, look},
+    targets::{Found, Identity, Targets, find, look},
 };
 
 /// Without any notice all is looked up again after so many milliseconds.
@@ -105,6 +107,8 @@ pub(crate) fn run(
         watches: BTreeMap::new(),
         places: BTreeMap::new(),
         guards: BTreeMap::new(),
+        former: Former::default(),
+        is_clean: true,
         twins: Names::new(),
         table: None,
     };
@@ -147,6 +151,10 @@ struct Marks<'a> {
     places: BTreeMap<Identity, PathBuf>,
     /// Where each marked directory is.
     guards: BTreeMap<Identity, PathBuf>,
+    /// What was marked under this table, and may have been replaced since.
+    former: Former,
+    /// Whether nothing can be marked.
+    is_clean: bool,
     /// Other names that marked files have had.
     twins: Names,
     /// The last table that could be read.
@@ -161,6 +169,8 @@ impl Marks<'_> {
             Ok(table) => {
                 if table != self.table {
                     self.twins.clear();
+                    let restricted = table.as_ref().map(|table| table.restricted.as_slice());
+                    self.former.keep(restricted.unwrap_or_default());
                 }
                 self.table = table;
             }
@@ -168,10 +178,12 @@ impl Marks<'_> {
             Err(error) => problems.push(error.to_string()),
         }
         let targets = self.find(&mut problems);
+        self.former.learn(&targets.files);
         let barred = targets.files.iter().map(|(identity, target)| Barred {
             identity: *identity,
             name: Arc::from(target.name.as_str()),
         });
+        let barred = barred.chain(self.former.kept_aside(&targets.files));
         let strict = self.table.as_ref().is_some_and(|table| table.strict);
         let guards = strict.then(|| guard(&targets, &mut self.twins, &self.root));
         let (directories, names) = match guards {
@@ -184,8 +196,10 @@ impl Marks<'_> {
         // Before the marks, so that the first question finds its answer.
         self.ruling.replace(Rules {
             barred: barred.collect(),
+            former: self.former.clone(),
             names,
         });
+        self.is_clean &= targets.files.is_empty() && directories.is_empty();
         let guards = self.guard(directories, &mut problems);
         let mut places = BTreeMap::new();
         for (identity, target) in &targets.files {
@@ -194,7 +208,7 @@ impl Marks<'_> {
                 MarkFlags::FAN_MARK_ADD,
                 ASKED,
                 AT_FDCWD,
-                Some(&target.handle()),
+                Some(&target.found.handle()),
             );
             match marked {
                 Ok(()) => {
@@ -277,7 +291,7 @@ impl Marks<'_> {
                 MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_ONLYDIR,
                 ASKED_INSIDE,
                 AT_FDCWD,
-                Some(&directory.handle()),
+                Some(&directory.found.handle()),
             );
             match marked {
                 Ok(()) => {
@@ -297,35 +311,40 @@ impl Marks<'_> {
     fn let_go(&mut self, places: BTreeMap<Identity, PathBuf>, guards: BTreeMap<Identity, PathBuf>) {
         let before = std::mem::replace(&mut self.places, places);
         let guarded = std::mem::replace(&mut self.guards, guards);
-        if self.places.is_empty() && self.guards.is_empty() {
-            if !before.is_empty() || !guarded.is_empty() {
+        if self.places.is_empty() && self.guards.is_empty() && self.former.is_empty() {
+            if !self.is_clean {
                 let _ = self
                     .group
                     .mark(MarkFlags::FAN_MARK_FLUSH, ASKED, AT_FDCWD, None::<&Path>);
+                self.is_clean = true;
                 line("nothing is refused to people any more");
             }
             return;
         }
-        let remove = |asked, place: &Path| {
-            let _ = self
-                .group
-                .mark(MarkFlags::FAN_MARK_REMOVE, asked, AT_FDCWD, Some(place));
-        };
         for (identity, place) in before {
-            if !self.places.contains_key(&identity)
-                && let Ok(Some((found, _file))) = look(&place)
-                && found == identity
-            {
-                remove(ASKED, &place);
+            if !self.places.contains_key(&identity) {
+                self.unmark(identity, look(&place, libc::O_PATH), ASKED);
             }
         }
         for (identity, place) in guarded {
-            if !self.guards.contains_key(&identity)
-                && let Ok(Some((found, _directory))) = look_at(&place)
-                && found == identity
-            {
-                remove(ASKED_INSIDE, &place);
+            if !self.guards.contains_key(&identity) {
+                self.unmark(identity, look(&place, DIRECTORY), ASKED_INSIDE);
             }
+        }
+    }
+
+    /// Takes the mark off what was found, if it is this.
+    fn unmark(&self, identity: Identity, found: io::Result<Option<Found>>, asked: MaskFlags) {
+        if let Ok(Some(found)) = found
+            && found.identity() == identity
+        {
+            // It fails where the mark went with its file and the number was given to another.
+            let _ = self.group.mark(
+                MarkFlags::FAN_MARK_REMOVE,
+                asked,
+                AT_FDCWD,
+                Some(&found.handle()),
+            );
         }
     }
 }
