@@ -13,7 +13,7 @@ use agent_protocol::limits::NAME_MAX;
 use agent_protocol::message::JournalState;
 use agent_protocol::session::SessionCounters;
 use agent_protocol::version::NoCommonVersion;
-use agent_protocol::{Ask, CheckedReport, Customized, GateState, RolledBack};
+use agent_protocol::{Activation, Ask, CheckedReport, Customized, GateState, RolledBack};
 use persona::units::Bytes;
 use serde::Serialize;
 
@@ -76,7 +76,7 @@ pub struct AgentFacts {
     pub boot_id: GuestWords,
     /// The agent's own number, which differs after each of its starts.
     pub instance: GuestWords,
-    /// The persona that is in force in the guest.
+    /// The persona that is in force in the guest: as the hello has it, and where the daemon keeps it, as confirmed since.
     pub active: Option<ActivePersona>,
     /// What holds in the guest instead, where somebody there went back to an earlier generation by hand.
     pub rolled_back: Option<Box<WentBack>>,
@@ -113,6 +113,19 @@ pub struct ActivePersona {
     pub version: u64,
     /// Digest of the version.
     pub digest: GuestWords,
+}
+
+impl ActivePersona {
+    /// What a guest has once it has confirmed an activation.
+    pub fn of(message: &Activation) -> Self {
+        let clean = |text: &str| GuestWords::clean(text, NAME_MAX, Lines::One);
+        Self {
+            generation: message.generation,
+            persona: clean(&message.persona),
+            version: message.version,
+            digest: clean(&message.digest),
+        }
+    }
 }
 
 /// What somebody in the guest went back to by hand.

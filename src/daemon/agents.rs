@@ -56,7 +56,7 @@ impl Daemon {
             }
             AgentEvent::Deviated { facts } => {
                 agent.heard = Some(now);
-                let before = agent.facts.replace(facts.clone());
+                let before = agent.deviated(facts.clone());
                 let before = before.as_ref();
                 if before.is_none_or(|before| before.rolled_back != facts.rolled_back) {
                     self.went_back(id);

@@ -24,14 +24,14 @@ use super::tracked::Tracked;
 use crate::act::sentence_of;
 use crate::agent::{Activated, AgentError, AgentReply};
 use crate::audit::{AuditKind, Entry};
-use crate::catalog::{CatalogueError, Generation};
+use crate::catalog::{ActivationState, CatalogueError};
 use crate::hypervisor::DomainId;
 use crate::store::{Batch, Store, StoreError, Stored, Tree};
 use crate::view::{ExplainView, RuleState};
 
 /// How long an agent may take to say what its rules did.
 const ANSWER: Duration = Duration::from_secs(20);
-/// Records of one guest within an hour; the rest waits in the guest, which keeps a bounded number of them.
+/// Records that one guest tells within an hour, new or not; the rest waits in the guest, which keeps a bounded number of them.
 const RECORDS_AN_HOUR: u32 = 1_000;
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Logs of one guest of which it is known how far they have been seen: it draws one at each start.
@@ -104,7 +104,7 @@ pub(super) struct GuestRules {
     asking: BTreeSet<DomainId>,
     /// The last record that is on the host's disk, to be told with the next question.
     last: BTreeMap<DomainId, RecordsSeen>,
-    /// Since when records of a guest are counted, and how many came.
+    /// Since when it is counted what a guest tells, and how much that was.
     pace: BTreeMap<DomainId, (Moment, u32)>,
 }
 
@@ -187,10 +187,18 @@ impl Daemon {
         if facts.rolled_back.is_some() {
             return Err(Absent::WentBack);
         }
-        let generation = self.catalog.activation(id).map(|of| of.generation);
+        let generation = self.rules_of(id, tracked);
         let book = self.guest_rules.books.get(&id);
-        let book = book.filter(|book| generation == Some(Generation(book.generation)));
+        let book = book.filter(|book| generation == Some(book.generation));
         book.map_or(Ok(()), |book| book.holds(rule))
+    }
+
+    /// The activation whose rules a guest has and the domain as well; `None` where the persona in force is not in the guest yet.
+    /// While another one is under way, and when that has failed, it is the one before.
+    fn rules_of(&self, id: DomainId, tracked: &Tracked) -> Option<u64> {
+        let active = tracked.agent.facts.as_ref()?.active.as_ref()?;
+        let state = &self.catalog.activation(id)?.state;
+        (*state != ActivationState::AgentAbsent).then_some(active.generation)
     }
 
     /// The plan without what the guests themselves do. While an agent is away its rules go on there, and the host knows
@@ -265,13 +273,13 @@ impl Daemon {
     }
 
     /// A guest says which rules it evaluates: since it confirmed them its agent or its owner's word may have changed.
-    fn guest_holds_rules(&mut self, id: DomainId, said: RulesInForce) {
+    /// Whether that is something new.
+    fn guest_holds_rules(&mut self, id: DomainId, said: RulesInForce) -> bool {
         let Some(tracked) = self.domains.get(&id) else {
-            return;
+            return false;
         };
-        let generation = self.catalog.activation(id).map(|of| of.generation);
-        if generation != Some(Generation(said.generation)) {
-            return;
+        if self.rules_of(id, tracked) != Some(said.generation) {
+            return false;
         }
         let of_guest = &tracked.persona.in_guest;
         let held = said
@@ -281,9 +289,11 @@ impl Daemon {
         let before = self.guest_rules.books.get(&id);
         let mut book = before.cloned().unwrap_or_default();
         book.hold(said.generation, held.collect());
-        if before != Some(&book) && self.keep_book(id, book, Vec::new()) {
+        let new = before != Some(&book);
+        if new && self.keep_book(id, book, Vec::new()) {
             self.publish_soon();
         }
+        new
     }
 
     /// A guest says that records wait, or has just come: they are asked for, one page at a time.
@@ -303,6 +313,14 @@ impl Daemon {
             let answer = registry.request(id, None, operation, ANSWER).await;
             Event::RuleRecords(Box::new(RecordsFetched { domain: id, answer }))
         });
+    }
+
+    /// Counts what a guest told of its rules. Whether the rest waits from now on.
+    fn has_told(&mut self, id: DomainId, count: u32, now: Moment) -> bool {
+        let before = self.is_too_fast(id, now);
+        let (_, told) = self.guest_rules.pace.entry(id).or_insert((now, 0));
+        *told = told.saturating_add(count);
+        !before && self.is_too_fast(id, now)
     }
 
     /// Whether a guest has said so much within an hour that the rest waits.
@@ -329,8 +347,14 @@ impl Daemon {
                 return;
             }
         };
-        if let Some(said) = in_force {
-            self.guest_holds_rules(id, said);
+        // A guest that repeats itself costs as much as one that has something to say, so all of it counts.
+        let mut told = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        if in_force.is_some_and(|said| self.guest_holds_rules(id, said)) {
+            told = told.saturating_add(1);
+        }
+        let now = self.clock.now();
+        if self.has_told(id, told, now) {
+            tracing::warn!(domain = %id, "the guest has told of its rules more than {RECORDS_AN_HOUR} times within an hour; what else they do is recorded later");
         }
         let Some(last) = records.last() else {
             self.guest_rules.last.remove(&id);
@@ -352,18 +376,12 @@ impl Daemon {
                 self.entry(AuditKind::Action, Some(id), &record_text(record), detail)
             })
             .collect();
-        let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
-        if !self.keep_book(id, book, entries) {
+        // What was there before is on the disk.
+        if !new.is_empty() && !self.keep_book(id, book, entries) {
             return;
         }
-        let now = self.clock.now();
         for record in &new {
             self.measure_firing(id, record, now);
-        }
-        let (_, pace) = self.guest_rules.pace.entry(id).or_insert((now, 0));
-        *pace = pace.saturating_add(count);
-        if self.is_too_fast(id, now) {
-            tracing::warn!(domain = %id, "rules in the guest have done more than {RECORDS_AN_HOUR} things within an hour; what else they do is recorded later");
         }
         self.guest_rules.last.insert(id, seen);
         self.fetch_records(id);

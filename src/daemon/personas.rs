@@ -13,7 +13,7 @@ use super::message::{
     SettingsSent, message, reply_detail, script_text, settings_remark, settings_time,
 };
 use crate::act::sentence_of;
-use crate::agent::{AgentError, AgentReply, Effect};
+use crate::agent::{ActivePersona, AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::{
     Activation, ActivationEvent, ActivationState, AgentPresence, CatalogueError, Desired,
@@ -32,6 +32,8 @@ pub struct ActivationResult {
     generation: Generation,
     /// What of settings was asked for; `None` where no persona is.
     settings: Option<SettingsSent>,
+    /// What the guest has active where it confirms.
+    brings: Option<ActivePersona>,
     answer: Result<AgentReply, AgentError>,
 }
 
@@ -361,7 +363,7 @@ impl Daemon {
 
     fn send(&mut self, id: DomainId, activation: &Activation) {
         let generation = activation.generation;
-        let mut settings = None;
+        let (mut settings, mut brings) = (None, None);
         let (operation, deadline) = match &activation.desired {
             Desired::Nothing => (
                 Operation::Deactivate {
@@ -388,6 +390,7 @@ impl Daemon {
                     settings = Some(SettingsSent::new(&message.settings, facts));
                     let time = time + settings_time(&message.settings);
                     self.rules_are_sent(id, &mut message);
+                    brings = Some(ActivePersona::of(&message));
                     (
                         Operation::Activate {
                             activation: Box::new(message),
@@ -417,6 +420,7 @@ impl Daemon {
                 domain: id,
                 generation,
                 settings,
+                brings,
                 answer,
             }))
         });
@@ -427,6 +431,7 @@ impl Daemon {
             domain: id,
             generation,
             settings,
+            brings,
             answer,
         } = result;
         let what = self
@@ -435,6 +440,9 @@ impl Daemon {
             .map_or_else(String::new, |activation| wanted_text(&activation.desired));
         match answer {
             Ok(reply) => {
+                if let Some(tracked) = self.domains.get_mut(&id) {
+                    tracked.agent.confirmed(generation.0, brings);
+                }
                 self.guest_has_rules(id, generation.0, &reply);
                 let remark = settings_remark(settings, &reply);
                 let told = remark

@@ -22,7 +22,7 @@ use super::shift::ShiftSide;
 use super::switching::SwitchSide;
 use super::tags::TagWish;
 use crate::act::Outcome;
-use crate::agent::{AgentFacts, GuestWords};
+use crate::agent::{ActivePersona, AgentFacts, GuestWords};
 use crate::catalog::Composed;
 use crate::config::DimmGrowth;
 use crate::hypervisor::{BalloonStats, DomainDescription, RunState, VirtioMem};
@@ -97,6 +97,32 @@ pub(super) struct AgentSide {
     pub(super) renewed: Option<Renewed>,
     /// CPUs as qemu-guest-agent shows them, where it stands in.
     pub(super) stand_in: Option<ShownCpus>,
+}
+
+impl AgentSide {
+    /// The guest has confirmed what it has active from this generation on: a persona or none.
+    pub(super) fn confirmed(&mut self, generation: u64, active: Option<ActivePersona>) {
+        let Some(facts) = &mut self.facts else {
+            // It says so itself in its next hello.
+            return;
+        };
+        let known = facts.active.as_ref();
+        // Two answers may be heard in another order than they were given.
+        if known.is_none_or(|known| known.generation <= generation) {
+            facts.active = active;
+        }
+    }
+
+    /// The agent says more of itself than in its hello, in which alone it says what it has active. What was known before.
+    pub(super) fn deviated(&mut self, facts: AgentFacts) -> Option<AgentFacts> {
+        let before = self.facts.take();
+        let active = match &before {
+            Some(before) => before.active.clone(),
+            None => facts.active.clone(),
+        };
+        self.facts = Some(AgentFacts { active, ..facts });
+        before
+    }
 }
 
 /// What a stand-in for the agent shows.

@@ -125,7 +125,7 @@ pub(crate) async fn connected(host: &mut Host) -> virt_persona::agent::AgentFact
 
 #[tokio::test]
 async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and_executed_once() {
-    let mut host = Host::in_real_time(|_| {});
+    let mut host = Host::new();
     let root = tempfile::tempdir().unwrap();
     let agent = Agent::start(root.path());
     let listener = UnixListener::bind(host.socket("line")).unwrap();
@@ -177,7 +177,7 @@ async fn an_activation_whose_answer_was_lost_is_answered_after_the_reconnect_and
 
 #[tokio::test]
 async fn a_guest_is_asked_before_it_shrinks_and_its_refusal_and_its_slow_hooks_are_told() {
-    let mut host = Host::in_real_time(|_| {});
+    let mut host = Host::new();
     let root = tempfile::tempdir().unwrap();
     let agent = Agent::start(root.path());
     agent.connect().await;
@@ -221,7 +221,7 @@ async fn a_guest_is_asked_before_it_shrinks_and_its_refusal_and_its_slow_hooks_a
 
 #[tokio::test]
 async fn an_agent_that_was_killed_comes_back_with_its_persona_and_reports_again() {
-    let mut host = Host::in_real_time(|_| {});
+    let mut host = Host::new();
     let root = tempfile::tempdir().unwrap();
     let agent = Agent::start(root.path());
     // The agent's own socket is the channel here: QEMU's end and the guest's are one.

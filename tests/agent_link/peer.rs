@@ -20,13 +20,13 @@ pub(crate) const DOMAIN: DomainId = DomainId([0xd0; 16]);
 
 /// A registry, its events, and a directory for sockets.
 ///
-/// The clock stands and only [`advance`] moves it. tokio would move a paused clock whenever all tasks wait, also for a
-/// socket; a blocking task that waits for the end of the test keeps it from doing so.
+/// A blocking task waits for the end of the test, and ends it with a message where it hangs. In a test whose clock stands it
+/// also keeps tokio from moving that whenever all tasks wait, also for a socket: only [`advance`] moves it.
 pub(crate) struct Host {
     pub(crate) registry: Registry,
     pub(crate) events: mpsc::UnboundedReceiver<(DomainId, AgentEvent)>,
     pub(crate) directory: tempfile::TempDir,
-    _clock_stands: Option<blocking::Sender<()>>,
+    _watched: blocking::Sender<()>,
 }
 
 impl Host {
@@ -42,14 +42,6 @@ impl Host {
                 std::process::abort();
             }
         });
-        let host = Self::in_real_time(change);
-        Self {
-            _clock_stands: Some(end),
-            ..host
-        }
-    }
-
-    pub(crate) fn in_real_time(change: impl FnOnce(&mut LinkConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = LinkConfig::new(directory.path().join("run"), "host-1".to_owned());
         change(&mut config);
@@ -58,7 +50,7 @@ impl Host {
             registry: Registry::new(config, sender),
             events,
             directory,
-            _clock_stands: None,
+            _watched: end,
         }
     }
 

@@ -29,7 +29,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         // Short enough that a dead direction is found soon, and far longer than an answer takes.
-        let host = Host::in_real_time(|config| {
+        let host = Host::with(|config| {
             config.heartbeat = Duration::from_millis(400);
             config.hello_timeout = seconds(2);
         });

@@ -1,8 +1,6 @@
 //! Domains are prepared for live scaling and put back: what is shown first is what is done, what was there is kept, and
 //! failures leave nothing half told.
 
-use std::time::Duration;
-
 use persona::domain::DomainId;
 use persona::units::Bytes;
 use virt_persona::command::{Command, DomainName, Mode, Refusal, Reply};
@@ -10,7 +8,7 @@ use virt_persona::hypervisor::RunState;
 use virt_persona::hypervisor::simulated::{CallName, Called, Fault, Scenario};
 use virt_persona::view::{AdoptionState, AdoptionView, AdoptionWhen};
 
-use crate::stage::{Running, Stage, mib};
+use crate::stage::{Running, Stage, found, mib, until};
 
 /// One that lacks everything but a controller and a balloon.
 const BARE: &str = "
@@ -224,13 +222,11 @@ fn a_hypervisor_that_refuses_leaves_nothing_to_undo_and_one_that_is_late_leaves_
         "{done:#?}"
     );
     assert_ne!(definition(&stage), before);
-    let undone = loop {
-        match undo(&daemon, Mode::Apply) {
-            // The call whose answer was lost is on its way still.
-            Err(refusal) if refusal.to_string().contains("still hangs") => {}
-            answer => break answer,
-        }
-    };
+    let undone = found("the domain answers", || match undo(&daemon, Mode::Apply) {
+        // The call whose answer was lost is on its way still.
+        Err(refusal) if refusal.to_string().contains("still hangs") => None,
+        answer => Some(answer),
+    });
     assert_eq!(undone.unwrap().state, AdoptionState::Done);
     assert_eq!(definition(&stage), before);
 
@@ -273,9 +269,9 @@ fn a_hypervisor_that_refuses_leaves_nothing_to_undo_and_one_that_is_late_leaves_
 /// Begins an adoption and kills the daemon as soon as the hypervisor has been asked for this.
 fn cut_off(stage: &Stage, daemon: Running, at: fn(&Called) -> bool) -> Running {
     let answer = daemon.begin(wish(None, None, Mode::Apply));
-    while !stage.simulated.calls().iter().any(at) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    until("the hypervisor is asked", || {
+        stage.simulated.calls().iter().any(at)
+    });
     daemon.kill();
     drop(answer);
     start(stage)

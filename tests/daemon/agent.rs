@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::stage::until;
+
 #[path = "../guest/agent.rs"]
 mod program;
 
@@ -86,7 +88,7 @@ impl Agent {
 
     /// Says figures of applications, as soon as somebody takes them.
     pub(crate) fn emit(&self, words: &[&str]) {
-        loop {
+        until("somebody takes figures", || {
             let said = Command::new(&*AGENT)
                 .arg("emit")
                 .args(words)
@@ -94,12 +96,11 @@ impl Agent {
                 .arg(&self.root)
                 .output()
                 .unwrap();
-            if said.status.success() {
-                return;
-            }
             let why = String::from_utf8_lossy(&said.stderr);
-            assert!(why.contains("nobody takes figures"), "{why}");
-        }
+            let taken = said.status.success();
+            assert!(taken || why.contains("nobody takes figures"), "{why}");
+            taken
+        });
     }
 
     /// The environment that login shells of the guest get; `None` when there is none.

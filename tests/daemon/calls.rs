@@ -3,18 +3,19 @@
 //! The agent is the real program.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use persona::domain::DomainId;
 use serde::{Deserialize, Serialize};
 use virt_persona::store::{Store, Stored, Tree};
-use virt_persona::view::{ActivationState, AgentState};
+use virt_persona::view::{ActivationState, AgentState, DomainView};
 
+use crate::adjust::ticks;
 use crate::agent::Agent;
-use crate::relay::Relay;
-use crate::stage::{Running, Stage, mib};
+use crate::relay::{Message, Relay, Side};
+use crate::stage::{Running, Stage, mib, until};
 
 const WEB: &str = "
 [[domain]]
@@ -24,14 +25,14 @@ guest = { memory_used_mib = 100 }
 agent_channel = 'FOLDER/channel.sock'
 ";
 
-/// What the guest's memory shows is the host's, so that it is known without the agent.
+/// What the guest's memory shows is the host's, so that it is known without the agent, whose own figure is another.
 const DOCUMENT: &str = "
 name: front
 response_scripts:
   drain: echo drained >> DRAINED
 adaptation_rules:
-  - {name: drain, when: memory.utilization > 70%, then: run drain}
-  - {name: cache, when: memory.utilization > 70%, then: enable feature cache, until: memory.utilization < 30%}
+  - {name: drain, when: memory.utilization > 70%, then: run drain, source: balloon}
+  - {name: cache, when: memory.utilization > 70%, then: enable feature cache, until: memory.utilization < 30%, source: balloon}
 ";
 
 struct Set {
@@ -69,7 +70,8 @@ fn start(document: &str) -> (Set, Agent, Running) {
     let daemon = stage.start();
     let drained = guest.join("drained").display().to_string();
     daemon.create(&document.replace("DRAINED", &drained));
-    daemon.apply("web", "front");
+    let name = document.trim_start().lines().next().unwrap();
+    daemon.apply("web", name.strip_prefix("name: ").unwrap());
     active(&daemon, web);
     let set = Set {
         stage,
@@ -142,7 +144,7 @@ fn what_is_called_for_without_an_agent_waits_for_it_and_is_done_once() {
     drop(agent);
     assert_eq!(told("action", "rule drain of the host was obeyed"), asked);
     assert_eq!(lines(&set.guest, "drained"), asked);
-    assert_eq!(lines(&set.guest, "cache.log"), 1);
+    assert_eq!(lines(&set.guest, "cache.log"), 1, "{:#?}", daemon.audit());
 }
 
 #[test]
@@ -212,6 +214,176 @@ fn what_another_persona_or_another_machine_called_for_is_not_done() {
     active(&daemon, set.web);
     assert_eq!(lines(&set.guest, "drained"), 0);
     assert_eq!(lines(&set.guest, "cache.log"), 0);
+}
+
+#[test]
+fn what_was_cut_off_on_its_way_is_done_under_what_rules_adjusted_meanwhile() {
+    let full = "  - {name: full, when: memory.utilization > 90%, then: apply environment_variables.TIER = full, source: balloon}\n";
+    let (set, _agent, daemon) = start(&format!("{DOCUMENT}{full}"));
+    set.relay.stop_at("drain", Message::Call, Side::Before);
+    set.stage.simulated.set_memory_used(set.web, mib(400));
+    set.relay.wait_until_stopped();
+    set.stage.simulated.set_memory_used(set.web, mib(490));
+    daemon.wait_record("it is to be adjusted", |record| {
+        record.text.starts_with("rules adjust the persona")
+    });
+    set.relay.cut();
+    daemon.wait_domain(set.web, "it is adjusted", |domain| {
+        let detail = domain.activation.detail.as_deref().unwrap_or_default();
+        domain.activation.state == ActivationState::Active && detail.contains("TIER = full")
+    });
+    for deed in ["run drain: done", "enable feature cache: done"] {
+        daemon.wait_record("it was done", |record| record.text.ends_with(deed));
+    }
+    // Once for each time that it was called for.
+    until("each is done", || {
+        let told = daemon.told("decision");
+        let asked = told
+            .iter()
+            .filter(|text| text.contains("asks for: run drain"));
+        lines(&set.guest, "drained") == asked.count()
+    });
+}
+
+#[test]
+fn what_waits_for_a_guest_that_goes_back_by_hand_is_not_done() {
+    let (set, agent, daemon) = start("name: plain\n");
+    let drained = set.guest.join("drained").display().to_string();
+    daemon.create(&DOCUMENT.replace("DRAINED", &drained));
+    daemon.apply("web", "front");
+    active(&daemon, set.web);
+    set.relay.stop_at("drain", Message::Call, Side::Before);
+    set.stage.simulated.set_memory_used(set.web, mib(450));
+    set.relay.wait_until_stopped();
+    let said = agent.ask(&["rollback"]).unwrap();
+    assert!(said.contains("plain version 1"), "{said}");
+    // Whoever is started anew: the guest says it, and the host knows what waits.
+    daemon.kill();
+    drop(agent);
+    let _agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    for (deed, known) in [
+        ("run drain", "it is not known whether the guest has done it"),
+        ("enable feature cache", "nothing is done in the guest"),
+    ] {
+        wait_dropped(
+            &daemon,
+            &format!(
+                "{deed}; {known}: somebody in the guest went back to another generation by hand"
+            ),
+        );
+    }
+    ticks(&daemon);
+    assert_eq!(lines(&set.guest, "drained"), 0);
+    assert_eq!(lines(&set.guest, "cache.log"), 0);
+}
+
+/// One rule that runs a script and adjusts the persona besides. It holds all the time, and that is always known.
+const MIXED: &str = "
+name: front
+environment_variables: {TIER: calm}
+response_scripts:
+  drain: echo drained >> DRAINED
+adaptation_rules:
+  - {name: mixed, when: host.memory.available > 1 MiB, then: [run drain, apply environment_variables.TIER = busy]}
+";
+
+#[test]
+fn what_a_rule_runs_beside_an_adjustment_is_not_run_again_by_the_next_daemon() {
+    let (set, _agent, daemon) = start(MIXED);
+    let adjusted = |domain: &DomainView| {
+        let detail = domain.activation.detail.as_deref().unwrap_or_default();
+        domain.activation.state == ActivationState::Active && detail.contains("TIER = busy")
+    };
+    daemon.wait_domain(set.web, "it is adjusted", adjusted);
+    daemon.wait_record("the script was run", |record| {
+        record.text.ends_with("run drain: done")
+    });
+    daemon.kill();
+    let daemon = set.stage.start();
+    daemon.wait_domain(set.web, "the agent is there", |domain| {
+        domain.agent.state == AgentState::Connected
+    });
+    let asked = |what: &str| {
+        let told = daemon.told("decision");
+        let asked = told.iter().filter(|text| text.contains(what));
+        asked.count()
+    };
+    // What waits for its turn is known nowhere else, so it is called for again.
+    until("the rule has begun anew", || {
+        asked("rule mixed asks for: apply") == 2
+    });
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it is adjusted still", adjusted);
+    assert_eq!(asked("rule mixed asks for: run drain"), 1);
+    assert_eq!(lines(&set.guest, "drained"), 1);
+}
+
+#[test]
+fn what_a_rule_switched_beside_an_adjustment_that_failed_goes_back_under_the_next_daemon() {
+    let document = DOCUMENT.replace(
+        "then: enable feature cache",
+        "then: [enable feature cache, apply os_settings.sysctl.vm.laptop_mode = 5]",
+    );
+    let (set, _agent, daemon) = start(&document);
+    // It can be read, and nobody can write to it.
+    let folder = set.guest.join("proc/sys/vm");
+    fs::create_dir_all(&folder).unwrap();
+    symlink("/proc/version", folder.join("laptop_mode")).unwrap();
+    set.stage.simulated.set_memory_used(set.web, mib(450));
+    daemon.wait_record("the guest refused the one", |record| {
+        record.kind == "refusal" && record.text.contains("vm.laptop_mode")
+    });
+    daemon.wait_record("the other was done", |record| {
+        record.text.ends_with("enable feature cache: done")
+    });
+    active(&daemon, set.web);
+    // Neither the condition nor the `until` holds when the next daemon comes.
+    set.stage.simulated.set_memory_used(set.web, mib(256));
+    ticks(&daemon);
+    daemon.kill();
+    let daemon = set.stage.start();
+    ticks(&daemon);
+    set.stage.simulated.set_memory_used(set.web, mib(100));
+    daemon.wait_record("the feature is switched off again", |record| {
+        record.text.ends_with("disable feature cache: done")
+    });
+}
+
+#[test]
+fn a_persona_that_stands_after_another_has_failed_has_its_calls_done() {
+    let (set, _agent, daemon) = start(DOCUMENT);
+    daemon.create("name: other\npre_activation_script: exit 3\n");
+    let fails = || {
+        daemon.apply("web", "other");
+        daemon.wait_domain(set.web, "the other one fails", |domain| {
+            domain.activation.state == ActivationState::Failed
+        });
+    };
+    let is_run = |times: usize| {
+        set.stage.simulated.set_memory_used(set.web, mib(450));
+        until("the script is run", || {
+            lines(&set.guest, "drained") >= times
+        });
+        until("the feature is on", || set.guest.join("cache").exists());
+        set.stage.simulated.set_memory_used(set.web, mib(100));
+        until("the feature is off", || !set.guest.join("cache").exists());
+    };
+    // The guest had no persona when it connected.
+    fails();
+    is_run(1);
+    // It had this one, and got it again since.
+    set.relay.cut();
+    daemon.wait_record("it is connected again", |_| {
+        let told = daemon.told("connection");
+        let told = told.iter().filter(|text| text.contains("is connected"));
+        told.count() == 2
+    });
+    daemon.apply("web", "front");
+    active(&daemon, set.web);
+    fails();
+    is_run(2);
+    assert_eq!(brought(&daemon), 0);
 }
 
 /// A rule of the guest, and a script that shall run once for each activation.

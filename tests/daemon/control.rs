@@ -2,12 +2,11 @@
 //! and the audit claims nothing that was not seen.
 
 use persona::signal::Source;
-use virt_persona::command::{Command, DomainName, Reply};
 use virt_persona::hypervisor::simulated::{CallName, Called, Fault};
 use virt_persona::hypervisor::{HypervisorEvent, RunState};
 use virt_persona::view::{OutcomeWord, TruthWord};
 
-use crate::stage::{ELASTIC, Running, Stage, mib};
+use crate::stage::{ELASTIC, Running, Stage, mib, until};
 
 const WEB: &str = "
 deadline_ms = 2000
@@ -80,18 +79,9 @@ fn memory_grows_under_use_until_the_rule_no_longer_holds_and_shrinks_back_to_the
     assert_eq!(daemon.told("drift"), [""; 0]);
     honest(&daemon);
     // Readings from before the last change count for nothing, so it takes one more look.
-    let explained = loop {
-        let explained = daemon.ask(Command::Explain {
-            domain: DomainName("web".into()),
-            at: None,
-        });
-        let Ok(Reply::Explain(explained)) = explained else {
-            panic!("{explained:?}")
-        };
-        if explained.rules[1].truth == TruthWord::True {
-            break explained;
-        }
-    };
+    let explained = daemon.wait_explained("web", "the second rule holds", |explained| {
+        explained.rules[1].truth == TruthWord::True
+    });
     assert_eq!(explained.rules.len(), 2);
     let looked = &explained.rules[1].looked[0];
     assert!(looked.value.is_some() && looked.source.is_some() && looked.age_ms.is_some());
@@ -252,9 +242,9 @@ fn a_change_by_hand_while_the_daemons_own_is_being_confirmed_is_respected() {
         domain: web,
         count: 2,
     };
-    while !stage.simulated.calls().contains(&plugged) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    until("the second vCPU is plugged", || {
+        stage.simulated.calls().contains(&plugged)
+    });
     stage.simulated.set_vcpus_by_hand(web, 3);
     daemon.wait_domain(web, "the hand is seen", |domain| {
         let mut holds = domain.holds.iter();

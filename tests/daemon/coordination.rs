@@ -9,7 +9,7 @@ use persona::domain::DomainId;
 use virt_persona::view::ActivationState;
 
 use crate::agent::Agent;
-use crate::stage::{ELASTIC, Running, Stage, mib};
+use crate::stage::{ELASTIC, Running, Stage, mib, until};
 
 const WEB: &str = "
 deadline_ms = 2000
@@ -57,11 +57,13 @@ fn hook(stage: &Stage, path: &str, text: &str) -> PathBuf {
 
 /// Says a need until the agent has told the host, since it does so every other second at most.
 fn say_need(agent: &Agent, amount: &str) {
-    let mut said = agent.need(amount);
-    while let Err(why) = said {
-        assert!(why.contains("was told"), "{why}");
-        said = agent.need(amount);
-    }
+    until("the agent tells the host", || match agent.need(amount) {
+        Ok(()) => true,
+        Err(why) => {
+            assert!(why.contains("was told"), "{why}");
+            false
+        }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use virt_persona::hypervisor::Hypervisor;
 use virt_persona::hypervisor::simulated::{CallName, Fault};
 
-use crate::stage::{ELASTIC, Running, Stage, mib};
+use crate::stage::{ELASTIC, Running, Stage, mib, until};
 
 const WEB: &str = "
 deadline_ms = 2000
@@ -58,9 +58,9 @@ fn decided(daemon: &Running) {
 }
 
 fn asked(stage: &Stage) {
-    while stage.simulated.calls().is_empty() {
-        std::thread::yield_now();
-    }
+    until("the hypervisor is asked", || {
+        !stage.simulated.calls().is_empty()
+    });
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn killed_when_the_effect_is_there_and_not_yet_recorded() {
             let shown = runtime.block_on(stage.simulated.describe(web)).unwrap();
             shown.virtio_mem[0].current == mib(128)
         };
-        while !there() {}
+        until("the effect is there", there);
     });
 }
 

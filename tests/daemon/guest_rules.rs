@@ -9,8 +9,10 @@ use virt_persona::view::{
     ActivationState, AgentState, AuditRecordView, DomainView, ProposalView, RuleState,
 };
 
+use crate::adjust::ticks;
 use crate::agent::Agent;
-use crate::stage::{Running, Stage};
+use crate::relay::{PAGE, Relay};
+use crate::stage::{Running, Stage, until};
 
 const WEB: &str = "
 [[domain]]
@@ -75,9 +77,7 @@ fn lines(guest: &Path, file: &str) -> usize {
 }
 
 fn wait_for_lines(guest: &Path, file: &str, count: usize) {
-    while lines(guest, file) < count {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until("so many lines are written", || lines(guest, file) >= count);
 }
 
 fn of_guest(daemon: &Running) -> Vec<AuditRecordView> {
@@ -229,6 +229,46 @@ fn a_rule_that_the_agent_does_not_measure_is_evaluated_by_the_host_and_done_in_t
 }
 
 #[test]
+fn a_rule_that_the_guest_refused_is_the_hosts_also_where_another_persona_has_failed_since() {
+    let rule = "  - name: slow\n    when: guest.app.slow > 0 OR network.latency > 1m\n    then: run calm\n";
+    let (set, daemon) = start(rule, "[probe]\ntargets = []\n");
+    let absent = |domain: &DomainView| {
+        let mut problems = domain.problems.iter();
+        problems.any(|problem| problem.contains("rule slow is not in force in the guest"))
+    };
+    daemon.wait_domain(set.web, "it is told", absent);
+    daemon.create("name: other\npre_activation_script: exit 3\n");
+    daemon.apply("web", "other");
+    daemon.wait_domain(set.web, "it is told on", |domain| {
+        domain.activation.state == ActivationState::Failed && absent(domain)
+    });
+    set.agent.emit(&["slow=1"]);
+    daemon.wait_record("it was done in the guest", |record| {
+        record.text.contains("rule slow of the host was obeyed")
+            && record.text.ends_with("run calm: done")
+    });
+}
+
+#[test]
+fn a_guest_that_repeats_what_its_rules_did_is_asked_no_more_than_a_bounded_number_of_times() {
+    const RECORDS_AN_HOUR: u32 = 1_000;
+    let stage = Stage::new(&WEB.replace("guest/agent.sock", "channel.sock"));
+    let guest = stage.path().join("guest");
+    let relay = Relay::start(&stage.path().join("channel.sock"), Agent::socket(&guest));
+    relay.repeat_records();
+    let _agent = Agent::start(&guest);
+    let daemon = stage.start();
+    let most = RECORDS_AN_HOUR / PAGE;
+    until("it is asked as often as may be", || {
+        relay.questions() >= most
+    });
+    ticks(&daemon);
+    assert_eq!(relay.questions(), most);
+    let told = daemon.told("action").len();
+    assert_eq!(told, 2 * PAGE as usize, "each is recorded once");
+}
+
+#[test]
 fn a_failed_login_is_answered_in_the_guest_and_heard_of_on_the_host() {
     let rule = "  - name: guard\n    when: EVENT(login.failed) FOR 1s\n    then: run calm\n  - IF EVENT(login.failed) THEN notify \"somebody failed to log in\"\n";
     let (set, daemon) = start(rule, "");
@@ -238,14 +278,14 @@ fn a_failed_login_is_answered_in_the_guest_and_heard_of_on_the_host() {
     };
     let heard = |record: &AuditRecordView| record.text.contains("somebody failed to log in");
     // What was before somebody looked is no event, so one follows the other until it is seen.
-    loop {
+    until("both have answered it", || {
         let audit = daemon.audit();
-        if audit.iter().any(guarded) && audit.iter().any(heard) {
-            break;
+        let answered = audit.iter().any(guarded) && audit.iter().any(heard);
+        if !answered {
+            crate::telemetry::fail_logins(&set.stage, 1);
         }
-        crate::telemetry::fail_logins(&set.stage, 1);
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+        answered
+    });
     let explained = daemon.explain("web");
     let guard = explained.rules.iter().find(|rule| rule.name == "guard");
     assert_eq!(guard.map(|rule| rule.state), Some(RuleState::InGuest));

@@ -202,12 +202,10 @@ fn overrides_of_tags_are_laid_over_a_domains_persona_and_taken_off() {
         (Some("prod"), 1)
     );
     // The rule is explained from the first tick on that looked at it.
-    let rule = loop {
-        if let Some(rule) = daemon.explain("web").rules.into_iter().next() {
-            break rule;
-        }
-        std::thread::yield_now();
-    };
+    let explained = daemon.wait_explained("web", "its rule was looked at", |explained| {
+        !explained.rules.is_empty()
+    });
+    let rule = explained.rules.into_iter().next().unwrap();
     assert_eq!(rule.origin.unwrap().document, "front@1");
     // What a persona would come to with the domain's tags, each value with where it is from.
     daemon.create("name: other\nextends: front\nenvironment_variables: {ROLE: other}\n");

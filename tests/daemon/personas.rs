@@ -9,7 +9,7 @@ use virt_persona::hypervisor::{MetadataElement, RunState};
 use virt_persona::view::{ActivationState, DomainView};
 
 use crate::agent::Agent;
-use crate::stage::{Running, Stage};
+use crate::stage::{Running, Stage, until};
 
 const WEB: &str = "
 [[domain]]
@@ -168,9 +168,7 @@ fn a_kill_during_an_activation_loses_nothing_and_runs_no_script_twice() {
         );
     daemon.create(&slow);
     daemon.apply("web", "front");
-    while !count.exists() {
-        std::thread::yield_now();
-    }
+    until("the script runs", || count.exists());
     daemon.kill();
     let daemon = stage.start();
     daemon.wait_domain(web, "it is active", active(1));
@@ -208,7 +206,9 @@ fn a_domain_that_starts_anew_has_its_persona_activated_anew() {
     });
     assert_eq!(after.agent.state, virt_persona::view::AgentState::Connected);
     let confirmed = |text: &&String| text.starts_with("the guest confirms");
-    while daemon.told("activation").iter().filter(confirmed).count() < 2 {}
+    until("it is confirmed twice", || {
+        daemon.told("activation").iter().filter(confirmed).count() >= 2
+    });
     assert!(agent.environment().unwrap().contains("APP_ROLE"));
 }
 

@@ -7,7 +7,7 @@ use persona::units::Moment;
 use virt_persona::command::{Command, DomainName, Refusal, Reply};
 use virt_persona::view::{ExplainView, Resource};
 
-use crate::stage::{ELASTIC, Running, Stage, mib};
+use crate::stage::{ELASTIC, Running, Stage, found, mib};
 
 pub(crate) const WEB: &str = "
 deadline_ms = 2000
@@ -21,21 +21,22 @@ guest = { memory_used_mib = 300 }
 
 /// What is recorded of a domain, from its beginning, as soon as something is.
 pub(crate) fn recording(daemon: &Running, domain: &str) -> String {
-    let file = loop {
+    let file = found("something is recorded", || {
         let asked = daemon.ask(Command::Recording {
             domain: DomainName(domain.into()),
             since: None,
             until: None,
         });
         match asked {
-            Ok(Reply::Recording(file)) => break file,
+            Ok(Reply::Recording(file)) => Some(file),
             Err(refusal) => {
                 let reason = refusal.to_string();
                 assert!(reason.contains("nothing is recorded of it yet"), "{reason}");
+                None
             }
             other => panic!("{other:?}"),
         }
-    };
+    });
     let mut text = String::new();
     file.open().unwrap().read_to_string(&mut text).unwrap();
     text
@@ -79,12 +80,10 @@ fn the_decision_of_a_time_is_told_with_its_figures_its_limits_and_what_came_of_i
     let looked = &then.rules[0].looked[0];
     assert!(looked.value.is_some() && looked.source.is_some() && looked.age_ms.is_some());
     // The end of the step is told by the decision after it, which the next tick brings.
-    let later = loop {
+    let later = found("the next tick has decided", || {
         let later = explain_at(&daemon, Moment(action.at.0 + 2000)).unwrap();
-        if later.at >= action.at {
-            break later;
-        }
-    };
+        (later.at >= action.at).then_some(later)
+    });
     let memory = later
         .resources
         .iter()

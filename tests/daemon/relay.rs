@@ -15,6 +15,9 @@ use serde_json::Value;
 /// Between two tries to reach an agent that is not there.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Records in a page of one guest that repeats itself.
+pub(crate) const PAGE: u32 = 50;
+
 /// Who sends a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
@@ -59,6 +62,8 @@ struct Plan {
     stop: Option<Stop>,
     /// The agent looks as if it knew no rules.
     older: bool,
+    /// Questions for records, where they are answered here and not by the agent.
+    questions: Option<Vec<Value>>,
     /// It has stopped, and passes nothing on this connection.
     silent: bool,
     /// The ends of the connection that stands.
@@ -66,6 +71,31 @@ struct Plan {
 }
 
 impl Plan {
+    /// Answers a question for records with a page of records that are as old as any can be. Says whether it did.
+    fn repeat(&mut self, from: From, frame: &mut Value) -> bool {
+        let Some(questions) = &mut self.questions else {
+            return false;
+        };
+        if from == From::Host && frame["op"] == "rule_records" {
+            questions.push(frame["id"].clone());
+            return false;
+        }
+        if from == From::Host || !questions.contains(&frame["re"]) {
+            return false;
+        }
+        // Of two logs in turn, so that what was told to be seen is not what comes.
+        let log = questions.len() % 2;
+        let records = (1..=u64::from(PAGE)).map(|seq| {
+            serde_json::json!({
+                "log": format!("log {log}"), "seq": seq, "boot_id": "b", "at_unix_ms": 1, "generation": 1,
+                "persona": "front", "rule": "drain", "edge": "begins",
+            })
+        });
+        frame["ok"] =
+            serde_json::json!({ "records": records.collect::<Vec<_>>(), "waiting": PAGE });
+        true
+    }
+
     /// Whether it is now, and on which side of the frame.
     fn meets(&mut self, from: From, frame: &Value, text: &str) -> Option<Side> {
         let stop = self.stop.as_mut()?;
@@ -172,6 +202,17 @@ impl Relay {
         }
     }
 
+    /// From here on each question for what rules did is answered with [`PAGE`] records that were told before.
+    pub(crate) fn repeat_records(&self) {
+        self.plan.lock().unwrap().questions = Some(Vec::new());
+    }
+
+    /// How often that was asked for since.
+    pub(crate) fn questions(&self) -> u32 {
+        let plan = self.plan.lock().unwrap();
+        u32::try_from(plan.questions.as_ref().map_or(0, Vec::len)).unwrap()
+    }
+
     /// From here on the agent looks as if it knew no rules, or does not.
     pub(crate) fn make_older(&self, older: bool) {
         self.plan.lock().unwrap().older = older;
@@ -199,7 +240,7 @@ fn pass(
             if plan.silent {
                 continue;
             }
-            if plan.older && forget_rules(&mut value) {
+            if plan.repeat(from, &mut value) || plan.older && forget_rules(&mut value) {
                 frame = format!("\u{1e}{value}\n").into_bytes();
             }
             let met = plan.meets(from, &value, &text);

@@ -9,7 +9,7 @@ use virt_persona::record::Trace;
 use virt_persona::simulate::{Happening, Outcome, Setting, Sizes, Survey, What, replay_recording};
 
 use crate::recording::{WEB, recording};
-use crate::stage::{ELASTIC, Running, Stage, mib};
+use crate::stage::{ELASTIC, Running, Stage, found, mib, until};
 
 fn persona(text: &str) -> Persona {
     let source = SourceText {
@@ -194,7 +194,7 @@ fn a_domain_that_shares_the_host_is_replayed_alone_with_what_the_others_claimed(
         format!("{explained:?}").contains("other domains")
     };
     // The budget does not do for both.
-    while !refused("web") && !refused("db") {}
+    until("one of them is refused", || refused("web") || refused("db"));
     for domain in ["web", "db"] {
         let trace = recording(&daemon, domain);
         let decided = decided(&daemon, domain);
@@ -304,12 +304,11 @@ fn the_replay_decides_every_turn_of_a_knob_and_an_older_recording_has_none() {
                 && record.text.starts_with("disk iops ")
                 && record.text.contains(&format!("applied (shown {iops}/s)"))
         });
-        while turns(&daemon)
-            .iter()
-            .filter(|(_, text)| text.starts_with("CPU cap"))
-            .count()
-            < caps
-        {}
+        until("the cap was turned", || {
+            let turns = turns(&daemon);
+            let capped = turns.iter().filter(|(_, text)| text.starts_with("CPU cap"));
+            capped.count() >= caps
+        });
     };
     wait("the base configuration is in force", 1000, 0);
     stage.simulated.set_memory_used(web, mib(450));
@@ -324,13 +323,11 @@ fn the_replay_decides_every_turn_of_a_knob_and_an_older_recording_has_none() {
     });
     let decided = turns(&daemon);
     assert_eq!(decided.len(), 6, "{decided:#?}");
-    let trace = loop {
-        // The last turn's end is in the recording with the tick after it.
+    // The last turn's end is in the recording with the tick after it.
+    let trace = found("all turns are in the recording", || {
         let trace = recording(&daemon, "web");
-        if ended(&trace) == decided.len() {
-            break trace;
-        }
-    };
+        (ended(&trace) == decided.len()).then_some(trace)
+    });
     let replay = play(LIMITED, &trace, &Setting::default());
     assert_eq!(replay.left, None);
     assert_eq!(played_turns(&replay), decided);

@@ -30,6 +30,28 @@ use virt_persona::view::{
 /// A hung test shall end with a message; no test passes or fails by this time.
 const HUNG: Duration = Duration::from_secs(60);
 
+/// Between two looks at what neither a view nor a record shows.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Waits until something is there that nobody tells, and gives it back.
+#[track_caller]
+pub(crate) fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < HUNG, "it never happened that {what}");
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits until something is so that nobody tells.
+#[track_caller]
+pub(crate) fn until(what: &str, mut good: impl FnMut() -> bool) {
+    found(what, || good().then_some(()));
+}
+
 /// The persona of most tests: memory follows use, within a second or two.
 pub(crate) const ELASTIC: &str = "
 name: elastic
@@ -108,17 +130,13 @@ impl Stage {
     /// Waits until so many steps have ended without success, and sleeps through the pause that follows such a step.
     #[track_caller]
     pub(crate) fn sleep_after_failures(&self, daemon: &Running, failures: usize) {
-        let began = std::time::Instant::now();
         let failed = || {
             let records = daemon.audit().into_iter();
             records
                 .filter(|record| record.kind == "action" && record.detail["ending"] != "applied")
                 .count()
         };
-        while failed() < failures {
-            assert!(began.elapsed() < HUNG, "{} steps have failed", failed());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until("so many steps have failed", || failed() >= failures);
         self.suspend(Duration::from_secs(10));
     }
 

@@ -1,6 +1,7 @@
 //! Weight, cap and limits of disks on a real libvirt: what the daemon sets is what `virsh` and the kernel show, and it is
 //! gone when the persona is. Control groups belong to the system's libvirtd alone, so weight and cap are turned there, on
-//! a domain of the test's own that runs nothing; a libvirtd of a user's session refuses them, and that is told.
+//! a transient domain of the test's own that runs nothing, has a name of its own and ends with the test: the only one that a
+//! live test begins there. A libvirtd of a user's session refuses them, and that is told.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +13,7 @@ use persona::rule::{Knob, KnobValue};
 use persona::units::Bytes;
 use planner::report::Wish;
 use planner::{Ending, LimitStep};
+use tokio::sync::mpsc::UnboundedReceiver;
 use virt_persona::act::limit::{LimitOutcome, act, reading};
 use virt_persona::act::{CpusOnline, Guest as Agent, GuestFault, Hands, Settings};
 use virt_persona::config::VcpuRemoval;
@@ -19,6 +21,9 @@ use virt_persona::hypervisor::{Hypervisor, HypervisorEvent, Limits, libvirt};
 
 use crate::scene::{Guest, Scene};
 use crate::{Use, turn};
+
+/// A hung test shall end with a message; no test passes or fails by this time.
+const HUNG: Duration = Duration::from_secs(60);
 
 #[test]
 fn limits_of_disks_are_what_virsh_shows_and_gone_with_the_persona() {
@@ -59,13 +64,13 @@ base_configuration:
     });
 }
 
-/// A domain of the system's libvirtd, with two disks and no boot medium.
+/// A domain of the system's libvirtd, with two disks and no boot medium, of a name that nothing else has.
 struct Idle {
+    /// With its disks; it goes after the domain.
     folder: tempfile::TempDir,
+    name: String,
     id: DomainId,
 }
-
-const NAME: &str = "vpt-idle";
 
 fn virsh(arguments: &[&str]) -> String {
     let output = Command::new("timeout")
@@ -98,25 +103,41 @@ impl Idle {
                 )
             })
             .concat();
-        let xml = folder.path().join("domain.xml");
+        let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let id = DomainId::parse(random.trim()).unwrap();
+        // From here on it is ended, whatever comes of its start.
+        let idle = Self {
+            folder,
+            name: format!("vpt-idle-{id}"),
+            id,
+        };
         let text = format!(
-            "<domain type='qemu'><name>{NAME}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
-             <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>{disks}<interface type='user'/></devices></domain>"
+            "<domain type='qemu'><name>{}</name><uuid>{id}</uuid><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+             <os><type arch='x86_64' machine='q35'>hvm</type></os><devices>{disks}<interface type='user'/></devices></domain>",
+            idle.name
         );
+        let xml = idle.folder.path().join("domain.xml");
         std::fs::write(&xml, text).unwrap();
         virsh(&["create", "--paused", &xml.display().to_string()]);
-        let id = DomainId::parse(virsh(&["domuuid", NAME]).trim()).unwrap();
-        Self { folder, id }
+        idle
     }
 }
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        let _ = Command::new("virsh")
-            .args(["-q", "-c", "qemu:///system", "destroy", NAME])
+        // It may never have begun.
+        let _ = Command::new("timeout")
+            .args(["60", "virsh", "-q", "-c", "qemu:///system", "destroy"])
+            .arg(&self.name)
             .status();
-        assert!(self.folder.path().exists());
     }
+}
+
+/// Waits for an event.
+async fn hears(events: &mut UnboundedReceiver<HypervisorEvent>, what: HypervisorEvent) {
+    let heard = async { while events.recv().await.unwrap() != what {} };
+    let heard = tokio::time::timeout(HUNG, heard).await;
+    assert!(heard.is_ok(), "{what:?} never came");
 }
 
 /// No knob asks the guest.
@@ -159,7 +180,7 @@ async fn weight_cap_and_budgets_reach_the_kernel_and_the_emulator_and_leave_them
     let _turn = turn(Use::PartOfHost);
     let idle = Idle::start();
     let (libvirt, mut events) = libvirt::open("qemu:///system");
-    while events.recv().await.unwrap() != HypervisorEvent::Connected {}
+    hears(&mut events, HypervisorEvent::Connected).await;
     let hands = Hands {
         hypervisor: Arc::clone(&libvirt) as Arc<dyn Hypervisor>,
         guest: Arc::new(Nobody),
@@ -173,7 +194,7 @@ async fn weight_cap_and_budgets_reach_the_kernel_and_the_emulator_and_leave_them
     };
     let before = libvirt.limits(idle.id).await.unwrap();
     let kernel = |line: &str| {
-        let told = virsh(&["schedinfo", NAME]);
+        let told = virsh(&["schedinfo", &idle.name]);
         let mut lines = told.lines().map(|line| line.replace(' ', ""));
         lines.any(|told| told == line)
     };
@@ -194,7 +215,7 @@ async fn weight_cap_and_budgets_reach_the_kernel_and_the_emulator_and_leave_them
     )));
     assert!(kernel("global_quota:150000"));
     for disk in ["vda", "vdb"] {
-        let tune = virsh(&["blkdeviotune", NAME, disk]).replace(' ', "");
+        let tune = virsh(&["blkdeviotune", &idle.name, disk]).replace(' ', "");
         for line in [
             "total_iops_sec:400",
             "total_bytes_sec:1048576",
@@ -205,9 +226,9 @@ async fn weight_cap_and_budgets_reach_the_kernel_and_the_emulator_and_leave_them
     }
     // Somebody else's turn is told.
     while events.try_recv().is_ok() {}
-    virsh(&["schedinfo", NAME, "--live", "cpu_shares=555"]);
+    virsh(&["schedinfo", &idle.name, "--live", "cpu_shares=555"]);
     let domain = idle.id;
-    while events.recv().await.unwrap() != (HypervisorEvent::Tuned { domain }) {}
+    hears(&mut events, HypervisorEvent::Tuned { domain }).await;
 
     // User mode has no device on the host; the library refuses, and so does not only the planner.
     let refused = turned(

@@ -1,13 +1,29 @@
 //! The real procfs: a child that this test starts, and the host it runs on.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use persona::signal::{Metric, Signals};
 use persona::units::Moment;
 use virt_persona::observe::{Emulator, Missing, Observer, Roots, VcpuBasis};
 
 use super::tree::{DOMAIN, outcome};
+
+/// A hung test shall end with a message; no test passes or fails by this time.
+const HUNG: Duration = Duration::from_secs(60);
+
+/// Waits until something is there.
+#[track_caller]
+fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < HUNG, "it never happened that {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// A process whose one thread has a vCPU's name and is busy. It ends with the test, however that ends: as a
 /// loop that looks for its parent.
@@ -23,9 +39,10 @@ impl BusyVcpu {
             .unwrap();
         let vcpu = Self(child);
         let comm = format!("/proc/{}/comm", vcpu.0.id());
-        while std::fs::read_to_string(&comm).unwrap() != "CPU 0/TCG\n" {
-            std::thread::yield_now();
-        }
+        found("it has the name", || {
+            let named = std::fs::read_to_string(&comm).unwrap() == "CPU 0/TCG\n";
+            named.then_some(())
+        });
         vcpu
     }
 
@@ -65,9 +82,9 @@ fn a_busy_vcpu_thread_is_seen_working_and_its_end_makes_it_unknown() {
 
     // Work, not time, is waited for: the clock that the observer sees is this test's own.
     let start = vcpu.run_time();
-    while vcpu.run_time() < start + 20_000_000 {
-        std::thread::yield_now();
-    }
+    found("it has worked", || {
+        (vcpu.run_time() >= start + 20_000_000).then_some(())
+    });
     let second = observer.sample_domain(DOMAIN, None, Moment(2_000));
     let utilization = outcome(&second, Metric::CpuUtilization).unwrap();
     assert!(utilization >= 2.0, "{utilization}");
@@ -138,18 +155,19 @@ fn the_host_shows_its_memory_its_cpus_and_from_the_second_sample_its_work() {
     );
 
     // Until the kernel's tick has counted something.
-    let mut second = 2;
-    let utilization = loop {
+    let mut second = 1;
+    let utilization = found("the host has worked", || {
+        second += 1;
         let sample = observer.sample_host(Moment(second * 1_000));
-        match sample.readings.reading(Metric::HostCpuUtilization) {
-            Some(reading) => break reading.value,
-            None => assert_eq!(
+        let reading = sample.readings.reading(Metric::HostCpuUtilization);
+        if reading.is_none() {
+            assert_eq!(
                 sample.readings.missing(Metric::HostCpuUtilization),
                 Some(Missing::NoTimePassed)
-            ),
+            );
         }
-        second += 1;
-    };
+        reading.map(|reading| reading.value)
+    });
     assert!((0.0..=100.0).contains(&utilization));
 }
 

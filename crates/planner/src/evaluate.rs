@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::relief::{outdone, returned};
 use crate::report::{RuleReport, Wish};
 use crate::snapshot::Domain;
-use crate::state::{DomainState, Pursuit, RuleState};
+use crate::state::{DomainState, Pursuit, RuleState, waits_for_its_turn};
 use crate::trust::{evidence, evidence_of};
 
 /// What somebody wants of one resource.
@@ -196,11 +196,17 @@ pub(crate) fn evaluate(
             &mut wanted,
         );
         // With the windows anew it is not known before they are full that a condition went on to hold.
+        let lasted = slot.resumed && truth == Truth::True;
         if slot.resumed {
             let lasts = || rule.when.would_hold(domain.signals, now) != Truth::False;
             slot.resumed = truth != Truth::True && lasts();
         }
         call(persona, rule, truth, until, slot, &mut calls);
+        if lasted {
+            let waited = persona.actions(rule).filter(|of| waits_for_its_turn(of));
+            let again = |action: &Action| (rule.name.to_string(), action.clone(), Edge::Begins);
+            calls.extend(waited.map(again));
+        }
         turned.extend(turns(persona, rule, truth, until));
         undo_wishes(domain, rule, truth, until, evidence, state, &mut wanted);
         if detail == Detail::Deeds {

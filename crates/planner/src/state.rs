@@ -146,22 +146,24 @@ impl RuleState {
     }
 }
 
-/// Whether what a rule has called for counts as called for after a restart, too. That is so where it was carried out or stored in the
-/// same moment; a change of the persona that still waits for its turn is known nowhere else, so it is called for again, which changes
-/// nothing where it was carried out.
+/// Whether an action waits for its turn after it was called for, which is known nowhere else: a change of what the guest has. After a
+/// restart it is called for again where its rule still holds, which changes nothing where it was carried out. Everything else is
+/// carried out or stored in the moment of the call.
+pub(crate) fn waits_for_its_turn(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Apply { .. }
+            | Action::InstallPackage(_)
+            | Action::RemovePackage(_)
+            | Action::ActivatePersona(_)
+            | Action::Revert
+    )
+}
+
+/// Whether that a rule has called for something is to be known after a restart, too.
 fn outlives_a_restart(persona: &Persona, rule: &Rule) -> bool {
-    let once = persona.actions(rule).filter(|action| !action.is_kept_up());
-    let mut once = once.peekable();
-    once.peek().is_some()
-        && once.all(|action| {
-            matches!(
-                action,
-                Action::Run(_)
-                    | Action::EnableFeature(_)
-                    | Action::DisableFeature(_)
-                    | Action::Notify(_)
-            )
-        })
+    let mut once = persona.actions(rule).filter(|action| !action.is_kept_up());
+    once.any(|action| !waits_for_its_turn(action))
 }
 
 /// A fixed amount that a rule called for.

@@ -258,3 +258,42 @@ fn what_was_called_for_is_not_called_for_again_after_a_restart_unless_it_was_ove
     machine.orders = Some(500.0);
     assert_eq!(edges(&run(&mut machine, &persona, &mut state, 10)).len(), 2);
 }
+
+#[test]
+fn of_what_was_called_for_only_what_waits_for_its_turn_is_called_for_again_after_a_restart() {
+    let persona = persona(
+        "  - IF guest.app.orders > 100 FOR 5s THEN run drain, enable feature cache, apply environment_variables.TIER = busy UNTIL guest.app.orders < 10\nresponse_scripts: {drain: 'true'}\n",
+    );
+    let calls = |plans: &[Plan]| {
+        let calls = plans.iter().flat_map(|plan| &plan.calls);
+        calls
+            .map(|call| (call.action.to_string(), call.edge))
+            .collect::<Vec<_>>()
+    };
+    let named = |names: &[&str], edge| -> Vec<_> {
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), edge))
+            .collect()
+    };
+    let (run_drain, cache) = ("run drain", "enable feature cache");
+    let apply = "apply environment_variables.TIER = \"busy\"";
+    let (mut machine, mut state) = (machine(), State::default());
+    machine.orders = Some(500.0);
+    let begun = calls(&run(&mut machine, &persona, &mut state, 10));
+    assert_eq!(begun, named(&[run_drain, cache, apply], Edge::Begins));
+    // It is called for when it is known that the condition holds still, and once.
+    let mut state = restarted(&state, &machine);
+    machine.orders = None;
+    assert_eq!(calls(&run(&mut machine, &persona, &mut state, 3)), []);
+    machine.orders = Some(500.0);
+    let again = calls(&run(&mut machine, &persona, &mut state, 20));
+    assert_eq!(again, named(&[apply], Edge::Begins));
+    // What was switched goes back, also where nothing held when the daemon came.
+    let mut state = restarted(&state, &machine);
+    machine.orders = Some(50.0);
+    assert_eq!(calls(&run(&mut machine, &persona, &mut state, 3)), []);
+    machine.orders = Some(1.0);
+    let ended = calls(&run(&mut machine, &persona, &mut state, 3));
+    assert_eq!(ended, named(&[cache, apply], Edge::Ends));
+}
