@@ -46,6 +46,7 @@ impl Scope {
         };
         let directory = parent.join(request.as_str());
         let made = fs::create_dir_all(&parent).and_then(|()| {
+            hand_down(&parent);
             // One of the same name is left from an earlier try.
             match fs::create_dir(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -58,7 +59,8 @@ impl Scope {
         });
         match list {
             Ok(list) => {
-                // Version 2 has the file only where the controller is handed down; a command is bounded in time anyway.
+                // Version 2 has the file only where the controller is handed down, which whoever keeps the root of the hierarchy
+                // decides; a command is bounded in time anyway.
                 let limit = directory.join("pids.max");
                 if limit.exists()
                     && let Err(error) = fs::write(limit, PROCESSES_MAX)
@@ -121,6 +123,17 @@ fn parent(root: &Path) -> Option<PathBuf> {
     Some(hierarchy.into_iter().find(serves)?.join(DIRECTORY))
 }
 
+/// Has the groups of commands count their processes: version 2 does so only where the group above says it. Where that group does not
+/// have the controller itself the kernel refuses it, and there is no bound.
+fn hand_down(parent: &Path) {
+    let controllers = fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
+    if controllers.split_whitespace().any(|name| name == "pids")
+        && let Err(error) = fs::write(parent.join("cgroup.subtree_control"), "+pids")
+    {
+        log!("the numbers of processes of commands are not bounded: {error}");
+    }
+}
+
 fn clear(directory: &Path) {
     // Linux 5.14, version 2: whoever is forked meanwhile is killed, too.
     let _ = fs::write(directory.join("cgroup.kill"), "1");
@@ -144,5 +157,50 @@ fn signal_all(directory: &Path, signal: Signal) {
             // It may have ended by itself since it was read.
             let _ = kill(Pid::from_raw(process), signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hierarchy of version 2 with the files that the kernel makes with a group; `controllers` is what the root hands down.
+    fn hierarchy(controllers: &str, request: &RequestId) -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let mount = root.path().join(MOUNT);
+        let group = mount.join(DIRECTORY).join(request.as_str());
+        fs::create_dir_all(&group).unwrap();
+        fs::write(mount.join("cgroup.controllers"), "cpu memory pids").unwrap();
+        fs::write(
+            mount.join(DIRECTORY).join("cgroup.controllers"),
+            controllers,
+        )
+        .unwrap();
+        fs::write(group.join("cgroup.procs"), "").unwrap();
+        fs::write(group.join("pids.max"), "max").unwrap();
+        (root, group)
+    }
+
+    #[test]
+    fn the_processes_of_a_command_are_bounded_where_the_controller_is_handed_down() {
+        let request = RequestId::new("bounded").unwrap();
+        let (root, group) = hierarchy("memory pids\n", &request);
+        let (scope, lists) = Scope::make(root.path(), &request);
+        assert_eq!(scope.confinement(), Confinement::ControlGroup);
+        assert_eq!(lists.len(), 1);
+        let handed_down = group.parent().unwrap().join("cgroup.subtree_control");
+        assert_eq!(fs::read_to_string(handed_down).unwrap(), "+pids");
+        let bound = fs::read_to_string(group.join("pids.max")).unwrap();
+        assert_eq!(bound, PROCESSES_MAX);
+    }
+
+    #[test]
+    fn a_controller_that_the_root_keeps_to_itself_is_not_asked_for() {
+        let request = RequestId::new("unbounded").unwrap();
+        let (root, group) = hierarchy("memory\n", &request);
+        let (scope, _) = Scope::make(root.path(), &request);
+        assert_eq!(scope.confinement(), Confinement::ControlGroup);
+        let asked_for = group.parent().unwrap().join("cgroup.subtree_control");
+        assert!(!asked_for.exists());
     }
 }
