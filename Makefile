@@ -27,7 +27,7 @@ test: setup ## unit, property and live tests (real libvirt and QEMU)
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
 	@tests/debian/run $(CASES)
 
-test-all: lint test test-guest ## everything that a change must pass
+test-all: lint test test-guest ## everything: what each change must pass (lint, test), and the Debian machine
 
 soak: ## a simulated day of a thousand domains with faults, long; `make test` has two hours of a hundred
 	@ulimit -n 8192 2>/dev/null; SOAK=day $(CARGO) test --profile soak --test soak -- --nocapture

@@ -386,6 +386,38 @@ fn every_event_of_the_daemon_is_in_the_architecture() {
     assert!(found > 10, "{found} events were found");
 }
 
+/// Whoever reads a crate from its head finds every file of it there.
+#[test]
+fn heads_of_rooms_name_each_of_their_modules() {
+    for room in [
+        "src/daemon/mod.rs",
+        "crates/planner/src/lib.rs",
+        "crates/persona/src/lib.rs",
+    ] {
+        let source = read(room);
+        let (head, modules): (Vec<&str>, Vec<&str>) =
+            source.lines().partition(|line| line.starts_with("//!"));
+        let head = head.join(" ");
+        let words: BTreeSet<&str> = head
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .collect();
+        let named = |line: &str| {
+            let line = line.trim_start_matches("pub ");
+            line.strip_prefix("mod ")?
+                .strip_suffix(';')
+                .map(str::to_owned)
+        };
+        let modules: Vec<String> = modules.into_iter().filter_map(named).collect();
+        assert!(modules.len() > 10, "{room}: {modules:?}");
+        for module in modules.iter().filter(|module| !module.starts_with("test")) {
+            assert!(
+                words.contains(module.as_str()),
+                "the head of {room} does not say what is in {module}"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_member_of_the_bus_is_documented() {
     let text = read("docs/dbus.md");

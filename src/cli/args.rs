@@ -18,7 +18,7 @@ use crate::bus::BusChoice;
 pub struct Cli {
     /// Where the daemon is and how to print.
     #[command(flatten)]
-    pub common: Common,
+    pub global: Global,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -32,7 +32,7 @@ impl Cli {
         if let Verb::Tag { changes, .. } = &mut self.verb {
             let given = changes.len();
             changes.retain(|change| change != "--json");
-            self.common.json |= changes.len() < given;
+            self.global.json |= changes.len() < given;
         }
         self
     }
@@ -40,7 +40,7 @@ impl Cli {
 
 /// What every verb understands.
 #[derive(Clone, Debug, Args)]
-pub struct Common {
+pub struct Global {
     /// Print JSON of a stable shape instead of text for people
     #[arg(long, global = true)]
     pub json: bool,
@@ -55,7 +55,7 @@ pub struct Common {
     pub connect: Option<String>,
 }
 
-impl Common {
+impl Global {
     /// The bus that is meant.
     pub fn bus(&self) -> BusChoice {
         match (&self.connect, self.session) {
@@ -515,7 +515,7 @@ mod tests {
         let Verb::Tag { changes, .. } = cli.verb else {
             return (Vec::new(), false);
         };
-        (changes, cli.common.json)
+        (changes, cli.global.json)
     }
 
     #[test]

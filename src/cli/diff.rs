@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::layers::{Given, Known, Outcome};
 use super::screen::{Cell, Screen, Table};
-use super::{CliError, Common, Ended, format_of, read_bytes};
+use super::{CliError, Ended, Global, format_of, read_bytes};
 use crate::bus::Client;
 use crate::command::PersonaRef;
 use crate::view::DocumentFormat;
@@ -26,14 +26,14 @@ struct Compared<'a> {
 
 /// The daemon, once it is needed.
 struct Daemon<'a> {
-    common: &'a Common,
+    global: &'a Global,
     client: Option<Client>,
 }
 
 impl Daemon<'_> {
     async fn document(&mut self, name: &str, version: Option<u32>) -> Result<Given, CliError> {
         if self.client.is_none() {
-            self.client = Some(Client::connect(self.common.bus()).await?);
+            self.client = Some(Client::connect(self.global.bus()).await?);
         }
         let Some(client) = &self.client else {
             return Err(CliError::Argument(crate::command::Refusal::Stopping));
@@ -53,13 +53,13 @@ impl Daemon<'_> {
 /// # Errors
 /// Where one of them cannot be read or is not valid.
 pub(super) async fn diff(
-    common: &Common,
+    global: &Global,
     before: &str,
     after: &str,
     screen: &mut Screen,
 ) -> Result<Ended, CliError> {
     let mut daemon = Daemon {
-        common,
+        global,
         client: None,
     };
     let old = read(&mut daemon, before).await?;
@@ -76,7 +76,7 @@ pub(super) async fn diff(
         });
     };
     let differences = persona::difference(one, other);
-    if common.json {
+    if global.json {
         screen.json(&Compared {
             before,
             after,

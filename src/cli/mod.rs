@@ -12,7 +12,7 @@ use persona::Format;
 use serde::Serialize;
 use serde_json::json;
 
-use self::args::{Cli, Common, Verb};
+use self::args::{Cli, Global, Verb};
 use self::error::CliError;
 use self::prepare::{How, Prepared, prepare};
 use self::screen::{Screen, Style, clean};
@@ -52,7 +52,7 @@ enum Ended {
 /// The whole program.
 pub fn run() -> ExitCode {
     let cli = Cli::parse().as_meant();
-    let common = cli.common.clone();
+    let global = cli.global.clone();
     // As diff(1) has it: 1 says that there is a difference.
     let trouble = match cli.verb {
         Verb::Diff { .. } => 2,
@@ -70,7 +70,7 @@ pub fn run() -> ExitCode {
         }
         Err(error) => {
             // Nothing is left to do where even the reason cannot be written.
-            let _ = complain(&common, &error);
+            let _ = complain(&global, &error);
             ExitCode::from(match error.exit() {
                 1 => trouble,
                 status => status,
@@ -87,7 +87,7 @@ struct Complaint<'a> {
     problems: &'a [ProblemView],
 }
 
-fn complain(common: &Common, error: &CliError) -> io::Result<()> {
+fn complain(global: &Global, error: &CliError) -> io::Result<()> {
     let mut screen = Screen::stderr();
     let label = screen.colour().paint(Style::Bad, "error:");
     let mut text = error.to_string();
@@ -109,7 +109,7 @@ fn complain(common: &Common, error: &CliError) -> io::Result<()> {
             screen.line(&line)?;
         }
     }
-    if common.json {
+    if global.json {
         let problems: &[ProblemView] = match error {
             CliError::Client(ClientError::Refused { problems, .. })
             | CliError::Invalid { problems, .. } => problems,
@@ -137,12 +137,12 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             Ok(Ended::Well)
         }
         Verb::Check { files, name } => {
-            let ended = check::check(&files, name.as_deref(), cli.common.json, &mut screen)?;
+            let ended = check::check(&files, name.as_deref(), cli.global.json, &mut screen)?;
             screen.flush()?;
             Ok(ended)
         }
         Verb::Simulate(what) => {
-            simulate::simulate(&what, cli.common.json, &mut screen)?;
+            simulate::simulate(&what, cli.global.json, &mut screen)?;
             screen.flush()?;
             Ok(Ended::Well)
         }
@@ -157,14 +157,14 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
                 (_, true) => fmt::Output::Check,
                 _ => fmt::Output::Print,
             };
-            let json = cli.common.json;
+            let json = cli.global.json;
             let ended = fmt::fmt(&files, name.as_deref(), output, json, &mut screen)?;
             screen.flush()?;
             Ok(ended)
         }
         Verb::Diff { before, after } => {
             let ended =
-                runtime()?.block_on(diff::diff(&cli.common, &before, &after, &mut screen))?;
+                runtime()?.block_on(diff::diff(&cli.global, &before, &after, &mut screen))?;
             screen.flush()?;
             Ok(ended)
         }
@@ -179,7 +179,7 @@ fn verb(cli: Cli) -> Result<Ended, CliError> {
             Ok(Ended::Well)
         }
         verb => {
-            let ended = runtime()?.block_on(talk(&cli.common, verb, &mut screen))?;
+            let ended = runtime()?.block_on(talk(&cli.global, verb, &mut screen))?;
             screen.flush()?;
             Ok(ended)
         }
@@ -194,11 +194,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 }
 
 /// The verbs that need the daemon.
-async fn talk(common: &Common, verb: Verb, screen: &mut Screen) -> Result<Ended, CliError> {
+async fn talk(global: &Global, verb: Verb, screen: &mut Screen) -> Result<Ended, CliError> {
     // What can be wrong with the arguments is said before the daemon is looked for.
     let verb = prepare(verb)?;
-    let client = Client::connect(common.bus()).await?;
-    let json = common.json;
+    let client = Client::connect(global.bus()).await?;
+    let json = global.json;
     match verb {
         Prepared::Create {
             document,

@@ -3,19 +3,26 @@
 //!
 //! ```text
 //! hypervisor events, agents, bus requests, timers, signals -> Event -> this task -> view, audit, plans, requests
-//! follow     what the hypervisor tells, agents what agents tell -> what is known of each domain, and what happened to it
+//! event      all that can wake the task;  clock, disk: the time it goes by, and waiting for the store;  systemd: what systemd is told
+//! follow     what the hypervisor tells, agents what agents tell -> what is known of each domain (tracked)
+//! lifecycle  starts, migrations, reverts, renames of domains;  happened: events that rules wait for
 //! recording  what was seen, planned and done -> the recorder; what is asked of it
 //! tick       sample -> snapshot -> plan -> steps begun, limits turns begun      (control path)
+//! limits     knobs, such as the CPU cap;  impacts: what actions did to the metrics that matter
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
+//! message    a persona in the words of the channel;  stand_in: the way through qemu-guest-agent
+//! shift      another persona by a rule;  rollout: a changed persona to its domains, one after another
 //! adjust     settings and packages that rules want otherwise in the guest
-//! adopt      what people ask of definitions -> plans, new definitions, what is put back; unsettled: how cut-off ones ended
+//! guest_rules  rules that the guest evaluates, and what they did;  rules_sent: whether it has them
+//! guest_calls  scripts and features that rules of the host call for in guests;  outbox: what of it waits
+//! adopt      what people ask of definitions -> plans, new definitions, what is put back (adopted); unsettled: how cut-off ones ended
 //! requests   what people ask -> catalogue, bindings, answers;  tags: those that the hypervisor writes
 //! exec       commands in guests -> the agent, the audit
 //! collect    what the agents are asked to report, which the persona in force decides
 //! need       a guest that is short of memory -> a plan at once
 //! switching  personas that users of guests ask for
 //! approvals  proposals and what people say to them;  holds: what people want left alone
-//! show       what is known -> view;  explain and doctor: the long answers
+//! show       what is known -> view;  explain and doctor: the long answers;  status: the element in a domain's metadata
 //! ```
 //!
 //! A kill at any moment loses nothing: what was asked for is in the store before it is begun, steps name amounts and

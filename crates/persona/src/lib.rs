@@ -2,6 +2,21 @@
 //!
 //! Pure: no files, no network, no processes, no clock. Time is an argument ([`Moment`]), readings come through
 //! [`Signals`]. The daemon, the planner, the command line and the agent in the guest all read personas through here.
+//! Read the modules in this order:
+//!
+//! ```text
+//! document    text in YAML, JSON or TOML -> a tree in which each value knows its place
+//! language    the one table of keys: names, aliases, kinds; the schema and the documentation come of it
+//! read        the tree -> a Persona, or all of its problems (problem);  limits: how much of anything
+//! model       a Persona: a type for each key;  quantity: numbers with units as people write them
+//! rule        texts of rules -> conditions and actions, and their evaluation
+//! signal      the metrics, names and events that rules read;  domain: whose they are
+//! validate    what must hold between rules, and between rules and bounds
+//! merge       one tree over another;  compose: bases, versions and tags -> one persona, with origins
+//! adjust      what rules want otherwise, as one more layer
+//! digest      the name of a content;  difference: what is otherwise;  reformat: `fmt`
+//! units       bytes, vCPUs, percent, moments, as all crates calculate with them;  shared: text that is held once
+//! ```
 #![forbid(unsafe_code)]
 
 mod adjust;

@@ -1,5 +1,5 @@
-//! Quantities as types: bytes, vCPUs, percent, moments. What parses and prints them is here too; what they
-//! apply to is not. Used by every other crate of the project.
+//! Quantities as types, to calculate with: bytes, vCPUs, percent, moments, and how each is printed. What people write of them,
+//! with units, is read in `quantity`; what they apply to is in neither. Used by every other crate of the project.
 
 use std::fmt;
 use std::time::Duration;

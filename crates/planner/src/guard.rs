@@ -1,5 +1,5 @@
 //! A wish within its limits, or the reason why nothing is done. Limits are applied in one fixed order, and each that
-//! changes the wish is noted for `explain`. The host's budget is not here (`arbitrate`), nor is trust (`propose`).
+//! changes the wish is noted for `explain`. The host's budget is not here (`arbitrate`), nor is trust (`trust`).
 
 use persona::Persona;
 use persona::rule::{Resource, Truth};

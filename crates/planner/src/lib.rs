@@ -20,6 +20,7 @@
 //! offline     CPUs that were taken offline and that something in the guest brings back
 //! quota       a cap in the place of a removal of vCPUs that cannot be done
 //! limit       knobs, such as the CPU cap: who has the say, and what is turned to which value
+//! shift       how soon and how often another persona may be in force
 //! restore     what goes back when no persona has the say any more
 //! place       where a rule is evaluated: here, or by the agent in the guest
 //! peak        the most that was in use lately
@@ -30,6 +31,7 @@
 //! settle      claims -> what is granted and given, as steps, with every limit noted
 //! plan        the whole pass, and the steps to take: decreases first
 //! report      why: what every rule saw and what bound every decision
+//! policy      the planner's own numbers, each with its reason
 //! impact      what actions did to the metrics that matter; no stage of a plan looks at it
 //! ```
 #![forbid(unsafe_code)]
