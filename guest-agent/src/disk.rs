@@ -226,46 +226,39 @@ impl Disk {
         }
     }
 
-    fn recover(&mut self) {
+    /// The sequence, and those who run what it asks for.
+    fn parts(&mut self) -> (&mut Activator, Commissioned<'_>) {
         let results = self.activator.store().results();
-        let mut scripts = Commissioned {
-            desk: &mut self.desk,
-            results,
-        };
-        if let Err(error) = self.activator.recover(&mut scripts) {
+        let desk = &mut self.desk;
+        (&mut self.activator, Commissioned { desk, results })
+    }
+
+    fn recover(&mut self) {
+        let (activator, mut scripts) = self.parts();
+        if let Err(error) = activator.recover(&mut scripts) {
             log!("recovery failed: {}", chain(&error));
         }
         self.tell_state();
     }
 
     fn keep_closed(&mut self) {
-        let results = self.activator.store().results();
-        let mut scripts = Commissioned {
-            desk: &mut self.desk,
-            results,
-        };
-        if let Err(error) = self.activator.keep_closed(&mut scripts) {
+        let (activator, mut scripts) = self.parts();
+        if let Err(error) = activator.keep_closed(&mut scripts) {
             log!("{}", chain(&error));
         }
+        // It may have finished what an earlier fault left, or taken in what people have changed.
+        self.tell_state();
     }
 
     fn roll_back(&mut self, to: Option<u64>) -> Result<String, String> {
-        let results = self.activator.store().results();
-        let mut scripts = Commissioned {
-            desk: &mut self.desk,
-            results,
-        };
-        let came = self.activator.go_back(to, &mut scripts);
+        let (activator, mut scripts) = self.parts();
+        let came = activator.go_back(to, &mut scripts);
         came.map_err(|error| chain(&error))
     }
 
     fn customize(&mut self, ask: Ask) -> Result<String, String> {
-        let results = self.activator.store().results();
-        let mut scripts = Commissioned {
-            desk: &mut self.desk,
-            results,
-        };
-        let came = self.activator.customize(ask, &mut scripts);
+        let (activator, mut scripts) = self.parts();
+        let came = activator.customize(ask, &mut scripts);
         came.map_err(|error| chain(&error))
     }
 
@@ -278,12 +271,8 @@ impl Disk {
             ..state_of(self.activator.store())
         };
         self.desk.events.send(Event::State(state));
-        let results = self.activator.store().results();
-        let mut scripts = Commissioned {
-            desk: &mut self.desk,
-            results,
-        };
-        self.activator.fulfil(id, wish, &mut scripts)
+        let (activator, mut scripts) = self.parts();
+        activator.fulfil(id, wish, &mut scripts)
     }
 
     /// Once only: what was answered before gets the same answer, and what is begun is on the disk before.

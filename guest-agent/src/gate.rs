@@ -82,8 +82,11 @@ fn closed(root: &Path, held: &[Holding]) -> Vec<String> {
         let Resource::Program(path) = &holding.resource else {
             continue;
         };
-        let found = fs::metadata(root.join(path.trim_start_matches('/')));
-        let mode = found.map_or(0, |found| found.permissions().mode() & 0o7777);
+        // One that is not there now is held for when it comes back.
+        let Ok(found) = fs::metadata(root.join(path.trim_start_matches('/'))) else {
+            continue;
+        };
+        let mode = found.permissions().mode() & 0o7777;
         if mode & 0o007 == 0 {
             count += 1;
         } else {

@@ -1,5 +1,5 @@
-//! Whether root alone can have put a file where it is, for programs that the agent runs as root because they lie in a directory: hooks
-//! and plugins. What is done with them is said by `hooks` and `setting::external`, which call this.
+//! Whether root alone can have put a file where it is, for programs that the agent runs as root: hooks and plugins, because they lie
+//! in a directory, and commands. What is done with them is said by `hooks`, `setting::external` and `exec`, which call this.
 
 use std::{
     fs::{self, Metadata},
@@ -19,7 +19,7 @@ pub(crate) fn runnable(path: &Path) -> Result<(), String> {
     if metadata.permissions().mode() & 0o111 == 0 {
         return Err("is not executable".to_owned());
     }
-    owned(&metadata)
+    owned(&metadata).map_err(str::to_owned)
 }
 
 /// Why what lies in a directory is not to be run, as the end of a sentence.
@@ -28,16 +28,17 @@ pub(crate) fn trusted(path: &Path) -> Result<(), String> {
     if !metadata.is_dir() {
         return Err("is no directory".to_owned());
     }
-    owned(&metadata)
+    owned(&metadata).map_err(str::to_owned)
 }
 
-fn owned(metadata: &Metadata) -> Result<(), String> {
+/// Why somebody else than root says what a file does, as the end of a sentence.
+pub(crate) fn owned(metadata: &Metadata) -> Result<(), &'static str> {
     // An agent that does not run as root has nothing to give away but its own.
     if metadata.uid() != 0 && metadata.uid() != geteuid().as_raw() {
-        return Err("does not belong to root".to_owned());
+        return Err("does not belong to root");
     }
     if metadata.permissions().mode() & 0o022 != 0 {
-        return Err("may be written by others than root".to_owned());
+        return Err("may be written by others than root");
     }
     Ok(())
 }

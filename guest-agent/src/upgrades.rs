@@ -1,5 +1,5 @@
-//! Tells that something came, went or was renamed in a directory in which a closed program lies, so that one that an upgrade has
-//! brought anew is closed again. `activate` says which directories, on the disk thread; the channel waits for what they tell.
+//! Tells that something came, went or was renamed in a directory on the way to a closed program, so that one that an upgrade has
+//! brought anew, or a link that was turned leads to, is closed again. `activate` says which directories, on the disk thread; the channel waits for what they tell.
 //! Nothing is told, and nobody wakes, while nothing changes there.
 
 use std::{
@@ -24,6 +24,8 @@ const NOTICED: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVED_TO)
     .union(AddWatchFlags::IN_MOVED_FROM)
     .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
 
 /// The directories that are watched, shared by the two threads.
@@ -44,9 +46,29 @@ impl Upgrades {
         })
     }
 
-    /// Watches these directories and no others. One that is not there is not waited for.
-    pub(crate) fn watch(&self, directories: &BTreeSet<PathBuf>) {
+    /// Watches the directories that are found and no others. One that is not there is not waited for; it is looked for again
+    /// until all that was found was watched before.
+    pub(crate) fn watch(&self, find: impl Fn() -> BTreeSet<PathBuf>) {
         let mut known = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let watches = self.add(&find());
+            let is_new =
+                |(path, watch): (&PathBuf, &WatchDescriptor)| known.get(path) != Some(watch);
+            let settled = !watches.iter().any(is_new);
+            for old in known.values() {
+                // Several paths can lead to one directory, which has one watch. It is gone with its directory.
+                if !watches.values().any(|watch| watch == old) {
+                    let _ = self.notices.rm_watch(*old);
+                }
+            }
+            *known = watches;
+            if settled {
+                return;
+            }
+        }
+    }
+
+    fn add(&self, directories: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, WatchDescriptor> {
         let mut watches = BTreeMap::new();
         for directory in directories {
             match self.notices.add_watch(directory, NOTICED) {
@@ -60,13 +82,7 @@ impl Upgrades {
                 ),
             }
         }
-        for old in known.values() {
-            // Several paths can lead to one directory, which has one watch. It is gone with its directory.
-            if !watches.values().any(|watch| watch == old) {
-                let _ = self.notices.rm_watch(*old);
-            }
-        }
-        *known = watches;
+        watches
     }
 
     /// Whether something changed of which the disk thread does not know yet; it is to be told.
@@ -104,7 +120,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let upgrades = Upgrades::open().unwrap();
-        upgrades.watch(&[path(""), path("none")].into());
+        upgrades.watch(|| [path(""), path("none")].into());
         assert!(!upgrades.heard());
         fs::write(path("new"), "").unwrap();
         fs::rename(path("new"), path("nc")).unwrap();
@@ -118,7 +134,7 @@ mod tests {
         fs::remove_file(path("nc")).unwrap();
         assert!(upgrades.heard());
         upgrades.looking();
-        upgrades.watch(&BTreeSet::new());
+        upgrades.watch(BTreeSet::new);
         fs::write(path("nc"), "").unwrap();
         upgrades.heard();
         upgrades.looking();

@@ -609,3 +609,16 @@ fn output_of_a_session_that_ended_is_lost_and_its_answer_is_not() {
     };
     assert_eq!((reply.stdout_bytes, reply.exit), (11, Some(0)));
 }
+
+#[test]
+fn what_is_no_program_is_not_opened() {
+    let guest = open_guest();
+    // A socket cannot be opened at all: had it been tried, that would be what is said.
+    let path = guest.path("usr/bin/socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let (_agent, mut peer) = greet(&guest);
+    let (code, message) = exec(&mut peer, command(&["/usr/bin/socket"])).refusal();
+    assert_eq!(code, "cannot_run");
+    assert!(message.contains("is no executable file"), "{message}");
+}

@@ -32,7 +32,7 @@ impl Activator {
     /// Looks out for programs of these commands that come anew.
     pub(super) fn look_out(&self, commands: &[String]) {
         if let Some(upgrades) = &self.upgrades {
-            upgrades.watch(&closed_directories(commands, Guest::new(&self.root)));
+            upgrades.watch(|| closed_directories(commands, Guest::new(&self.root)));
         }
     }
 

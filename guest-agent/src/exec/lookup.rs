@@ -1,6 +1,7 @@
 //! Which file runs when a command is asked for, or who refuses it: the persona by its table, the guest's owner by
 //! `agent.toml`, or the guest because there is no such program. A file is known by device and inode, so that no link and no
-//! other path of it gets around a name; it is opened once, and what is looked at is what runs.
+//! other path of it gets around a name; it is looked up once, and what was looked at is what runs. It is opened last: to open what is no
+//! program, such as a device, can do something by itself.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -16,12 +17,10 @@ use agent_protocol::{
     CommandTable,
     message::{ErrorCode, clean_text},
 };
-use nix::{
-    libc,
-    unistd::{Uid, geteuid},
-};
+use nix::{libc, unistd::Uid};
 
 use crate::{
+    owned::owned,
     policy::{CommandLeave, Leave},
     script::PATH,
     sys::Form,
@@ -105,7 +104,7 @@ pub(super) struct Rules<'a> {
     pub(super) leave: &'a CommandLeave,
 }
 
-/// A file that is there and open.
+/// A program that is there; its file is held (`O_PATH`) and not open.
 struct Found {
     file: File,
     metadata: Metadata,
@@ -115,6 +114,11 @@ struct Found {
 impl Found {
     fn identity(&self) -> Identity {
         identity(&self.metadata)
+    }
+
+    /// A path that leads to this very file.
+    fn handle(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 }
 
@@ -177,7 +181,7 @@ impl Rules<'_> {
             self.refuse_restricted(&shown, found)?;
         }
         let chosen = match replaced {
-            Some(path) => self.open(path)?.ok_or_else(|| LookupError::NoOverride {
+            Some(path) => self.at(path)?.ok_or_else(|| LookupError::NoOverride {
                 name: shown.clone(),
                 path: path.clone(),
             })?,
@@ -200,7 +204,7 @@ impl Rules<'_> {
     /// The file of a name in the first directory that has it, or of a path.
     fn find(&self, asked: &str) -> Result<Option<Found>, LookupError> {
         if asked.starts_with('/') {
-            return self.open(asked);
+            return self.at(asked);
         }
         let executable = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|metadata| {
@@ -208,13 +212,13 @@ impl Rules<'_> {
             })
         };
         match self.paths_of(asked).find(executable) {
-            Some(path) => open(&path),
+            Some(path) => look(&path),
             None => Ok(None),
         }
     }
 
-    fn open(&self, path: &str) -> Result<Option<Found>, LookupError> {
-        open(&self.root.join(path.trim_start_matches('/')))
+    fn at(&self, path: &str) -> Result<Option<Found>, LookupError> {
+        look(&self.root.join(path.trim_start_matches('/')))
     }
 
     fn paths_of(&self, name: &str) -> impl Iterator<Item = PathBuf> {
@@ -244,9 +248,8 @@ impl Rules<'_> {
 
     /// The guest's own conditions.
     fn finish(&self, found: Found, user: Uid, overridden: bool) -> Result<Chosen, LookupError> {
-        // Where it lies behind all links; the path that was opened where the kernel does not say.
-        let path = fs::read_link(format!("/proc/self/fd/{}", found.file.as_raw_fd()))
-            .unwrap_or_else(|_| found.path.clone());
+        // Where it lies behind all links; the path that was looked up where the kernel does not say.
+        let path = fs::read_link(found.handle()).unwrap_or_else(|_| found.path.clone());
         let path = match path.strip_prefix(self.root) {
             Ok(inner) => Path::new("/").join(inner),
             Err(_) => path,
@@ -263,13 +266,16 @@ impl Rules<'_> {
             }
         }
         let mut notes = Vec::new();
-        if let Some(why) = untrusted(&found.metadata) {
+        if let Err(why) = owned(&found.metadata) {
             if user.is_root() {
                 return Err(LookupError::Untrusted { path, why });
             }
             notes.push(format!("{} {why}", path.display()));
         }
-        let mut file = found.file;
+        let mut file = File::open(found.handle()).map_err(|source| LookupError::Open {
+            path: path.clone(),
+            source,
+        })?;
         let mut start = [0; 2];
         let form = match file.read_exact(&mut start) {
             Ok(()) if start == *b"#!" => Form::Script,
@@ -285,17 +291,16 @@ impl Rules<'_> {
     }
 }
 
-fn open(path: &Path) -> Result<Option<Found>, LookupError> {
-    // What is no file, such as a pipe, must not make the agent wait.
-    let opened = OpenOptions::new()
+fn look(path: &Path) -> Result<Option<Found>, LookupError> {
+    let held = OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NONBLOCK)
+        .custom_flags(libc::O_PATH)
         .open(path);
     let failed = |source| LookupError::Open {
         path: path.to_owned(),
         source,
     };
-    let file = match opened {
+    let file = match held {
         Ok(file) => file,
         Err(error)
             if matches!(
@@ -318,13 +323,4 @@ fn open(path: &Path) -> Result<Option<Found>, LookupError> {
         metadata,
         path: path.to_owned(),
     }))
-}
-
-/// Why somebody else than root says what this file does.
-fn untrusted(metadata: &Metadata) -> Option<&'static str> {
-    // An agent that does not run as root has nothing to give away but its own.
-    if metadata.uid() != 0 && metadata.uid() != geteuid().as_raw() {
-        return Some("does not belong to root");
-    }
-    (metadata.permissions().mode() & 0o022 != 0).then_some("may be written by others than root")
 }

@@ -10,7 +10,7 @@ use std::{
         fd::AsRawFd as _,
         unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use agent_protocol::SettingOutcome;
@@ -20,8 +20,11 @@ use nix::{
     unistd::geteuid,
 };
 
-use super::{Guest, Holding, Machine, Resource, SettingError, State, Wishes};
-use crate::{durable::crash_point, script::PATH};
+use super::{
+    Guest, Holding, Machine, Resource, SettingError, State, Wishes,
+    restricted::{Identity, Restricted, identity, is_nothing},
+};
+use crate::durable::crash_point;
 
 /// The setting that a program's permissions belong to, with its path behind.
 pub(crate) const SETTING: &str = "fail_closed ";
@@ -32,128 +35,164 @@ const MODE: u32 = 0o7777;
 /// What dpkg-statoverride keeps: one entry a line, with user, group, mode and path.
 const OVERRIDES: &str = "/var/lib/dpkg/statoverride";
 const STATOVERRIDE: &str = "dpkg-statoverride";
-/// As many links the kernel follows, too (path_resolution(7)).
-const LINKS_MAX: usize = 40;
-
-/// The programs that names lead to.
-#[derive(Debug, Default)]
-struct Found {
-    /// As the guest names them, behind all links.
-    programs: BTreeSet<String>,
-    /// Directories in which a change can change the programs.
-    directories: BTreeSet<PathBuf>,
-}
-
-impl Found {
-    fn by(restricted: &[String], guest: Guest<'_>) -> Self {
-        let mut found = Self::default();
-        for directory in PATH.split(':') {
-            if restricted.is_empty() {
-                break;
-            }
-            found.directories.insert(guest.path(directory));
-            for name in restricted {
-                found.follow(format!("{directory}/{name}"), guest);
-            }
-        }
-        found
-    }
-
-    /// Links lead within the guest's tree, wherever its root is.
-    fn follow(&mut self, mut path: String, guest: Guest<'_>) {
-        for _ in 0..LINKS_MAX {
-            let place = guest.path(&path);
-            self.directories.extend(place.parent().map(Path::to_owned));
-            let Ok(target) = fs::read_link(&place) else {
-                break;
-            };
-            let directory = Path::new(&path).parent().unwrap_or(Path::new("/"));
-            let Some(next) = directory.join(target).to_str().map(str::to_owned) else {
-                return;
-            };
-            path = next;
-        }
-        let root = fs::canonicalize(guest.path("/"));
-        let place = fs::canonicalize(guest.path(&path));
-        let (Ok(root), Ok(place)) = (root, place) else {
-            return;
-        };
-        if place.is_file()
-            && let Ok(below) = place.strip_prefix(root)
-            && let Some(below) = below.to_str()
-        {
-            self.programs.insert(format!("/{below}"));
-        }
-    }
-}
+/// Whoever may run a file.
+const RUN: u32 = 0o111;
 
 /// Where one has to look out for programs that come anew.
 pub(crate) fn directories(restricted: &[String], guest: Guest<'_>) -> BTreeSet<PathBuf> {
-    Found::by(restricted, guest).directories
+    Restricted::find(restricted, guest).directories
 }
 
-/// Wishes for the programs that these names lead to now. Of what is `held` that is forgotten or entered anew which an upgrade has
-/// replaced since: the new file's permissions are the package's, and come back in the end.
+/// Wishes for the programs that these names lead to now. A program is one file, whatever names it has: what is `held` of it is
+/// held under another name when its own is not restricted any more. Of what is `held` that is forgotten or entered anew which an
+/// upgrade has replaced since: the new file's permissions are the package's, and come back in the end. What somebody has put
+/// away stays held until it is back or nobody restricts it any more.
 pub(crate) fn wish(
     restricted: &[String],
     held: &mut Vec<Holding>,
     machine: &mut Machine<'_>,
     wishes: &mut Wishes,
 ) -> Result<(), SettingError> {
-    // A program that is gone has no permissions that somebody could have changed.
-    held.retain(|held| match &held.resource {
-        Resource::Program(path) => !matches!(machine.probe_program(path), Ok(State::Absent)),
-        _ => true,
-    });
-    for path in Found::by(restricted, machine.guest).programs {
-        let setting = format!("{SETTING}{path}");
-        let resource = Resource::Program(path.clone());
-        let State::Program { mode, file } = machine.probe(&resource)? else {
+    let restricted = Restricted::find(restricted, machine.guest);
+    for (name, how) in &restricted.turnable {
+        wishes.refuse(
+            &format!("{SETTING}{name}"),
+            &format!("{how}, and could lead it to any file"),
+        );
+    }
+    let known = held.clone();
+    for paths in restricted.programs.values() {
+        let Some(path) = paths.first() else { continue };
+        let State::Program { mode, file } = machine.probe(&Resource::Program(path.clone()))? else {
             continue;
         };
-        let entries = machine.override_names(&path);
-        let is_kept = |held: &[Holding]| {
-            held.iter().any(
-                |held| matches!(&held.resource, Resource::Override(name) if entries.contains(name)),
-            )
-        };
-        let at = held.iter().position(|held| held.resource == resource);
-        let base = match at.map(|at| (at, held[at].written.clone())) {
-            Some((_, State::Program { file: known, .. })) if known == file => at,
-            // The same permissions on a new file are by the entry of ours.
-            Some((at, State::Program { mode: known, .. })) if known == mode && is_kept(held) => {
-                held[at].written = State::Program { mode, file };
-                Some(at)
+        let entries: Vec<String> = paths
+            .iter()
+            .flat_map(|path| machine.override_names(path))
+            .collect();
+        let base = base_of(&known, paths, (mode, file), &entries);
+        // The same name as before where there is a choice, so that nothing changes where nothing has.
+        let before = base.as_ref().and_then(program_of);
+        let path = before.filter(|path| paths.contains(*path)).unwrap_or(path);
+        let path = path.to_owned();
+        let setting = format!("{SETTING}{path}");
+        let resource = Resource::Program(path.clone());
+        held.retain(|held| {
+            let is_its = program_of(held).is_some_and(|path| paths.contains(path));
+            !is_its && file_of(held) != Some(file)
+        });
+        let wanted = match &base {
+            Some(base) => {
+                held.push(Holding {
+                    setting: setting.clone(),
+                    resource: resource.clone(),
+                    written: base.written.for_file(file),
+                    ..base.clone()
+                });
+                mode_of(&base.wanted).unwrap_or(mode)
             }
-            Some((at, _)) => {
-                held.remove(at);
-                None
-            }
-            None => None,
-        };
-        let wanted = match base.map(|at| &held[at].wanted) {
-            Some(State::Program { mode, .. }) => *mode,
-            _ if mode & OTHERS == 0 => {
+            None if mode & OTHERS == 0 => {
                 let why = "it is closed to others by itself";
                 wishes.line(&setting, SettingOutcome::Unchanged, why);
                 continue;
             }
-            _ => mode & !OTHERS,
+            None if mode & RUN == 0 => {
+                wishes.refuse(&setting, "it is no program: nobody may execute it");
+                continue;
+            }
+            None => mode & !OTHERS,
         };
         if let Some(why) = machine.unfit(&path)? {
             wishes.refuse(&setting, &why);
             continue;
         }
         // The entry comes first, so that there is no moment in which an upgrade brings the program open again.
+        let group = machine.group_of(&path)?;
         for name in entries {
-            let group = machine.group_of(&path)?;
             let state = State::Value(format!("root {group} {wanted:o}"));
             wishes.resource(&setting, Resource::Override(name), state);
         }
         let state = State::Program { mode: wanted, file };
         wishes.resource(&setting, resource, state);
     }
+    carry_missing(&restricted.missing, held, machine, wishes);
     Ok(())
+}
+
+/// What is held of the file that lies at these paths with this mode: of the file itself, or of one that it has replaced.
+fn base_of(
+    known: &[Holding],
+    paths: &BTreeSet<String>,
+    (mode, file): (u32, Identity),
+    entries: &[String],
+) -> Option<Holding> {
+    let of_file = |held: &&Holding| file_of(held) == Some(file);
+    let at_path = |held: &&Holding| program_of(held).is_some_and(|path| paths.contains(path));
+    let is_kept = || {
+        known.iter().any(
+            |held| matches!(&held.resource, Resource::Override(name) if entries.contains(name)),
+        )
+    };
+    // The same permissions on a new file are by the entry of ours.
+    let is_like = |held: &&Holding| mode_of(&held.written) == Some(mode) && is_kept();
+    let mut same = known.iter().filter(of_file);
+    let same = same.clone().find(at_path).or_else(|| same.next());
+    let base = same.or_else(|| known.iter().filter(at_path).find(is_like));
+    base.cloned()
+}
+
+/// Keeps what is held of programs that are not there now, with their entries, as it is: a file that is moved away keeps its
+/// permissions, and may come back. Where no restricted name leads there any more it is forgotten, since nobody knows the file.
+fn carry_missing(
+    missing: &BTreeSet<String>,
+    held: &mut Vec<Holding>,
+    machine: &Machine<'_>,
+    wishes: &mut Wishes,
+) {
+    let mut gone = BTreeSet::new();
+    for holding in held.iter() {
+        if let Some(path) = program_of(holding)
+            && matches!(machine.probe_program(path), Ok(State::Absent))
+        {
+            gone.insert(path.to_owned());
+        }
+    }
+    let carried = gone.intersection(missing);
+    let entries: BTreeSet<String> = carried
+        .flat_map(|path| machine.override_names(path))
+        .collect();
+    held.retain(|held| {
+        let (is_gone, is_carried) = match &held.resource {
+            Resource::Program(path) => (gone.contains(path), missing.contains(path)),
+            Resource::Override(name) => (entries.contains(name), true),
+            _ => (false, false),
+        };
+        if is_gone && is_carried {
+            wishes.carried.push(held.clone());
+        }
+        !is_gone
+    });
+}
+
+fn program_of(held: &Holding) -> Option<&String> {
+    match &held.resource {
+        Resource::Program(path) => Some(path),
+        _ => None,
+    }
+}
+
+fn file_of(held: &Holding) -> Option<Identity> {
+    match held.written {
+        State::Program { file, .. } => Some(file),
+        _ => None,
+    }
+}
+
+fn mode_of(state: &State) -> Option<u32> {
+    match state {
+        State::Program { mode, .. } => Some(*mode),
+        _ => None,
+    }
 }
 
 impl Machine<'_> {
@@ -161,7 +200,7 @@ impl Machine<'_> {
         match self.metadata(path)? {
             Some(metadata) if metadata.is_file() => Ok(State::Program {
                 mode: metadata.permissions().mode() & MODE,
-                file: (metadata.dev(), metadata.ino()),
+                file: identity(&metadata),
             }),
             _ => Ok(State::Absent),
         }
@@ -190,7 +229,7 @@ impl Machine<'_> {
             Err(source) => return Err(failed(source)),
         };
         let metadata = opened.metadata().map_err(failed)?;
-        if !metadata.is_file() || (metadata.dev(), metadata.ino()) != file {
+        if !metadata.is_file() || identity(&metadata) != file {
             return Ok(());
         }
         crash_point();
@@ -275,7 +314,7 @@ impl Machine<'_> {
         let shells = users.lines().filter_map(|line| line.split(':').nth(6));
         let is_it = |shell: &str| {
             fs::metadata(self.guest.path(shell))
-                .is_ok_and(|found| (found.dev(), found.ino()) == (metadata.dev(), metadata.ino()))
+                .is_ok_and(|found| identity(&found) == identity(&metadata))
         };
         let is_shell = ["/bin/sh"].into_iter().chain(shells).any(is_it);
         Ok(is_shell.then(|| "it is a shell of this guest's users, and they need it".to_owned()))
@@ -285,14 +324,7 @@ impl Machine<'_> {
         let place = self.guest.path(path);
         match fs::symlink_metadata(&place) {
             Ok(metadata) => Ok(Some(metadata)),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                Ok(None)
-            }
+            Err(error) if is_nothing(&error) => Ok(None),
             Err(source) => Err(SettingError::Read {
                 path: place,
                 source,

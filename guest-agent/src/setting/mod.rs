@@ -12,6 +12,7 @@ mod external;
 mod logging;
 mod machine;
 mod plan;
+mod restricted;
 mod service;
 mod software;
 mod sysctl;
@@ -155,10 +156,15 @@ impl State {
     /// The same permissions for the file that lies there; any other state as it is.
     fn of_file(&self, live: &Self) -> Self {
         match (self, live) {
-            (Self::Program { mode, .. }, Self::Program { file, .. }) => {
-                let (mode, file) = (*mode, *file);
-                Self::Program { mode, file }
-            }
+            (_, Self::Program { file, .. }) => self.for_file(*file),
+            _ => self.clone(),
+        }
+    }
+
+    /// The same permissions for another file; any other state as it is.
+    fn for_file(&self, file: (u64, u64)) -> Self {
+        match self {
+            Self::Program { mode, .. } => Self::Program { mode: *mode, file },
             _ => self.clone(),
         }
     }
@@ -231,6 +237,8 @@ pub(crate) struct Wishes {
     lines: Vec<SettingLine>,
     /// Variables by which programs find their defaults.
     defaults: BTreeMap<String, String>,
+    /// What stays held as it is, without a look at it.
+    carried: Vec<Holding>,
 }
 
 impl Wishes {

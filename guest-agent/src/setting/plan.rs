@@ -165,6 +165,7 @@ pub(crate) fn plan<E>(
         plan.change(&gone.setting, resource, live, before, Purpose::Release);
         plan.once.extend(gone.once);
     }
+    plan.held.extend(wishes.carried);
     // Sorting is stable, so that within a phase the plugins' order stays.
     plan.deeds.sort_by_key(Deed::phase);
     plan.lines = one_for_each(std::mem::take(&mut plan.lines));

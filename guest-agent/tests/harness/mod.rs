@@ -2,6 +2,7 @@
 //! Nothing here waits for a time: it waits for what the agent says, or for its end.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
+pub mod closed;
 pub mod debian;
 pub mod packages;
 
