@@ -187,9 +187,11 @@ impl Daemon {
         if facts.rolled_back.is_some() {
             return Err(Absent::WentBack);
         }
-        let generation = self.rules_of(id, tracked);
+        // A guest that has lost the persona is about to get it again, and what it refused then it will refuse.
+        let wanted = self.catalog.activation(id).map(|of| of.generation.0);
+        let known = [wanted, self.rules_of(id, tracked)];
         let book = self.guest_rules.books.get(&id);
-        let book = book.filter(|book| generation == Some(book.generation));
+        let book = book.filter(|book| known.contains(&Some(book.generation)));
         book.map_or(Ok(()), |book| book.holds(rule))
     }
 

@@ -352,7 +352,7 @@ fn what_a_rule_switched_beside_an_adjustment_that_failed_goes_back_under_the_nex
 
 #[test]
 fn a_persona_that_stands_after_another_has_failed_has_its_calls_done() {
-    let (set, _agent, daemon) = start(DOCUMENT);
+    let (set, agent, daemon) = start(DOCUMENT);
     daemon.create("name: other\npre_activation_script: exit 3\n");
     let fails = || {
         daemon.apply("web", "other");
@@ -369,8 +369,13 @@ fn a_persona_that_stands_after_another_has_failed_has_its_calls_done() {
         set.stage.simulated.set_memory_used(set.web, mib(100));
         until("the feature is off", || !set.guest.join("cache").exists());
     };
-    // The guest had no persona when it connected.
+    // The guest had no persona when it connected, also where it has said something else of itself since.
     fails();
+    let own = agent.ask(&["customize", "environment.STAGE=mine"]);
+    assert!(own.is_ok(), "{own:?}");
+    daemon.wait_record("it is told", |record| {
+        record.text.contains("the guest has its own way")
+    });
     is_run(1);
     // It had this one, and got it again since.
     set.relay.cut();
