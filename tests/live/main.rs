@@ -1,7 +1,8 @@
 //! The real daemon on real libvirt and QEMU, with what comes of it seen from inside the guests.
 //!
-//! Each test has its own libvirtd, bus and daemon, so none sees another's domains or touches the host's own. They share
-//! the host's CPUs, though: a test that measures load has all of them, others go two at a time.
+//! Each test has its own libvirtd, bus and daemon, so none sees another's domains or touches the host's own; but for one of
+//! `limits`, which begins a domain of its own under the host's. They share the host's CPUs, though: a test that measures load
+//! has all of them, others go two at a time.
 
 #![allow(
     clippy::unwrap_used,
