@@ -1,6 +1,7 @@
 """Logs in with login(1) on a terminal that names no size, as a serial line is one: terminal.py [-f] USER WORDS=>KEYS...
 
-Waits until the terminal shows WORDS, then types KEYS, for each pair; prints what comes after the last, until the terminal is closed.
+Waits until the terminal shows WORDS, then types KEYS, for each pair; prints what comes after the last, until the terminal is closed. A pair
+without KEYS is the last, and hangs up.
 """
 import os, pty, re, select, sys, time
 
@@ -28,6 +29,10 @@ def wait(words):
 
 for words, keys in steps:
     wait(words)
+    if not keys:
+        os.close(terminal)
+        os.waitpid(child, 0)
+        sys.exit()
     seen = ""
     os.write(terminal, keys.encode().decode("unicode_escape").encode())
 try:
