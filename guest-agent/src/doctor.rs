@@ -341,18 +341,9 @@ impl Diagnosis {
 
 /// What the owner does not allow, by the keys of the file.
 fn denied(policy: &Policy) -> Vec<&'static str> {
-    let keys = [
-        (policy.activation, "activation"),
-        (policy.settings, "settings"),
-        (policy.scripts, "scripts"),
-        (policy.telemetry, "telemetry"),
-        (policy.cpus, "cpus"),
-        (policy.gate, "gate"),
-        (policy.hooks, "hooks"),
-        (policy.need, "need"),
-    ];
-    let denied = keys.iter().filter(|(leave, _)| *leave == Leave::Denied);
-    denied.map(|(_, key)| *key).collect()
+    let keys = policy.keys().into_iter();
+    let denied = keys.filter(|(_, leave)| *leave == Leave::Denied);
+    denied.map(|(key, _)| key).collect()
 }
 
 /// Names and devices of the virtio ports that have a name.

@@ -56,6 +56,16 @@ pub(crate) enum Emitters {
     These(Vec<String>),
 }
 
+impl Emitters {
+    /// Whether anybody can be: root always is where there is a list.
+    fn any(&self) -> Leave {
+        match self {
+            Self::All(leave) => *leave,
+            Self::These(_) => Leave::Granted,
+        }
+    }
+}
+
 /// The table `[allow]` of `agent.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -121,6 +131,39 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Each key of `[allow]`, with whether anything of it is granted.
+    pub(crate) fn keys(&self) -> [(&'static str, Leave); 11] {
+        // Each field is named, so that a new one is not forgotten here.
+        let Self {
+            activation,
+            settings,
+            scripts,
+            rules,
+            telemetry,
+            cpus,
+            commands,
+            gate,
+            hooks,
+            need,
+            metrics,
+            probes: _,
+            firmness: _,
+        } = self;
+        [
+            ("activation", *activation),
+            ("settings", *settings),
+            ("scripts", *scripts),
+            ("rules", *rules),
+            ("telemetry", *telemetry),
+            ("cpus", *cpus),
+            ("commands", commands.any()),
+            ("gate", *gate),
+            ("hooks", *hooks),
+            ("need", *need),
+            ("metrics", metrics.any()),
+        ]
+    }
+
     /// The owner's word on an operation, with the key in the file that decides it; `None` for what only asks about itself.
     pub(crate) fn leave_for(&self, op: &Operation) -> Option<(Leave, &'static str)> {
         match op {
@@ -238,6 +281,37 @@ mod tests {
                 ..Policy::default()
             }),
         );
+    }
+
+    fn denied(policy: &Policy) -> Vec<&'static str> {
+        let keys = policy.keys().into_iter();
+        let denied = keys.filter(|(_, leave)| *leave == Leave::Denied);
+        denied.map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn each_key_is_one_of_the_file_and_is_documented_with_its_default() {
+        let guide = include_str!("../../docs/configuration.md");
+        let page = include_str!("../../packaging/man/virt-persona-agent.8");
+        let section = page.split(".SH CONFIGURATION\n").nth(1).unwrap();
+        let section = section.split(".SH ").next().unwrap();
+        let entries: Vec<&str> = section.split(".TP\n").collect();
+        for (key, leave) in Policy::default().keys() {
+            let file = format!("[allow]\n{key} = false\n");
+            let policy = toml::from_str::<PolicyFile>(&file).unwrap().into_policy();
+            assert!(denied(&policy).contains(&key), "{key}");
+            let default = leave == Leave::Granted;
+            let row = format!("\n| `allow.{key}` | `{default}` | ");
+            assert!(guide.contains(&row), "{row}");
+            let entry = entries
+                .iter()
+                .find(|entry| entry.starts_with(&format!(".B {key}\n")));
+            let said = entry.unwrap_or_else(|| panic!("{key} is not in the man page"));
+            assert!(said.contains(&format!("Default: {default}.")), "{said}");
+        }
+        assert_eq!(denied(&Policy::default()), ["commands"]);
+        let rows = guide.matches("\n| `allow.").count();
+        assert_eq!(rows, Policy::default().keys().len());
     }
 
     #[test]

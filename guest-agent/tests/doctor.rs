@@ -199,14 +199,19 @@ fn what_is_wrong_with_state_and_policy_is_named() {
         "cannot understand",
         "mend the file",
     );
-    let guest = well();
-    guest.write(
-        "etc/virt-persona/agent.toml",
-        "[allow]\nscripts = false\nneed = false\n",
-    );
-    let (output, text) = doctor(&guest);
-    assert!(
-        output.status.success() && text.contains("the owner does not allow scripts, need"),
-        "{text}"
-    );
+    for (allow, denied) in [
+        ("scripts = false\nneed = false\n", "scripts, commands, need"),
+        ("commands = [\"uptime\"]\nrules = false\n", "rules"),
+        (
+            "settings = false\nrules = false\ncommands = true\nmetrics = false\n",
+            "settings, rules, metrics",
+        ),
+        ("commands = []\nmetrics = []\n", "commands"),
+    ] {
+        let guest = well();
+        guest.write("etc/virt-persona/agent.toml", &format!("[allow]\n{allow}"));
+        let (output, text) = doctor(&guest);
+        let said = format!("note   the owner does not allow {denied}\n");
+        assert!(output.status.success() && text.contains(&said), "{text}");
+    }
 }
