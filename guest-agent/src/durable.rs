@@ -1,6 +1,7 @@
 //! Files that survive a power cut: a temporary file, synchronised, renamed, its directory synchronised. Without the first sync a
-//! new file can come back empty, without the second it can be absent. `store` and `activate` write through here alone, on the
-//! disk thread; the gauge tells the channel when a write is stuck.
+//! new file can come back empty, without the second it can be absent. What programs write, which know nothing of this, is made
+//! durable by the file system. `store` and `activate` write through here alone, on the disk thread; the gauge tells the channel
+//! when a write is stuck.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -14,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use crate::telemetry::boot_time;
+use nix::unistd::syncfs;
+
+use crate::telemetry::{boot_time, disks};
 
 /// A write that takes longer means a frozen file system or a lost device.
 pub(crate) const FROZEN_AFTER: Duration = Duration::from_secs(5);
@@ -118,6 +121,36 @@ impl Writer {
             fs::set_permissions(path, Permissions::from_mode(mode))
                 .map_err(failed("set the mode of", path))?;
             sync_parent(path)
+        })
+    }
+
+    /// Waits until everything that anybody has written to the guest's disks is on them: the file system of `root`, and each of the
+    /// others. Which files a program has written nobody knows, so it is whole file systems. sync(2) would be one call for all of
+    /// them, but it waits for those of other machines as well, where one whose server is gone would hold an activation for
+    /// ever, and it does not say what failed. A disk that hangs holds it as it does every other write here, and the gauge tells.
+    pub(crate) fn settle(&self, root: &Path) -> Result<(), DurableError> {
+        let mut places = vec![root.to_owned()];
+        places.extend(disks(root));
+        self.measured(|| {
+            for place in &places {
+                let opened = match File::open(place) {
+                    Ok(opened) => opened,
+                    // Another file system lies over it, or it has gone: by this path nobody has written to it either.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                        ) =>
+                    {
+                        continue;
+                    }
+                    Err(source) => return Err(failed("open", place)(source)),
+                };
+                syncfs(opened)
+                    .map_err(io::Error::from)
+                    .map_err(failed("synchronise the file system of", place))?;
+            }
+            Ok(())
         })
     }
 

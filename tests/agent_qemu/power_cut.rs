@@ -2,9 +2,11 @@
 //! asks on the console; there the emulator is frozen and its disk copied. What the guest had written and not made durable is
 //! in its page cache alone and so not in the copy, as after a power cut. Then a guest is booted with the copies as its disks: its
 //! kernel replays each file system's journal, and the agent recovers each of them. No number of points is written down here:
-//! the agent says when it is through.
+//! the agent says when it is through. One of the settings is a plugin's, which leaves what it writes to the kernel, as most
+//! programs do.
 
 use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -26,6 +28,21 @@ use super::machine::{HUNG, accelerator};
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Disks of one machine; its bus has room for some more.
 const DISKS: usize = 20;
+/// A setting that a plugin keeps in a file. It is a new one each time, since ext4 takes care itself of one that is emptied and
+/// filled again, or replaced. With the value 9 it fails when it is through.
+const PLUGIN: &str = r#"#!/bin/sh
+file=${0%/virt-persona/plugins.d/*}/size
+document=$(cat)
+text() { echo "$document" | sed -n "s/.*\"$1\":\[*\"\([0-9]*\)\".*/\1/p"; }
+case $1 in
+    probe | verify) echo "{\"state\":\"$(cat "$file" 2>/dev/null)\"}" ;;
+    plan) echo "{\"state\":\"$(text values)\"}" ;;
+    *)
+        rm -f "$file"
+        text state >"$file"
+        if [ "$1" = apply ] && [ "$(text state)" = 9 ]; then echo '{"error":"no room"}'; else echo '{}'; fi ;;
+esac
+"#;
 
 /// A machine whose console is the test's.
 struct Guest {
@@ -256,6 +273,10 @@ fn disk(path: &Path, tree: &Path) {
     }
     std::fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n").unwrap();
     std::fs::write(tree.join("etc/group"), "root:x:0:\n").unwrap();
+    let plugin = tree.join("etc/virt-persona/plugins.d/app.size");
+    std::fs::create_dir_all(plugin.parent().unwrap()).unwrap();
+    std::fs::write(&plugin, PLUGIN).unwrap();
+    std::fs::set_permissions(plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
     let done = Command::new("mke2fs")
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .args(["-q", "-F", "-t", "ext4", "-d"])
@@ -279,6 +300,7 @@ fn activation(generation: u64, value: &str) -> Operation {
             environment: [("A".to_owned(), value.to_owned())].into(),
             settings: Settings {
                 sysctl: [("vm.swappiness".to_owned(), value.to_owned())].into(),
+                other: [("app.size".to_owned(), vec![value.to_owned()])].into(),
                 ..Settings::default()
             },
             pre: None,
@@ -375,6 +397,13 @@ fn a_power_cut_at_any_point_of_an_activation_leaves_the_old_or_the_new_generatio
         let number = copies.len();
         copies.push(copy(guest, number));
     });
+    let through = copies.len();
+    post(&mut client, "third", activation(3, "9"));
+    guest.until("generation 3 failed", |guest| {
+        let number = copies.len();
+        copies.push(copy(guest, number));
+    });
+    assert!(copies.len() > through + 20, "{} copies", copies.len());
     drop(client);
     // And one that is no copy: the emulator is killed.
     guest.off();
@@ -396,6 +425,7 @@ fn a_power_cut_at_any_point_of_an_activation_leaves_the_old_or_the_new_generatio
             format!("\nvm.swappiness = {value}\n"),
             format!("\nswappiness {value}\n"),
             format!("\"nc{value}\""),
+            format!("FILE /etc/size\n{value}\n"),
         ] {
             assert!(
                 generation.1.contains(&part),
@@ -407,6 +437,7 @@ fn a_power_cut_at_any_point_of_an_activation_leaves_the_old_or_the_new_generatio
     }
     let mut counts = [0, 0];
     for (point, seen) in seen.iter().enumerate() {
+        assert!(point < through || seen.0 == 2, "point {point}: {seen:?}");
         let whole = if seen.0 == 1 { &old } else { &new };
         assert_eq!(seen, whole, "point {point}");
         counts[usize::from(seen.0 == 2)] += 1;

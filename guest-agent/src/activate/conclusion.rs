@@ -89,6 +89,7 @@ impl Activator {
         if let Some(mut record) = current
             && self.release_software(&mut journal, scripts) == Released::Something
         {
+            self.settle()?;
             let software = journal.software.clone().unwrap_or_default();
             let Plan { lines, .. } = journal.settings.clone().unwrap_or_default();
             record.settings = self.said(&record, software.lines, lines);

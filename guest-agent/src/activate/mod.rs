@@ -48,6 +48,7 @@ use routing::{Routing, RoutingError};
 
 use crate::{
     customize::{Customization, Full},
+    durable::DurableError,
     log::{chain, log},
     rules::{Features, RuleLeave},
     script::{ScriptError, ScriptJob, Stage},
@@ -77,6 +78,8 @@ pub(crate) enum ActivateError {
     Store(#[from] StoreError),
     #[error("the environment cannot be changed")]
     Environment(#[from] EnvironmentError),
+    #[error("what programs have written cannot be made durable")]
+    Settle(#[from] DurableError),
     #[error("the persona's commands cannot be held for people who log in")]
     Routing(#[from] RoutingError),
     #[error("what was changed in the guest cannot be kept")]
@@ -320,6 +323,7 @@ impl Activator {
                         let (result, failure) =
                             judge_script(ended, ErrorCode::PreFailed, "pre", OnFailure::Rollback);
                         (journal.pre, journal.failure) = (result, failure);
+                        self.settle()?;
                         let next = if journal.failure.is_none() {
                             Step::PreDone
                         } else {
@@ -355,6 +359,7 @@ impl Activator {
                         let (result, failure) =
                             judge_script(ended, ErrorCode::PostFailed, "post", script.on_failure);
                         (journal.post, journal.failure) = (result, failure);
+                        self.settle()?;
                         let next = if journal.failure.is_none() {
                             Step::PostDone
                         } else {
@@ -394,6 +399,12 @@ impl Activator {
             adjusted.scripts == ScriptsRun::UnlessActive
                 && active.is_some_and(|active| active.identity() == adjusted.of)
         })
+    }
+
+    /// Waits until what programs have written is on the disks: scripts, service and package managers, plugins. Before the journal
+    /// says that it is done; what the agent writes itself is durable already.
+    fn settle(&self) -> Result<(), ActivateError> {
+        Ok(self.store.writer().settle(&self.root)?)
     }
 
     fn reach(&mut self, journal: &mut Journal, step: Step) -> Result<(), ActivateError> {

@@ -7,6 +7,7 @@ use super::{ActivateError, Activator, RoutingError, Scripts, own::Sight, verdict
 use crate::{
     log::{chain, log},
     script::stop_leftovers,
+    setting::{Plan, SoftwarePlan},
     store::{Fate, Journal, Record, Step},
 };
 
@@ -96,16 +97,18 @@ impl Activator {
         }
         let error = self.undo_settings(&journal, error, scripts);
         let error = self.undo_software(&journal, error, scripts);
+        // By the plan and not by what ran just now: an agent that was killed may have run it before.
+        let settings = journal.settings.as_ref().is_some_and(Plan::needs_programs);
+        let packages = |plan: &SoftwarePlan| !plan.fresh.is_empty();
+        if settings || journal.software.as_ref().is_some_and(packages) {
+            self.settle()?;
+        }
         self.files.write(&self.environment_now())?;
         self.hold_routing()?;
         let current = self.store.current();
         let active = current.and_then(|current| current.activation.as_ref());
         self.look_out(self.closed_commands(active));
         self.hold_features(&journal.request, scripts);
-        log!(
-            "generation {} failed, what was before holds: {error}",
-            journal.generation
-        );
         let answer = ReplyBody::Err(error.clone());
         self.store.remember(&journal.request, &answer)?;
         if let Some(record) = record.filter(|_| journal.by_hand.is_none()) {
@@ -114,11 +117,15 @@ impl Activator {
                 fate: Fate::Failed,
                 pre,
                 post,
-                error: Some(error),
+                error: Some(error.clone()),
                 ..record
             })?;
         }
         self.store.clear_journal()?;
+        log!(
+            "generation {} failed, what was before holds: {error}",
+            journal.generation
+        );
         Ok(answer)
     }
 

@@ -76,6 +76,9 @@ impl Activator {
         let done = self.machine(journal, scripts).carry_out(&mut plan);
         let next = match done {
             Ok(()) => {
+                if plan.needs_programs() {
+                    self.settle()?;
+                }
                 journal.settings = Some(plan);
                 Step::EnvironmentStarted
             }

@@ -65,7 +65,10 @@ impl Activator {
         let plan = journal.software.clone().unwrap_or_default();
         let done = install_software(&plan, &mut self.machine(journal, scripts));
         match done {
-            Ok(()) => self.plan_settings(journal, aim, scripts),
+            Ok(()) => {
+                self.settle()?;
+                self.plan_settings(journal, aim, scripts)
+            }
             Err(error) => {
                 journal.failure = Some(failure(&error));
                 self.reach(journal, Step::RollingBack)

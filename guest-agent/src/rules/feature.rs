@@ -187,7 +187,14 @@ impl Features {
             .collect();
         for (name, before) in others {
             match self.give_back(&name, before, request, &mut *run) {
-                Ok(()) => log!("feature {name} is {} again", before.word()),
+                Ok(()) => {
+                    log!("feature {name} is {} again", before.word());
+                    // What its program wrote comes before what is owed goes.
+                    if let Err(error) = self.writer.settle(&self.root) {
+                        log!("feature {name} may not last: {}", chain(&error));
+                        continue;
+                    }
+                }
                 // Its program is gone, and the feature with it.
                 Err(error @ FeatureError::Absent { .. }) => log!("{error}"),
                 Err(error) => {

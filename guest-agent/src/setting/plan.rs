@@ -82,6 +82,19 @@ pub(crate) struct Plan {
     pub(crate) defaults: BTreeMap<String, String>,
 }
 
+impl Plan {
+    /// Whether any of it is the work of programs, whose files nobody here makes durable.
+    pub(crate) fn needs_programs(&self) -> bool {
+        let by_program = |deed: &Deed| {
+            matches!(
+                deed.resource,
+                Resource::Unit(_) | Resource::Plugin(_) | Resource::Override(_)
+            )
+        };
+        self.deeds.iter().any(by_program) || self.onces().next().is_some()
+    }
+}
+
 /// Compares what is held and what is wanted with what is there.
 pub(crate) fn plan<E>(
     held: &[Holding],

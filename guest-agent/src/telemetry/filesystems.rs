@@ -1,7 +1,11 @@
 //! How full the file systems on the guest's disks are. Those in memory, those that cannot be written to, and those of other
-//! machines are left out: asking one of the last may wait for ever. Called by `survey`.
+//! machines are left out: asking one of the last may wait for ever. Called by `survey`; where they are `durable` asks, too.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use agent_protocol::DiskFigures;
 use nix::sys::statvfs::statvfs;
@@ -17,10 +21,8 @@ const KINDS: [&str; 15] = [
 
 /// Free shares in percent; `None` where there is no file system to look at.
 pub(super) fn look(root: &Path) -> Option<DiskFigures> {
-    let mounts = fs::read_to_string(root.join("proc/self/mounts")).ok()?;
     let mut figures = DiskFigures::default();
-    for point in points(&mounts) {
-        let place = root.join(point.trim_start_matches('/'));
+    for place in disks(root) {
         let Ok(of) = statvfs(&place) else { continue };
         let used = of.blocks().saturating_sub(of.blocks_free());
         // What is kept for root is neither used nor free, as for df(1).
@@ -34,7 +36,14 @@ pub(super) fn look(root: &Path) -> Option<DiskFigures> {
     figures.space_free.map(|_| figures)
 }
 
-/// Where the file systems are mounted, each once.
+/// Where the file systems are mounted, each once; none where the kernel does not say it.
+pub(crate) fn disks(root: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string(root.join("proc/self/mounts")).unwrap_or_default();
+    let place = |point: String| root.join(point.trim_start_matches('/'));
+    points(&mounts).into_iter().map(place).collect()
+}
+
+/// The same as the guest names them.
 fn points(mounts: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut points = Vec::new();

@@ -20,8 +20,8 @@ use std::{
 use agent_protocol::{CpuList, Part, Parts, Report};
 use nix::time::{ClockId, clock_gettime};
 
-pub(crate) use self::probe::Probes;
 use self::survey::Survey;
+pub(crate) use self::{filesystems::disks, probe::Probes};
 use crate::events::Events;
 
 /// Longest file read; `/proc/meminfo` has less than 2 KiB, a list of CPUs may be longer.

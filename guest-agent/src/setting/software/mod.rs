@@ -362,7 +362,13 @@ fn release(
         .map(String::as_str)
         .filter(|name| plan.owned.contains_key(*name))
         .collect();
-    remove(manager, &going, &plan.owned, tool)?;
+    if let Err(error) = remove(manager, &going, &plan.owned, tool) {
+        // It stays until it can go, and a persona may want it again until then: nobody else's tidying up shall take it away.
+        if let Err(error) = manager.want(&leaving, tool) {
+            log!("packages may be removed by hand: {}", chain(&error));
+        }
+        return Err(error);
+    }
     removed.extend(going.into_iter().map(str::to_owned));
     Ok(removed)
 }
