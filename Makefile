@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-guest test-all soak lint bench fuzz evaluate build clean
+.PHONY: help setup demo test kills test-guest test-all soak lint bench fuzz evaluate build clean
 
 CARGO ?= cargo
 
@@ -24,10 +24,13 @@ test: setup ## unit, property and live tests (real libvirt and QEMU)
 	VIRT_PERSONA_TEST_GATE="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-gate" \
 	VIRT_PERSONA_TEST_TRAY="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-tray" $(CARGO) test --workspace
 
+kills: ## kill the guest's agent at every point of each of its sequences; `make test` has a sample of some of them
+	VIRT_PERSONA_ALL_POINTS=1 $(CARGO) test --package virt-persona-agent a_kill_at_any_point
+
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
 	@tests/debian/run $(CASES)
 
-test-all: lint test test-guest ## everything: what each change must pass (lint, test), and the Debian machine
+test-all: lint test kills test-guest ## everything: what each change must pass (lint, test), kills at every point, and the Debian machine
 
 soak: ## a simulated day of a thousand domains with faults, long; `make test` has two hours of a hundred
 	@ulimit -n 8192 2>/dev/null; SOAK=day $(CARGO) test --profile soak --test soak -- --nocapture

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use std::{fs, process::Command, thread};
+use std::{fs, process::Command};
 
 use agent_protocol::{
     ActivationReply, CommandTable, GateTable, OnFailure, Operation,
@@ -12,8 +12,8 @@ use agent_protocol::{
     message::{DeactivationReply, OnlineCpusReply, OpStatus, ReplyBody},
 };
 use harness::{
-    Guest, activate, activation, code, fresh_id, fresh_session, ok, recovered, script, settled,
-    wait_for,
+    Guest, activate, activation, code, fresh_id, fresh_session, needs_root, ok, recovered, script,
+    settled, wait, wait_for,
 };
 
 const PROFILE: &str = "etc/profile.d/50-virt-persona.sh";
@@ -211,10 +211,7 @@ fn a_file_of_somebody_else_is_left_alone() {
 
 #[test]
 fn a_script_runs_as_the_user_it_names() {
-    assert!(
-        nix::unistd::geteuid().is_root(),
-        "this test needs root, as the agent does"
-    );
+    needs_root();
     let guest = Guest::new();
     // The test's own directory is private; the user must be able to pass.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
@@ -250,9 +247,10 @@ fn a_script_that_overruns_fails_the_activation_and_is_gone() {
 
 /// Waits until a process is gone, or is only waiting to be taken note of.
 fn wait_until_dead(pid: &str) {
-    while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-        thread::yield_now();
-    }
+    wait("the process is gone", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
 }
 
 #[test]
@@ -381,16 +379,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_generation() {
         wish.pre = script(&format!("echo pre >> {}", guest.path("runs").display()));
         wish.post = script(&format!("echo post >> {}", guest.path("runs").display()));
         let request = fresh_id();
-        let mut peer = guest.connect(&mut agent);
-        peer.hello();
-        peer.post(&request, activate(wish.clone()));
-        let survived = loop {
-            match peer.try_receive() {
-                Ok(Some((_, agent_protocol::GuestMessage::Reply(_)))) => break true,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break false,
-            }
-        };
+        let survived = guest.ask_doomed(&mut agent, &request, activate(wish.clone()));
         agent.kill();
 
         let (_agent, mut peer, _) = guest.greet();

@@ -11,7 +11,7 @@ use std::{
 use agent_protocol::{
     AppKind, Collect, HostMessage, Operation, Part, Parts, Report, limits::APP_FIGURES_MAX,
 };
-use harness::{Agent, Guest, Peer, ok, wait_for};
+use harness::{Agent, Guest, Peer, ok, wait, wait_for};
 
 const SOCKET: &str = "run/virt-persona-agent/metrics.sock";
 
@@ -122,9 +122,7 @@ fn the_socket_is_there_for_every_user_while_the_host_wants_it_and_only_then() {
     assert!(emit(&guest, &["hits+=1"]).status.success());
     assert_eq!(figures(&mut peer), [("hits".to_owned(), 1.0)]);
     drop(peer);
-    while guest.path(SOCKET).exists() {
-        std::thread::yield_now();
-    }
+    wait("nobody listens any more", || !guest.path(SOCKET).exists());
     let mut agent = agent;
     let mut peer = guest.connect(&mut agent);
     peer.hello();

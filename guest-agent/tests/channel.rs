@@ -11,7 +11,8 @@ use agent_protocol::{
     message::{Credit, HelloReason, JournalState, OnlineCpusReply, OpStatus, Ping},
 };
 use harness::{
-    Guest, Peer, activate, activation, code, fresh_id, fresh_session, greeting, ok, script,
+    Agent, Guest, Peer, activate, activation, code, fresh_id, fresh_session, greeting, ok, script,
+    wait,
 };
 
 #[test]
@@ -318,12 +319,20 @@ fn telemetry_comes_against_credit_only() {
             ("0-1", 400, Some(77))
         );
     }
+    // As long as three reports would take; that none comes is seen in no other way.
     thread::sleep(std::time::Duration::from_millis(300));
     peer.expect_silence_until_pong();
     peer.send(&HostMessage::Credit(Credit { frames: 1 }));
     assert!(matches!(peer.receive(), GuestMessage::Telemetry(_)));
     let report: Report = ok(peer.ask(Operation::Report));
     assert_eq!((report.present_count, report.load1), (3, Some(0.5)));
+}
+
+/// Waits until the thread of the channel has gone to sleep so many times, as it does between two reports.
+fn awake(agent: &Agent, times: u64) {
+    let slept = || agent.status_field("voluntary_ctxt_switches")[0];
+    let before = slept();
+    wait("the agent goes on", || slept() >= before + times);
 }
 
 #[test]
@@ -345,8 +354,8 @@ fn a_host_that_does_not_read_loses_old_reports_and_no_answers() {
             Ok(length) if length == frame.len() => whole += 1,
             Ok(length) => break frame[length..].to_vec(),
             Err(_) => {
-                // The agent may still have been reading.
-                thread::sleep(std::time::Duration::from_millis(200));
+                // The agent may still have been reading. Where it is not, it wakes for its next reports and leaves this as it is.
+                awake(&agent, 3);
                 match std::io::Write::write(&mut &peer.stream, &frame) {
                     Ok(length) if length == frame.len() => whole += 1,
                     Ok(length) => break frame[length..].to_vec(),
@@ -356,7 +365,8 @@ fn a_host_that_does_not_read_loses_old_reports_and_no_answers() {
         }
     };
     frames.push(rest);
-    thread::sleep(std::time::Duration::from_secs(2));
+    // So many reports do not wait.
+    awake(&agent, 15);
     peer.stream.set_nonblocking(false).unwrap();
     let mut writer = Peer::new(peer.stream.try_clone().unwrap());
     let last = thread::spawn(move || frames.iter().for_each(|frame| writer.raw(frame)));
@@ -452,14 +462,12 @@ fn an_agent_without_a_host_does_not_wake() {
     drop(peer);
     // The agent is quiet again once it has taken note of the end.
     let mut before = agent.status_field("voluntary_ctxt_switches");
-    loop {
+    wait("the agent is quiet", || {
         thread::sleep(std::time::Duration::from_millis(200));
-        let settled = agent.status_field("voluntary_ctxt_switches");
-        if settled == before {
-            break;
-        }
-        before = settled;
-    }
+        let now = agent.status_field("voluntary_ctxt_switches");
+        std::mem::replace(&mut before, now.clone()) == now
+    });
+    // That nothing happens is seen in no other way than by waiting.
     thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(agent.status_field("voluntary_ctxt_switches"), before);
     assert!(before.len() <= 3, "{} threads", before.len());

@@ -13,9 +13,10 @@ use agent_protocol::SettingOutcome;
 use harness::{
     Guest,
     closed::{
-        ENTRIES, file, guest, hold, let_go, mode, restarted, settle, state, status, upgrade, wait,
+        ENTRIES, file, guest, hold, let_go, mode, restarted, settle, state, status, upgrade,
         with_dpkg,
     },
+    wait,
 };
 
 const NC: &str = "usr/bin/nc";

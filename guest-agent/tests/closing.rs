@@ -10,17 +10,17 @@ use std::{
 };
 
 use agent_protocol::{
-    ActivationReply, GuestMessage, SettingOutcome,
+    ActivationReply, SettingOutcome,
     message::{OpStatus, ReplyBody},
 };
 use harness::{
-    PAUSE, activate,
+    activate,
     closed::{
         ENTRIES, file, guest, hold, let_go, mode, restarted, restricting, settle, state, status,
-        upgrade, wait, wants, with_dpkg,
+        upgrade, wants, with_dpkg,
     },
     debian::program,
-    fresh_id, ok, recovered, script, settled,
+    fresh_id, needs_root, ok, recovered, script, settled, until, wait,
 };
 
 #[test]
@@ -220,16 +220,13 @@ fn what_people_need_or_own_is_not_closed_and_that_is_said() {
     symlink("busybox", guest.path("usr/bin/wget")).unwrap();
     fs::remove_file(guest.path("usr/bin/sh")).unwrap();
     symlink("busybox", guest.path("usr/bin/sh")).unwrap();
-    let mut restricted = vec!["wget", "nc"];
-    // An agent of somebody else could not give a file away.
-    if nix::unistd::geteuid().is_root() {
-        file(&guest, "usr/bin/annas", 0o755);
-        chown(guest.path("usr/bin/annas"), Some(1000), None).unwrap();
-        restricted.push("annas");
-    }
+    needs_root();
+    file(&guest, "usr/bin/annas", 0o755);
+    chown(guest.path("usr/bin/annas"), Some(1000), None).unwrap();
     let before = state(&guest);
     let (_agent, mut peer, _) = guest.greet();
-    let came = hold(&mut peer, 1, &restricted);
+    let came = hold(&mut peer, 1, &["wget", "nc", "annas"]);
+    assert_eq!(came.len(), 3, "{came:?}");
     for (path, outcome, why) in came {
         match path.as_str() {
             "/usr/bin/nc" => assert_eq!(outcome, SettingOutcome::Applied),
@@ -284,16 +281,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_programs_closed() {
         agent.kill();
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
         let request = fresh_id();
-        let mut peer = guest.connect(&mut agent);
-        peer.hello();
-        peer.post(&request, activate(restricting(2, &["other"])));
-        let survived = loop {
-            match peer.try_receive() {
-                Ok(Some((_, GuestMessage::Reply(_)))) => break true,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break false,
-            }
-        };
+        let survived = guest.ask_doomed(&mut agent, &request, activate(restricting(2, &["other"])));
         agent.kill();
 
         let (_agent, mut peer, _) = guest.greet();
@@ -347,16 +335,13 @@ fn a_kill_at_any_point_of_closing_what_came_anew_is_made_good() {
         agent.kill();
         upgrade(&guest, "usr/bin/nc", 0o775);
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
-        let survived = loop {
+        let survived = until("the agent ends or closes it", || {
             if agent.child.try_wait().unwrap().is_some() {
-                break false;
+                return Some(false);
             }
             let is_closed = mode(&guest, "usr/bin/nc") == 0o770;
-            if is_closed && !guest.path("state/journal.json").exists() {
-                break true;
-            }
-            std::thread::sleep(PAUSE);
-        };
+            (is_closed && !guest.path("state/journal.json").exists()).then_some(true)
+        });
         agent.kill();
         let (_agent, mut peer, _) = guest.greet();
         recovered(&mut peer);

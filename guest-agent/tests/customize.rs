@@ -329,12 +329,7 @@ fn a_change_is_kept_when_the_agent_starts_and_when_an_activation_fails() {
     agent.kill();
     edit(&guest, PROFILE, "export A='1'", "export A='mine'");
     let (_agent, mut peer, _) = guest.greet();
-    let customized = loop {
-        match told(&mut peer) {
-            Some(customized) => break customized,
-            None => std::thread::sleep(harness::PAUSE),
-        }
-    };
+    let customized = harness::until("the change is told", || told(&mut peer));
     assert_eq!(customized.keys, ["environment.A"]);
     assert_eq!(variable(&guest, "A").as_deref(), Some("mine"));
     edit(&guest, ENVIRONMENT, "A=\"mine\"", "A=\"other\"");

@@ -9,8 +9,8 @@ use std::{
     process::Command,
 };
 
-use agent_protocol::{Activation, GuestMessage, Operation, Settings, message::OpStatus};
-use harness::{Agent, Guest, Peer, activate, activation, debian::debian, fresh_id, ok, recovered};
+use agent_protocol::{Activation, Operation, Settings, message::OpStatus};
+use harness::{Guest, Peer, activate, activation, debian::debian, fresh_id, ok, recovered};
 use proptest::{collection::vec, option, prelude::*};
 
 const PROFILE: &str = "etc/profile.d/50-virt-persona.sh";
@@ -265,8 +265,8 @@ fn wish(number: u64, persona: usize, value: u8) -> Activation {
     }
 }
 
-/// Takes the step; whatever comes of it, a kill included.
-fn do_it(guest: &Guest, peer: &mut Peer, step: Step, number: u64) {
+/// Takes the step, whatever comes of it; `ask` is how the host asks for its part of it.
+fn do_it(guest: &Guest, step: Step, number: u64, ask: impl FnOnce(Operation)) {
     let op = match step {
         Step::Activate { persona, value } => activate(wish(number, persona, value)),
         Step::Deactivate => Operation::Deactivate { generation: number },
@@ -298,20 +298,20 @@ fn do_it(guest: &Guest, peer: &mut Peer, step: Step, number: u64) {
             return;
         }
     };
-    peer.post(&fresh_id(), op);
-    while let Ok(Some((_, message))) = peer.try_receive() {
-        if matches!(message, GuestMessage::Reply(_)) {
-            break;
-        }
-    }
+    ask(op);
 }
 
-fn start(guest: &Guest, point: Option<u8>) -> (Agent, Peer) {
-    let point = point.map(|point| ("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string()));
-    let mut agent = guest.start_with(point.as_slice());
-    let mut peer = guest.connect(&mut agent);
-    peer.hello();
-    (agent, peer)
+/// Has the step taken by an agent that kills itself at this point, which may be while it starts.
+fn do_it_doomed(guest: &Guest, step: Step, number: u64, point: u8) {
+    let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
+    // Who asks by hand does not wait until it listens.
+    if let Ok(mut peer) = guest.try_connect(&mut agent) {
+        peer.is_greeted();
+    }
+    do_it(guest, step, number, |op| {
+        guest.ask_doomed(&mut agent, &fresh_id(), op);
+    });
+    agent.kill();
 }
 
 /// Waits until nothing of the start is under way.
@@ -344,31 +344,29 @@ proptest! {
     fn whatever_happens_each_file_is_as_persona_and_customisations_say(steps in steps()) {
         let guest = debian();
         let mut model = Model::default();
-        let (mut agent, mut peer) = start(&guest, None);
+        let (mut agent, mut peer, _) = guest.greet();
         settle(&mut peer);
         for (number, (step, kill)) in (1..).zip(steps) {
             // Nobody edits what an agent is at: only between.
             let kill = kill.filter(|_| !matches!(step, Step::Edit { .. }));
             let mut before = model.clone();
             model.take(step, number);
-            if kill.is_some() {
+            if let Some(point) = kill {
                 // What was edited before is taken up at the start, whatever becomes of the step.
                 before.absorb();
                 agent.kill();
-                (agent, peer) = start(&guest, None);
+                (agent, peer, _) = guest.greet();
                 settle(&mut peer);
                 agent.kill();
-                (agent, peer) = start(&guest, kill);
-            }
-            do_it(&guest, &mut peer, step, number);
-            if kill.is_some() {
-                agent.kill();
-                (agent, peer) = start(&guest, None);
+                do_it_doomed(&guest, step, number, point);
+                (agent, peer, _) = guest.greet();
                 settle(&mut peer);
                 // All of the step, or nothing of it.
                 if look(&guest) == before.seen() {
                     model = before;
                 }
+            } else {
+                do_it(&guest, step, number, |op| drop(peer.ask(op)));
             }
             if model.edited.is_none() {
                 prop_assert_eq!(look(&guest), model.seen(), "after step {} of {:?}", number, step);

@@ -16,43 +16,17 @@ use agent_protocol::{
 use harness::{
     Guest, Peer, activate, activation,
     debian::{debian, program, tree},
-    fresh_id, ok, recovered, settled, wait_for,
+    fresh_id, ok,
+    plugin::{by_key, plugin},
+    recovered, settled, stride, wait_for,
 };
 
 const ZONE: &str = "os_settings.time_zone";
 const EXAMPLE: &str = include_str!("../../examples/plugins/os_settings.time_zone");
 
-/// Keeps its setting in a file, and says which verbs it was called with. `WHEN` stands for what is done before anything else.
-const PLAIN: &str = r#"#!/bin/sh
-root=${0%/etc/virt-persona/plugins.d/*}
-key=${0##*/}
-file=$root/etc/of.$key
-document=$(cat)
-echo "$1" >>"$root/verbs.$key"
-text() { printf '%s' "$document" | sed -n "s/.*\"$1\":\[\{0,1\}\"\([a-z]*\)\".*/\1/p"; }
-now() { if [ -e "$file" ]; then cat "$file"; fi; }
-WHEN
-case $1 in
-    probe | verify) printf '{"state":"%s"}\n' "$(now)" ;;
-    plan) printf '{"state":"%s"}\n' "$(text values)" ;;
-    apply | undo)
-        state=$(text state)
-        if [ -n "$state" ]; then printf '%s' "$state" >"$file"; else rm -f "$file"; fi
-        echo '{}' ;;
-esac
-"#;
-
-fn plugin(guest: &Guest, key: &str, when: &str) {
-    let path = format!("etc/virt-persona/plugins.d/{key}");
-    program(guest, &path, &PLAIN.replace("WHEN", when));
-}
-
 fn settings(values: &[(&str, &str)]) -> Settings {
     Settings {
-        other: values
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), vec![(*value).to_owned()]))
-            .collect(),
+        other: by_key(values),
         ..Settings::default()
     }
 }
@@ -364,7 +338,7 @@ fn an_agent_that_is_killed_while_a_plugin_works_has_it_done_again() {
     assert_eq!(guest.read("etc/of.a.slow"), None);
 }
 
-/// As in `settings.rs`: the agent is killed at each point between two calls of plugins and file operations of an activation.
+/// As in `settings.rs`: the agent is killed at every second point between two calls of plugins and file operations of an activation.
 #[test]
 fn a_kill_at_any_point_leaves_the_old_or_the_new_state_of_plugins() {
     let old = &[("a.one", "old"), ("a.two", "old")];
@@ -388,20 +362,11 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_state_of_plugins() {
     hold(&mut peer, 1, old);
     agent.kill();
     let mut fates = [0, 0];
-    for point in (1..).step_by(2) {
+    for point in (1..).step_by(stride(2)) {
         let guest = ready.copy();
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
         let request = fresh_id();
-        let mut peer = guest.connect(&mut agent);
-        peer.hello();
-        peer.post(&request, wanted(2, new));
-        let survived = loop {
-            match peer.try_receive() {
-                Ok(Some((_, agent_protocol::GuestMessage::Reply(_)))) => break true,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break false,
-            }
-        };
+        let survived = guest.ask_doomed(&mut agent, &request, wanted(2, new));
         agent.kill();
         let (_agent, mut peer, _) = guest.greet();
         recovered(&mut peer);

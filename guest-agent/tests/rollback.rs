@@ -6,24 +6,35 @@ mod harness;
 use std::{fs, process::Command};
 
 use agent_protocol::{
-    Activation, ActivationReply, Operation, Settings, activation::Change,
+    Activation, ActivationReply, Operation, Package, Settings, VersionWish, activation::Change,
     message::DeactivationReply, settings::LoggingLevel,
 };
 use harness::{
     Guest, Peer, activate, activation,
     debian::{debian, tree},
-    ok, recovered, script,
+    ok,
+    packages::{packages, with_packages},
+    plugin::{by_key, plugin},
+    recovered, script, stride,
 };
 
 const PROFILE: &str = "etc/profile.d/50-virt-persona.sh";
 
-/// A persona with a variable, a kernel parameter, a level of logging and a service.
+/// A guest with a plugin.
+fn guest() -> Guest {
+    let guest = debian();
+    plugin(&guest, "app.size", "");
+    guest
+}
+
+/// A persona with a variable, a kernel parameter, a level of logging, a service and a setting by a plugin.
 fn persona(generation: u64, value: &str) -> Activation {
     let settings = Settings {
         sysctl: [("vm.swappiness".to_owned(), value.to_owned())].into(),
         services: [("cron".to_owned(), value == "1")].into(),
         logging_level: (value == "1").then_some(LoggingLevel::Warning),
         editor: Some("nano".to_owned()),
+        other: by_key(&[("app.size", if value == "1" { "small" } else { "large" })]),
         ..Settings::default()
     };
     Activation {
@@ -56,7 +67,7 @@ fn hold(peer: &mut Peer, wish: Activation) -> ActivationReply {
 
 #[test]
 fn a_rollback_leaves_every_byte_as_it_was_in_that_generation_and_back_again() {
-    let guest = debian();
+    let guest = guest();
     let before = tree(&guest);
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, persona(1, "1"));
@@ -83,8 +94,41 @@ fn a_rollback_leaves_every_byte_as_it_was_in_that_generation_and_back_again() {
 }
 
 #[test]
+fn packages_come_and_go_with_a_rollback_and_so_does_what_plugins_do() {
+    let guest = guest();
+    with_packages(&guest);
+    let (_agent, mut peer, _) = guest.greet();
+    let with = |generation, value, package: &str| {
+        let mut wish = persona(generation, value);
+        wish.settings.software = vec![Package {
+            name: package.to_owned(),
+            version: VersionWish::Any,
+        }];
+        wish
+    };
+    hold(&mut peer, with(1, "1", "site"));
+    let first = (packages(&guest), tree(&guest));
+    assert_eq!(guest.read("etc/of.app.size").unwrap(), "small");
+    hold(&mut peer, with(2, "7", "tool"));
+    let second = (packages(&guest), tree(&guest));
+    assert_eq!(guest.read("etc/of.app.size").unwrap(), "large");
+    let (one, other) = (&first.0, &second.0);
+    assert!(one.contains(&"site 1-1".to_owned()) && other.contains(&"tool 5-1".to_owned()));
+    assert!(!other.contains(&"site 1-1".to_owned()));
+    by_hand(&guest, &["rollback"]).unwrap();
+    assert_eq!((packages(&guest), tree(&guest)), first);
+    by_hand(&guest, &["rollback", "2"]).unwrap();
+    assert_eq!((packages(&guest), tree(&guest)), second);
+    // One that fails leaves all as it was.
+    guest.write("broken.server", "");
+    let said = by_hand(&guest, &["rollback", "1"]).unwrap_err();
+    assert!(said.contains("dpkg returned an error code"), "{said}");
+    assert_eq!((packages(&guest), tree(&guest)), second);
+}
+
+#[test]
 fn the_host_is_told_keeps_its_generation_and_ends_it_by_the_next_activation() {
-    let guest = debian();
+    let guest = guest();
     let (agent, mut peer, ack) = guest.greet();
     assert_eq!(ack.rolled_back, None);
     hold(&mut peer, persona(1, "1"));
@@ -125,7 +169,7 @@ fn the_host_is_told_keeps_its_generation_and_ends_it_by_the_next_activation() {
 
 #[test]
 fn a_rollback_runs_no_scripts_and_can_lead_to_no_persona() {
-    let guest = debian();
+    let guest = guest();
     let before = tree(&guest);
     let (_agent, mut peer, _) = guest.greet();
     ok::<DeactivationReply>(peer.ask(Operation::Deactivate { generation: 1 }));
@@ -149,7 +193,7 @@ fn a_rollback_runs_no_scripts_and_can_lead_to_no_persona() {
 
 #[test]
 fn nobody_goes_back_to_what_never_held_or_is_not_kept() {
-    let guest = debian();
+    let guest = guest();
     let (_agent, mut peer, _) = guest.greet();
     let refused = |words: &[&str], part: &str| {
         let said = by_hand(&guest, words).unwrap_err();
@@ -177,7 +221,7 @@ fn nobody_goes_back_to_what_never_held_or_is_not_kept() {
 
 #[test]
 fn what_people_in_the_guest_changed_is_kept_by_a_rollback_too() {
-    let guest = debian();
+    let guest = guest();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, persona(1, "1"));
     hold(&mut peer, persona(2, "7"));
@@ -192,10 +236,11 @@ fn what_people_in_the_guest_changed_is_kept_by_a_rollback_too() {
     );
 }
 
-/// Kills the agent at each point of a return by hand, until one passes all of them.
+/// Kills the agent at every third point of a return by hand, until one passes all of them. A file takes four points and a program
+/// two, so that every kind of point has its turn.
 #[test]
 fn a_kill_at_any_point_of_a_rollback_leaves_the_one_or_the_other_generation() {
-    let ready = debian();
+    let ready = guest();
     let (agent, mut peer, _) = ready.greet();
     hold(&mut peer, persona(1, "1"));
     let old = tree(&ready);
@@ -203,8 +248,7 @@ fn a_kill_at_any_point_of_a_rollback_leaves_the_one_or_the_other_generation() {
     let new = tree(&ready);
     agent.kill();
     let (mut stayed, mut went) = (0, 0);
-    // Coprime to the four points of a file and the two of a program, so that each kind has its turn.
-    for point in (1..).step_by(3) {
+    for point in (1..).step_by(stride(3)) {
         let guest = ready.copy();
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
         let mut peer = guest.connect(&mut agent);

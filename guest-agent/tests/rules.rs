@@ -19,7 +19,9 @@ use agent_protocol::{
     message::ReplyBody,
     rules::{CallReply, DeedOutcome, GuestAction, RuleBy, RuleEdge, RuleWord, Telling},
 };
-use harness::{Agent, Guest, Peer, activate, activation, ok, recovered, script, wait_for};
+use harness::{
+    Agent, Guest, Peer, activate, activation, ok, recovered, script, until, wait, wait_for,
+};
 
 const SOCKET: &str = "run/virt-persona-agent/metrics.sock";
 
@@ -71,15 +73,13 @@ fn emit(guest: &Guest, words: &[&str]) -> Output {
 
 /// Says it as soon as the agent listens; what an agent that was killed left behind is no socket that anybody listens on.
 fn said(guest: &Guest, words: &[&str]) {
-    while !emit(guest, words).status.success() {
-        std::thread::sleep(harness::PAUSE);
-    }
+    wait("somebody listens", || emit(guest, words).status.success());
 }
 
 fn wait_for_lines(guest: &Guest, file: &str, count: usize) {
-    while lines(guest, file) < count {
-        std::thread::sleep(harness::PAUSE);
-    }
+    wait(&format!("{file} has {count} lines"), || {
+        lines(guest, file) >= count
+    });
 }
 
 fn lines(guest: &Guest, file: &str) -> usize {
@@ -96,35 +96,29 @@ fn page(peer: &mut Peer, seen: Option<&RuleRecord>) -> RuleRecordsReply {
 
 /// The rules that are evaluated of a generation, as soon as the agent knows that it holds.
 fn in_force(peer: &mut Peer, generation: u64) -> Vec<String> {
-    loop {
+    until("the generation is in force", || {
         let said = page(peer, None).in_force;
-        match said.filter(|said| said.generation == generation) {
-            Some(said) => return said.rules,
-            None => std::thread::sleep(harness::PAUSE),
-        }
-    }
+        let said = said.filter(|said| said.generation == generation);
+        said.map(|said| said.rules)
+    })
 }
 
 /// The records that are there, once there are so many.
 fn records(peer: &mut Peer, count: usize) -> Vec<RuleRecord> {
-    loop {
+    until(&format!("there are {count} records"), || {
         let page = page(peer, None);
-        if page.records.len() >= count {
+        (page.records.len() >= count).then(|| {
             assert_eq!((page.records.len(), page.waiting), (count, 0));
-            return page.records;
-        }
-        std::thread::sleep(harness::PAUSE);
-    }
+            page.records
+        })
+    })
 }
 
 fn wait_until_none_is_kept(guest: &Guest) {
-    while fs::read_dir(guest.path("state/rules/records"))
-        .unwrap()
-        .count()
-        > 0
-    {
-        std::thread::sleep(harness::PAUSE);
-    }
+    wait("no record is kept", || {
+        let kept = fs::read_dir(guest.path("state/rules/records")).unwrap();
+        kept.count() == 0
+    });
 }
 
 fn outcomes(record: &RuleRecord) -> Vec<(&str, DeedOutcome)> {
@@ -151,13 +145,10 @@ fn restart(guest: &Guest, agent: Agent) -> (Agent, Peer) {
     agent.kill();
     let mut agent = guest.start();
     // A connection that does not hold is made anew, as a host does; an agent that ended ends the test with its status.
-    let mut peer = loop {
+    let mut peer = until("a connection holds", || {
         let mut peer = guest.connect(&mut agent);
-        if peer.is_greeted() {
-            break peer;
-        }
-        std::thread::sleep(harness::PAUSE);
-    };
+        peer.is_greeted().then_some(peer)
+    });
     recovered(&mut peer);
     (agent, peer)
 }
@@ -281,32 +272,25 @@ fn a_kill_at_any_point_of_a_firing_makes_it_neither_twice_nor_lost() {
         let guest = ready.copy();
         let crash = ("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string());
         let mut agent = guest.start_with(&[crash]);
-        let killed = loop {
+        let killed = until("the agent ends, or the record is whole", || {
             // An agent that is being killed takes nothing any more.
             if guest.path(SOCKET).exists() {
                 let _ = emit(&guest, &["queue=20"]);
             }
             if agent.child.try_wait().unwrap().is_some() {
-                break true;
+                return Some(true);
             }
             let stored = guest.path("state/rules/records");
             let all = || fs::read_dir(&stored).into_iter().flatten().flatten();
             let whole = all().any(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
             let open = fs::read_dir(guest.path("state/rules/intents"));
-            if whole && open.is_ok_and(|mut intents| intents.next().is_none()) {
-                break false;
-            }
-            std::thread::sleep(harness::PAUSE);
-        };
+            (whole && open.is_ok_and(|mut intents| intents.next().is_none())).then_some(false)
+        });
         let (_agent, mut peer) = restart(&guest, agent);
-        let told = loop {
+        let told = until("there is a record", || {
             said(&guest, &["queue=20"]);
-            let told = page(&mut peer, None).records;
-            if !told.is_empty() {
-                break told;
-            }
-            std::thread::sleep(harness::PAUSE);
-        };
+            Some(page(&mut peer, None).records).filter(|told| !told.is_empty())
+        });
         assert_eq!(told.len(), 1, "point {point}: {told:?}");
         let runs = lines(&guest, "drained");
         match told[0].deeds[0].outcome {
@@ -544,12 +528,10 @@ fn a_kill_at_any_point_of_what_a_rule_of_the_host_calls_for_makes_it_neither_twi
             }),
         };
         let killed = {
-            let mut peer = guest.connect(&mut agent);
-            peer.hello();
-            peer.post(&id, run());
-            loop {
+            let _peer = guest.post_to_doomed(&mut agent, &id, run());
+            until("the agent ends, or all is kept", || {
                 if agent.child.try_wait().unwrap().is_some() {
-                    break true;
+                    return Some(true);
                 }
                 let kept = |directory: &str| {
                     let files = fs::read_dir(guest.path(directory));
@@ -557,14 +539,11 @@ fn a_kill_at_any_point_of_what_a_rule_of_the_host_calls_for_makes_it_neither_twi
                     let names = names.map(|file| file.file_name().to_string_lossy().into_owned());
                     names.filter(|name| !name.starts_with('.')).count()
                 };
-                if kept("state/rules/records") == 1
+                let all = kept("state/rules/records") == 1
                     && kept("state/rules/intents") == 0
-                    && kept("state/results") == 2
-                {
-                    break false;
-                }
-                std::thread::sleep(harness::PAUSE);
-            }
+                    && kept("state/results") == 2;
+                all.then_some(false)
+            })
         };
         let (agent, mut peer) = restart(&guest, agent);
         // As a host does that has heard no answer: what was begun is not begun again, and what was not is now.
@@ -623,14 +602,17 @@ fn what_finds_no_room_is_refused_for_now_and_begun_when_it_is_asked_for_again() 
     assert_eq!(harness::code(peer.answer(&id)), "busy");
     fs::write(&go, "").unwrap();
     records(&mut peer, 4);
-    loop {
+    wait("there is room", || {
         peer.post(&id, run("drain"));
         match peer.answer(&id) {
-            ReplyBody::Ok(_) => break,
+            ReplyBody::Ok(_) => true,
             // A record is there a moment before there is room.
-            ReplyBody::Err(error) => assert_eq!(error.code.as_str(), "busy"),
+            ReplyBody::Err(error) => {
+                assert_eq!(error.code.as_str(), "busy");
+                false
+            }
         }
-    }
+    });
     records(&mut peer, 5);
     assert_eq!(lines(&guest, "drained"), 1);
 }
@@ -700,10 +682,10 @@ fn failed_logins_and_round_trips_are_noticed_while_the_host_is_away() {
     // What one look has found, both have seen: failed logins of before are none.
     wait_for_lines(&guest, "marked", 1);
     assert_eq!(lines(&guest, "drained"), 0);
-    while lines(&guest, "drained") < 1 {
+    wait("failed logins are noticed", || {
         fail_logins(&guest, 1);
-        std::thread::sleep(harness::PAUSE);
-    }
+        lines(&guest, "drained") > 0
+    });
     let mut peer = guest.connect(&mut agent);
     peer.hello();
     let told = records(&mut peer, 2);

@@ -19,8 +19,8 @@ use agent_protocol::{
 };
 use harness::{
     Guest, Peer, activate, activation, code,
-    debian::{debian, program, tree},
-    fresh_id, ok, recovered, script, settled,
+    debian::{desktop, program, tree},
+    fresh_id, ok, recovered, script, settled, stride,
 };
 
 const SYSCTL_D: &str = "etc/sysctl.d/50-virt-persona.conf";
@@ -42,6 +42,15 @@ fn all() -> Settings {
         security_scan: Some(Frequency::Weekly),
         editor: Some("nano".to_owned()),
         terminal_shell: Some("/usr/bin/zsh".to_owned()),
+        ..look("dark", "python", "adblock")
+    }
+}
+
+fn look(theme: &str, ide: &str, browser: &str) -> Settings {
+    Settings {
+        theme: Some(theme.to_owned()),
+        ide_extensions: vec![ide.to_owned()],
+        browser_extensions: vec![browser.to_owned()],
         ..Settings::default()
     }
 }
@@ -111,13 +120,15 @@ fn say(guest: &Guest, word: &str) -> String {
 #[test]
 fn every_setting_is_brought_about_and_goes_with_the_persona() {
     use SettingOutcome::{Applied, Restored, Unchanged};
-    let guest = debian();
+    let guest = desktop();
     let before = tree(&guest);
     let (_agent, mut peer, _) = guest.greet();
     let lines = hold(&mut peer, 1, all());
     let expected = [
         ("auto_update_frequency", Applied),
+        ("browser_extensions", Applied),
         ("editor", Applied),
+        ("ide_extensions", Applied),
         ("logging_level", Applied),
         ("security_scan_frequency", Applied),
         ("service bluetooth", Unchanged),
@@ -127,6 +138,7 @@ fn every_setting_is_brought_about_and_goes_with_the_persona() {
         ("sysctl net.ipv4.tcp_rmem", Applied),
         ("sysctl vm.swappiness", Applied),
         ("terminal_shell", Applied),
+        ("theme", Applied),
     ];
     assert_eq!(
         lines,
@@ -169,6 +181,7 @@ fn every_setting_is_brought_about_and_goes_with_the_persona() {
         "etc/profile.d/50-virt-persona.sh",
         "export SHELL='/usr/bin/zsh'\n",
     );
+    has("etc/dconf/db/local", "color-scheme='prefer-dark'\n");
     for there in [
         "units/active.virt-persona-update.timer",
         "units/enabled.virt-persona-scan.timer",
@@ -192,7 +205,7 @@ fn every_setting_is_brought_about_and_goes_with_the_persona() {
 
 #[test]
 fn the_same_settings_in_a_new_generation_change_nothing() {
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, all());
     let (first, calls) = (tree(&guest), guest.read("calls").unwrap());
@@ -216,14 +229,15 @@ fn the_same_settings_in_a_new_generation_change_nothing() {
 
 #[test]
 fn there_and_back_again_leaves_every_byte_as_it_was() {
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, all());
     let first = tree(&guest);
     let other = Settings {
         auto_update: Some(Frequency::Monthly),
         logging_level: Some(LoggingLevel::Debug),
-        ..sysctl("vm.swappiness", "7")
+        sysctl: sysctl("vm.swappiness", "7").sysctl,
+        ..look("light", "go", "bitwarden")
     };
     hold(&mut peer, 2, other);
     assert_ne!(tree(&guest), first);
@@ -234,7 +248,7 @@ fn there_and_back_again_leaves_every_byte_as_it_was() {
 
 #[test]
 fn settings_variables_and_scripts_together_come_back_byte_by_byte_and_twice_is_as_once() {
-    let guest = debian();
+    let guest = desktop();
     let before = tree(&guest);
     let (_agent, mut peer, _) = guest.greet();
     let mut become_ = |generation: u64, settings: Settings, value: &str| {
@@ -256,7 +270,7 @@ fn settings_variables_and_scripts_together_come_back_byte_by_byte_and_twice_is_a
 #[test]
 fn what_people_in_the_guest_have_changed_is_kept_and_said() {
     use SettingOutcome::Kept;
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, all());
     guest.write(JOURNALD, "[Journal]\nMaxLevelStore=debug\n");
@@ -294,7 +308,7 @@ fn what_people_in_the_guest_have_changed_is_kept_and_said() {
 #[test]
 fn what_the_guests_owner_has_said_elsewhere_goes_before() {
     use SettingOutcome::{Applied, Kept};
-    let guest = debian();
+    let guest = desktop();
     guest.write("etc/sysctl.d/60-mine.conf", "vm/swappiness = 5\n");
     guest.write("etc/sysctl.d/10-early.conf", "net.ipv4.tcp_rmem = 1 2 3\n");
     guest.write("units/masked.cron.service", "");
@@ -322,7 +336,7 @@ fn what_the_guests_owner_has_said_elsewhere_goes_before() {
 #[test]
 fn what_the_guest_cannot_be_like_is_left_out_and_said_and_the_rest_comes_about() {
     use SettingOutcome::{Applied, Refused};
-    let guest = debian();
+    let guest = desktop();
     fs::remove_file(guest.path("usr/bin/debsecan")).unwrap();
     let before = tree(&guest);
     let (_agent, mut peer, ack) = guest.greet();
@@ -387,7 +401,7 @@ fn what_the_guest_cannot_be_like_is_left_out_and_said_and_the_rest_comes_about()
 
 #[test]
 fn what_went_with_its_module_or_package_holds_nothing_up() {
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, all());
     fs::remove_file(guest.path("proc/sys/vm/swappiness")).unwrap();
@@ -402,7 +416,7 @@ fn what_went_with_its_module_or_package_holds_nothing_up() {
 
 #[test]
 fn what_fails_in_the_midst_undoes_all_that_was_done() {
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, sysctl("vm.swappiness", "7"));
     let first = tree(&guest);
@@ -423,7 +437,7 @@ fn what_fails_in_the_midst_undoes_all_that_was_done() {
 
 #[test]
 fn settings_can_need_what_the_pre_script_installs() {
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     let mut wish = with(1, service("new", true));
     wish.pre = script(&format!(
@@ -436,7 +450,7 @@ fn settings_can_need_what_the_pre_script_installs() {
 
 #[test]
 fn after_a_boot_that_lost_them_values_are_set_again() {
-    let guest = debian();
+    let guest = desktop();
     let (agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, sysctl("vm.swappiness", "1"));
     agent.kill();
@@ -461,7 +475,7 @@ fn after_a_boot_that_lost_them_values_are_set_again() {
 
 #[test]
 fn without_systemd_cron_does_it_and_services_are_refused() {
-    let guest = debian();
+    let guest = desktop();
     fs::remove_dir_all(guest.path("run/systemd")).unwrap();
     fs::create_dir_all(guest.path("etc/cron.d")).unwrap();
     let (_agent, mut peer, _) = guest.greet();
@@ -485,7 +499,7 @@ fn without_systemd_cron_does_it_and_services_are_refused() {
 
 #[test]
 fn an_editor_is_found_by_what_people_call_it_and_waits() {
-    let guest = debian();
+    let guest = desktop();
     program(&guest, "usr/bin/code", "#!/bin/sh\n");
     program(&guest, "usr/local/bin/Strange", "#!/bin/sh\n");
     let (_agent, mut peer, _) = guest.greet();
@@ -512,7 +526,7 @@ fn an_editor_is_found_by_what_people_call_it_and_waits() {
 
 #[test]
 fn the_guests_owner_can_forbid_settings() {
-    let guest = debian();
+    let guest = desktop();
     guest.write("etc/virt-persona/agent.toml", "[allow]\nsettings = false\n");
     let (_agent, mut peer, _) = guest.greet();
     let ReplyBody::Err(error) = peer.ask(activate(with(1, all()))) else {
@@ -525,7 +539,7 @@ fn the_guests_owner_can_forbid_settings() {
 
 #[test]
 fn status_says_what_is_held_and_history_what_came_of_each_generation() {
-    let guest = debian();
+    let guest = desktop();
     let (_agent, mut peer, _) = guest.greet();
     hold(&mut peer, 1, sysctl("vm.swappiness", "1"));
     guest.write("broken.cron.service", "");
@@ -563,46 +577,42 @@ fn status_says_what_is_held_and_history_what_came_of_each_generation() {
 #[test]
 fn a_kill_at_any_point_leaves_the_old_or_the_new_settings() {
     const LANES: usize = 4;
-    const STRIDE: usize = 3;
+    let stride = stride(3);
     let old = || Settings {
         services: [("ssh".to_owned(), false)].into(),
         logging_level: Some(LoggingLevel::Warning),
-        ..sysctl("vm.swappiness", "7")
+        sysctl: sysctl("vm.swappiness", "7").sysctl,
+        ..look("dark", "python", "adblock")
     };
     let new = || Settings {
         services: [("cron".to_owned(), true)].into(),
         auto_update: Some(Frequency::Daily),
-        ..sysctl("vm.swappiness", "1")
+        sysctl: sysctl("vm.swappiness", "1").sysctl,
+        // The defaults of dconf are another text, and the programs of one kind of extension lose theirs.
+        theme: Some("light".to_owned()),
+        browser_extensions: vec!["bitwarden".to_owned()],
+        ..Settings::default()
     };
     let expected = &[old(), new()].map(|settings| {
-        let guest = debian();
+        let guest = desktop();
         let (_agent, mut peer, _) = guest.greet();
         hold(&mut peer, 1, old());
         hold(&mut peer, 2, settings);
         tree(&guest)
     });
-    let ready = &debian();
+    let ready = &desktop();
     let (agent, mut peer, _) = ready.greet();
     hold(&mut peer, 1, old());
     agent.kill();
-    let before = &tree(&debian());
+    let before = &tree(&desktop());
     // Most of the time goes into waiting for the disk, so several are at it.
     let fates = &[AtomicU32::new(0), AtomicU32::new(0)];
     let try_from = |first: usize| {
-        for point in (first..).step_by(LANES * STRIDE) {
+        for point in (first..).step_by(LANES * stride) {
             let guest = ready.copy();
             let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
             let request = fresh_id();
-            let mut peer = guest.connect(&mut agent);
-            peer.hello();
-            peer.post(&request, activate(with(2, new())));
-            let survived = loop {
-                match peer.try_receive() {
-                    Ok(Some((_, agent_protocol::GuestMessage::Reply(_)))) => break true,
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => break false,
-                }
-            };
+            let survived = guest.ask_doomed(&mut agent, &request, activate(with(2, new())));
             agent.kill();
             let (_agent, mut peer, _) = guest.greet();
             recovered(&mut peer);
@@ -633,7 +643,7 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_settings() {
     };
     thread::scope(|scope| {
         for lane in 0..LANES {
-            scope.spawn(move || try_from(1 + lane * STRIDE));
+            scope.spawn(move || try_from(1 + lane * stride));
         }
     });
     let fates = [0, 1].map(|fate: usize| fates[fate].load(Ordering::Relaxed));

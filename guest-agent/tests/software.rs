@@ -15,7 +15,7 @@ use harness::{
     debian::debian,
     fresh_id, ok,
     packages::{by_hand, packages, with_packages},
-    recovered, script, settled,
+    recovered, script, settled, stride,
 };
 
 fn guest() -> Guest {
@@ -271,6 +271,63 @@ fn what_fails_is_undone_with_all_that_came_before_it() {
 }
 
 #[test]
+fn a_lock_that_nobody_gives_back_fails_it_in_its_words_and_leaves_what_was() {
+    const LOCK: &str = "Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?";
+    let guest = guest();
+    let (_agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, any(&["site"]));
+    guest.write("locked", "");
+    let body = peer.ask(activate(with(2, any(&["tool"]))));
+    assert_eq!(code(body.clone()), "setting_refused");
+    let said = sentence(body);
+    assert!(
+        said.contains(LOCK) && !said.contains("not undone"),
+        "{said}"
+    );
+    assert_eq!(packages(&guest), SITE);
+    assert!(!guest.path("usr/bin/tool").exists());
+    assert!(!guest.path("state/journal.json").exists());
+    // It waits ten minutes for it, wherever it needs it.
+    let calls = guest.read("calls").unwrap();
+    let needs = |call: &&str| {
+        let simulated = call.starts_with("apt-get -s ");
+        call.starts_with("apt-get ") && !simulated && !call.starts_with("apt-get install old")
+    };
+    let without: Vec<&str> = calls
+        .lines()
+        .filter(needs)
+        .filter(|call| !call.contains("-oDPkg::Lock::Timeout=600"))
+        .collect();
+    assert!(without.is_empty(), "{without:?}");
+    // Where it is only about removing, the persona goes all the same.
+    let said = let_go(&mut peer, 3);
+    assert_eq!(said["package site"].0, SettingOutcome::Kept);
+    assert!(said["package site"].1.contains(LOCK), "{said:?}");
+    assert_eq!(packages(&guest), SITE);
+    std::fs::remove_file(guest.path("locked")).unwrap();
+    hold(&mut peer, 4, any(&["tool"]));
+    assert_eq!(
+        packages(&guest),
+        ["library 1.0-1 auto", "old 1-1", "tool 5-1"]
+    );
+}
+
+#[test]
+fn what_cannot_be_undone_for_a_lock_is_said() {
+    let guest = guest();
+    let (_agent, mut peer, _) = guest.greet();
+    guest.write("broken.server", "");
+    guest.write("locks.server", "");
+    let said = sentence(peer.ask(activate(with(1, any(&["site"])))));
+    assert!(
+        said.contains("dpkg returned an error code")
+            && said.contains("and not undone")
+            && said.contains("Unable to acquire the dpkg frontend lock"),
+        "{said}"
+    );
+}
+
+#[test]
 fn settings_find_what_the_software_stack_has_installed() {
     let guest = guest();
     let (_agent, mut peer, _) = guest.greet();
@@ -319,7 +376,8 @@ fn a_package_that_cannot_be_removed_is_tried_again() {
     assert_eq!(packages(&guest), ["old 1-1"]);
 }
 
-/// Kills the agent at points between two file operations and programs of an activation that installs and removes packages.
+/// Kills the agent at every third point between two file operations and programs of an activation that installs and removes packages.
+/// A file takes four points and a program two, so that every kind of point has its turn.
 #[test]
 fn a_kill_at_any_point_leaves_the_old_or_the_new_packages() {
     let ready = guest();
@@ -328,21 +386,11 @@ fn a_kill_at_any_point_leaves_the_old_or_the_new_packages() {
     agent.kill();
     let expected = [&SITE[..], &["library 1.0-1 auto", "old 1-1", "tool 5-1"]];
     let mut fates = [0, 0];
-    // Every point would take long; a step that shares no factor with the operations of a state change visits each kind.
-    for point in (1..).step_by(8) {
+    for point in (1..).step_by(stride(3)) {
         let guest = ready.copy();
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
         let request = fresh_id();
-        let mut peer = guest.connect(&mut agent);
-        peer.hello();
-        peer.post(&request, activate(with(2, any(&["tool"]))));
-        let survived = loop {
-            match peer.try_receive() {
-                Ok(Some((_, agent_protocol::GuestMessage::Reply(_)))) => break true,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break false,
-            }
-        };
+        let survived = guest.ask_doomed(&mut agent, &request, activate(with(2, any(&["tool"]))));
         agent.kill();
         let (_agent, mut peer, _) = guest.greet();
         recovered(&mut peer);

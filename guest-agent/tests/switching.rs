@@ -17,7 +17,7 @@ use agent_protocol::{
     message::Hello,
     switching::SWITCH_FEATURE,
 };
-use harness::{Guest, Peer, activate, activation, fresh_session, greeting, ok};
+use harness::{Guest, HUNG, Peer, activate, activation, fresh_session, greeting, ok, until, wait};
 
 fn listening() -> Hello {
     Hello {
@@ -31,12 +31,10 @@ struct Client(BufReader<UnixStream>);
 impl Client {
     fn open(guest: &Guest, line: &str) -> Self {
         // An agent that has just been started may not listen yet.
-        let mut stream = loop {
-            if let Ok(stream) = UnixStream::connect(guest.path(LOCAL_SOCKET)) {
-                break stream;
-            }
-            std::thread::yield_now();
-        };
+        let mut stream = until("the agent listens", || {
+            UnixStream::connect(guest.path(LOCAL_SOCKET)).ok()
+        });
+        stream.set_read_timeout(Some(HUNG)).unwrap();
         stream.write_all(line.as_bytes()).unwrap();
         Self(BufReader::new(stream))
     }
@@ -209,9 +207,9 @@ fn more_than_a_burst_stays_in_the_guest() {
             .set_read_timeout(Some(std::time::Duration::from_millis(1)))
             .unwrap();
         let mut line = String::new();
-        while line.is_empty() {
+        wait("the client is answered", || {
             match client.0.read_line(&mut line) {
-                Ok(_) => {}
+                Ok(length) => assert!(length > 0, "the agent closed the connection"),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     // Not answered yet; where the host was asked it never is.
                     if let Some(ask) = pending(&mut peer) {
@@ -220,7 +218,8 @@ fn more_than_a_burst_stays_in_the_guest() {
                 }
                 Err(error) => panic!("{error}"),
             }
-        }
+            !line.is_empty()
+        });
         if line.contains("too_soon") {
             slowed += 1;
         } else {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent_protocol::{Collect, HostMessage, Operation, Part, Parts, Report};
-use harness::{Agent, Guest, PAUSE, Peer, ok};
+use harness::{Agent, Guest, Peer, ok, wait};
 
 const JOURNAL: &str = "var/log/journal/0123456789abcdef0123456789abcdef/system.journal";
 const RECORD: usize = if cfg!(target_arch = "aarch64") {
@@ -31,13 +31,9 @@ fn report(peer: &mut Peer) -> Report {
 
 /// Asks until a report is as it is waited for: a look takes its time, and the next begins some seconds after it.
 fn until(peer: &mut Peer, done: impl Fn(&Report) -> bool) -> Report {
-    loop {
-        let report = report(peer);
-        if done(&report) {
-            return report;
-        }
-        std::thread::sleep(PAUSE);
-    }
+    harness::until("the report is as it is waited for", || {
+        Some(report(peer)).filter(|report| done(report))
+    })
 }
 
 /// A recorded file of journald in which `threes` records have priority 3, beside one of each of 0 to 2.
@@ -205,9 +201,7 @@ fn nobody_looks_while_nobody_wants_to_know() {
     collect(&mut peer, &[Part::Logs]);
     until(&mut peer, |report| report.logs.is_some());
     // The thread ends with its look.
-    while threads() > 3 {
-        std::thread::sleep(PAUSE);
-    }
+    wait("the thread has ended", || threads() <= 3);
     let mut none: Parts = Parts::NONE;
     none = none.with(Part::Cpu);
     peer.send(&HostMessage::Collect(Collect { parts: none }));

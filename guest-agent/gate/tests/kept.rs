@@ -45,7 +45,7 @@ fn replace(guest: &Guest, path: &str) {
 fn a_handle_of_a_restricted_program_is_refused_also_when_another_file_has_replaced_it() {
     for strict in [false, true] {
         let guest = Guest::new();
-        let _gate = guest.gate().unwrap();
+        let _gate = guest.gate();
         let kept = handle(&guest, "usr/bin/nc");
         assert!(runs(&kept));
         guest.hold_to(1, &["nc", "tool"], strict);
@@ -83,7 +83,7 @@ fn what_dpkg_keeps_until_the_package_is_unpacked_is_refused_and_an_alternative_t
     guest.program("opt/one");
     guest.program("opt/two");
     symlink("../../opt/one", guest.path("usr/bin/tool")).unwrap();
-    let _gate = guest.gate().unwrap();
+    let _gate = guest.gate();
     guest.restrict(1, &["nc", "tool"]);
     guest.held(Some(1), 2);
     let aside = "usr/bin/nc.dpkg-tmp";
@@ -115,7 +115,7 @@ fn nobody_but_root_can_take_the_lock_and_keep_a_gate_from_beginning() {
     fs::create_dir_all(guest.path("run/virt-persona-gate")).unwrap();
     fs::write(guest.path(LOCK), "").unwrap();
     fs::set_permissions(guest.path(LOCK), Permissions::from_mode(0o644)).unwrap();
-    let mut gate = guest.gate().unwrap();
+    let mut gate = guest.gate();
     guest.held(Some(1), 1);
     let locked = |user| {
         let mut command = Command::new("flock");
@@ -129,7 +129,7 @@ fn nobody_but_root_can_take_the_lock_and_keep_a_gate_from_beginning() {
     gate.kill();
     assert!(locked(0), "it is free");
     assert!(!locked(PERSON));
-    let _gate = guest.gate().unwrap();
+    let _gate = guest.gate();
     guest.held(Some(1), 1);
     assert!(!guest.runs(PERSON, "usr/bin/nc"));
 }

@@ -13,7 +13,7 @@ use agent_protocol::{
     message::{DeactivationReply, OpStatus},
 };
 
-use super::{Agent, Guest, PAUSE, Peer, activate, activation, debian::program, fresh_id, ok};
+use super::{Agent, Guest, Peer, activate, activation, debian::program, fresh_id, ok};
 
 pub const ENTRIES: &str = "var/lib/dpkg/statoverride";
 
@@ -139,17 +139,6 @@ pub fn status(guest: &Guest) -> String {
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap()
-}
-
-pub fn wait(what: &str, mut so: impl FnMut() -> bool) {
-    let began = std::time::Instant::now();
-    while !so() {
-        assert!(
-            began.elapsed().as_secs() < 120,
-            "it never was so that {what}"
-        );
-        std::thread::sleep(PAUSE);
-    }
 }
 
 pub fn settle(peer: &mut Peer) {

@@ -62,6 +62,27 @@ pub fn program(guest: &Guest, path: &str, text: &str) {
     assert!(writer.wait().unwrap().success());
 }
 
+/// Makes one database of all files that it finds, and none of none.
+const DCONF: &str = r#"#!/bin/sh
+root=${0%/usr/bin/dconf}
+echo "dconf $*" >>"$root/calls"
+db=$root/etc/dconf/db
+rm -f "$db/local"
+for file in "$db"/local.d/*; do
+    [ ! -e "$file" ] || cat "$file" >>"$db/local"
+done
+"#;
+
+/// A guest with a desktop that reads dconf, an IDE and two browsers.
+pub fn desktop() -> Guest {
+    let guest = debian();
+    program(&guest, "usr/bin/dconf", DCONF);
+    for name in ["code", "firefox-esr", "chromium"] {
+        program(&guest, &format!("usr/bin/{name}"), "#!/bin/sh\n");
+    }
+    guest
+}
+
 /// A guest with systemd, apt, a scanner, an editor, rsyslog, and a service of each kind.
 pub fn debian() -> Guest {
     let guest = Guest::new();

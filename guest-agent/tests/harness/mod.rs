@@ -5,6 +5,7 @@
 pub mod closed;
 pub mod debian;
 pub mod packages;
+pub mod plugin;
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent_protocol::{
@@ -26,10 +27,44 @@ use agent_protocol::{
 use tempfile::TempDir;
 
 /// A hung test shall end with a message; no test passes or fails by this time.
-const HUNG: Duration = Duration::from_secs(120);
+pub const HUNG: Duration = Duration::from_secs(120);
 
-/// Between two looks at something that takes its time.
-pub const PAUSE: Duration = Duration::from_millis(2);
+/// Between two looks at something that takes its time; without it asking would keep a processor from the agent.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Looks until there is something, and says what there was not where there never is.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < HUNG, "it never was so that {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Waits until something is so.
+pub fn wait(what: &str, mut so: impl FnMut() -> bool) {
+    until(what, || so().then_some(()));
+}
+
+/// For what only root's agent can be seen doing.
+pub fn needs_root() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test needs root, as the agent does"
+    );
+}
+
+/// From one point to the next at which a test kills the agent: so many, and where `VIRT_PERSONA_ALL_POINTS` is set each is tried
+/// (`make kills`).
+pub fn stride(sampled: usize) -> usize {
+    match std::env::var_os("VIRT_PERSONA_ALL_POINTS") {
+        Some(_) => 1,
+        None => sampled,
+    }
+}
 
 /// A guest's tree: users, CPUs, figures.
 pub struct Guest {
@@ -149,16 +184,31 @@ impl Guest {
 
     /// As `connect`; the status of an agent that ended instead.
     pub fn try_connect(&self, agent: &mut Agent) -> Result<Peer, ExitStatus> {
-        loop {
+        until("the agent listens or ends", || {
             match UnixStream::connect(self.path("socket")) {
-                Ok(stream) => return Ok(Peer::new(stream)),
-                Err(_) => match agent.child.try_wait().unwrap() {
-                    Some(status) => return Err(status),
-                    // Asking without a pause would keep a processor from the agent.
-                    None => std::thread::sleep(PAUSE),
-                },
+                Ok(stream) => Some(Ok(Peer::new(stream))),
+                Err(_) => agent.child.try_wait().unwrap().map(Err),
             }
+        })
+    }
+
+    /// Posts a request to an agent that kills itself at some point, be it while it starts; the connection, if that lasted so long.
+    pub fn post_to_doomed(&self, agent: &mut Agent, id: &RequestId, op: Operation) -> Option<Peer> {
+        let mut peer = self.try_connect(agent).ok()?;
+        if !peer.is_greeted() {
+            return None;
         }
+        match peer.try_post(id, op, 600_000) {
+            Ok(()) => Some(peer),
+            Err(error) if is_reset(&error) => None,
+            Err(error) => panic!("the request cannot be posted: {error}"),
+        }
+    }
+
+    /// The same; whether it lived long enough to answer.
+    pub fn ask_doomed(&self, agent: &mut Agent, id: &RequestId, op: Operation) -> bool {
+        let peer = self.post_to_doomed(agent, id, op);
+        peer.is_some_and(|mut peer| peer.is_answered())
     }
 
     /// Starts an agent and greets it.
@@ -199,6 +249,14 @@ impl Drop for Agent {
     }
 }
 
+/// Whether the other end is gone. A time-out is no such end.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// A session id that no other call gets.
 pub fn fresh_session() -> Session {
     static COUNT: AtomicU32 = AtomicU32::new(1);
@@ -209,24 +267,18 @@ pub fn fresh_session() -> Session {
 
 /// What became of a request, once nothing of it is under way any more.
 pub fn settled(peer: &mut Peer, request: &RequestId) -> OpStatus {
-    loop {
+    until("nothing of the request is under way", || {
         let id = request.clone();
-        match ok(peer.ask(Operation::OpStatus { id })) {
-            OpStatus::Running => std::thread::sleep(PAUSE),
-            status => return status,
-        }
-    }
+        Some(ok(peer.ask(Operation::OpStatus { id }))).filter(|status| *status != OpStatus::Running)
+    })
 }
 
 /// What the agent says of itself once nothing of an earlier run is left to be finished or undone.
 pub fn recovered(peer: &mut Peer) -> HelloAck {
-    loop {
+    until("nothing is left of an earlier run", || {
         let ack = peer.hello_with(greeting());
-        if ack.journal == JournalState::Clean {
-            return ack;
-        }
-        std::thread::sleep(PAUSE);
-    }
+        (ack.journal == JournalState::Clean).then_some(ack)
+    })
 }
 
 /// A request id that no other call gets, nor that of another run of these tests: an agent that begins ends whatever runs for
@@ -325,8 +377,10 @@ impl Peer {
     /// Greets, and says whether the connection held until the answer.
     pub fn is_greeted(&mut self) -> bool {
         let frame = self.frame(&HostMessage::Hello(greeting()));
-        if self.stream.write_all(&frame).is_err() {
-            return false;
+        match self.stream.write_all(&frame) {
+            Ok(()) => {}
+            Err(error) if is_reset(&error) => return false,
+            Err(error) => panic!("the agent cannot be greeted: {error}"),
         }
         loop {
             match self.try_receive() {
@@ -336,7 +390,9 @@ impl Peer {
                     return true;
                 }
                 Ok(Some((_, other))) => panic!("{other:?}"),
-                Ok(None) | Err(_) => return false,
+                Ok(None) => return false,
+                Err(error) if is_reset(&error) => return false,
+                Err(error) => panic!("neither a greeting nor an end comes: {error}"),
             }
         }
     }
@@ -362,14 +418,19 @@ impl Peer {
     }
 
     pub fn post_within(&mut self, id: &RequestId, op: Operation, ttl_ms: u64) {
+        self.try_post(id, op, ttl_ms).unwrap();
+    }
+
+    fn try_post(&mut self, id: &RequestId, op: Operation, ttl_ms: u64) -> io::Result<()> {
         let request = Request {
             id: id.clone(),
             ttl_ms,
             op,
         };
         for frame in encode_request(&mut self.session, &request, MAX_FRAME).unwrap() {
-            self.raw(&frame);
+            self.stream.write_all(&frame)?;
         }
+        Ok(())
     }
 
     /// The next message, which must be the answer to this request.
@@ -377,6 +438,19 @@ impl Peer {
         match self.receive() {
             GuestMessage::Reply(reply) if reply.re == *id => reply.body,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether an answer comes before the connection ends.
+    fn is_answered(&mut self) -> bool {
+        loop {
+            match self.try_receive() {
+                Ok(Some((_, GuestMessage::Reply(_)))) => return true,
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+                Err(error) if is_reset(&error) => return false,
+                Err(error) => panic!("neither an answer nor an end comes: {error}"),
+            }
         }
     }
 
@@ -440,7 +514,5 @@ pub fn code(body: ReplyBody) -> String {
 
 /// Waits until a file is there.
 pub fn wait_for(path: &Path) {
-    while !path.exists() {
-        std::thread::sleep(PAUSE);
-    }
+    wait(&format!("{path:?} is there"), || path.exists());
 }

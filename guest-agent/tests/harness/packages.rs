@@ -23,6 +23,12 @@ while [ $# -gt 0 ]; do
     shift
 done
 there() { [ -e "$db/there/$1" ]; }
+locked() {
+    [ -z "$simulate" ] && [ -e "$root/locked" ] || return 0
+    echo "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 77 (apt-get)" >&2
+    echo "E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?" >&2
+    exit 100
+}
 newest() { head -n 1 "$db/archive/$1"; }
 needs() { cat "$db/needs/$1" 2>/dev/null; }
 write_status() {
@@ -51,6 +57,7 @@ install_one() { # NAME VERSION asked|needed
     put "$1" "$2"
     if [ -e "$root/broken.$1" ]; then
         write_status
+        [ ! -e "$root/locks.$1" ] || : >"$root/locked"
         echo "E: Sub-process /usr/bin/dpkg returned an error code (1)" >&2
         exit 100
     fi
@@ -62,6 +69,7 @@ case $verb in
             [ ! -e "$root/no-network" ] || { echo "E: Unable to fetch some archives" >&2; exit 100; }
             exit 0
         fi
+        locked
         for word in $words; do install_one "${word%%=*}" "${word#*=}" asked; done
         [ -n "$simulate" ] || write_status ;;
     autoremove)
@@ -99,6 +107,7 @@ case $verb in
             for name in $words; do echo "Remv $name [1]"; done
             exit 0
         fi
+        locked
         for name in $words; do rm -f "$db/there/$name" "$db/auto/$name" "$root/usr/bin/$name"; done
         write_status ;;
     *) exit 1 ;;
