@@ -7,8 +7,8 @@ mod harness;
 use std::{collections::BTreeMap, fs};
 
 use agent_protocol::{
-    Activation, ActivationReply, CommandTable, GuestMessage, Operation, Package, SettingOutcome,
-    Settings, VersionWish,
+    Activation, ActivationReply, CommandTable, Operation, Package, SettingOutcome, Settings,
+    VersionWish,
     message::{DeactivationReply, OpStatus, ReplyBody},
     settings::LoggingLevel,
 };
@@ -132,17 +132,8 @@ fn a_kill_at_any_point_of_an_activation_that_fails_leaves_one_generation() {
         let guest = ready.copy();
         let mut agent = guest.start_with(&[("VIRT_PERSONA_AGENT_CRASH_AT", point.to_string())]);
         let request = fresh_id();
-        let mut peer = guest.connect(&mut agent);
-        peer.hello();
         fs::create_dir(guest.path(IN_THE_WAY)).unwrap();
-        peer.post(&request, activate(new()));
-        let survived = loop {
-            match peer.try_receive() {
-                Ok(Some((_, GuestMessage::Reply(_)))) => break true,
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break false,
-            }
-        };
+        let survived = guest.ask_doomed(&mut agent, &request, activate(new()));
         agent.kill();
         fs::remove_dir(guest.path(IN_THE_WAY)).unwrap();
         let (_agent, mut peer, _) = guest.greet();
