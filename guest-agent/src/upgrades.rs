@@ -19,11 +19,12 @@ use nix::{
 
 use crate::log::log;
 
-/// A change of permissions is none of these: whoever makes it wants it so.
+/// A change of permissions is one of these: install(1) gives them last. Of a file that is closed already it stays as somebody made it.
 const NOTICED: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVED_TO)
     .union(AddWatchFlags::IN_MOVED_FROM)
     .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_ATTRIB)
     .union(AddWatchFlags::IN_DELETE_SELF)
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_ONLYDIR);
@@ -116,7 +117,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
     #[test]
-    fn changes_are_told_once_until_somebody_looks_and_permissions_are_none() {
+    fn changes_are_told_once_until_somebody_looks_and_permissions_are_such() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let upgrades = Upgrades::open().unwrap();
@@ -130,6 +131,9 @@ mod tests {
         upgrades.looking();
         assert!(!upgrades.heard());
         fs::set_permissions(path("nc"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(upgrades.heard());
+        upgrades.looking();
+        fs::read(path("nc")).unwrap();
         assert!(!upgrades.heard());
         fs::remove_file(path("nc")).unwrap();
         assert!(upgrades.heard());

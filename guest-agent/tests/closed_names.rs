@@ -106,10 +106,19 @@ fn a_closed_program_that_is_moved_away_and_back_is_opened_in_the_end() {
         let came = let_go(&mut peer, 3);
         assert_eq!(came[0].1, SettingOutcome::Restored, "{came:?}");
         assert_eq!(state(&guest), before);
-        // Whatever is away when nobody restricts it any more is forgotten.
+        // Where dpkg keeps the entry, what it brings anew is closed by that.
         hold(&mut peer, 4, &["nc"]);
+        fs::remove_file(guest.path(NC)).unwrap();
+        hold(&mut peer, 5, &["nc", "other"]);
+        upgrade(&guest, NC, if dpkg { 0o750 } else { 0o755 });
+        hold(&mut peer, 6, &["nc"]);
+        assert_eq!(mode(&guest, NC), 0o750);
+        let_go(&mut peer, 7);
+        assert_eq!(state(&guest), before);
+        // Whatever is away when nobody restricts it any more is forgotten.
+        hold(&mut peer, 8, &["nc"]);
         fs::rename(guest.path(NC), guest.path("opt-nc")).unwrap();
-        let_go(&mut peer, 5);
+        let_go(&mut peer, 9);
         assert!(!status(&guest).contains("/usr/bin/nc"));
         fs::set_permissions(guest.path("opt-nc"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(guest.path("opt-nc"), guest.path(NC)).unwrap();
@@ -144,6 +153,32 @@ fn a_link_of_a_directory_that_is_turned_closes_one_program_and_opens_the_other()
     wait("the new one is closed", || mode(&guest, path) == 0o710);
     let_go(&mut peer, 2);
     assert_eq!((mode(&guest, path), modes()), (0o711, [0o755, 0o755]));
+}
+
+#[test]
+fn a_program_that_gets_its_permissions_last_is_closed_then() {
+    let guest = guest();
+    let (_agent, mut peer, _) = guest.greet();
+    hold(&mut peer, 1, &["later", "after"]);
+    for unfinished in [0o600, 0o644] {
+        file(&guest, "usr/bin/later", unfinished);
+        // What comes after it is closed when it has been looked at.
+        upgrade(&guest, "usr/bin/after", 0o755);
+        wait("the one after it is closed", || {
+            mode(&guest, "usr/bin/after") == 0o750
+        });
+        settle(&mut peer);
+        assert_eq!(mode(&guest, "usr/bin/later"), unfinished);
+        let done = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(guest.path("usr/bin/later"), done).unwrap();
+        wait("it is closed", || mode(&guest, "usr/bin/later") == 0o750);
+        settle(&mut peer);
+        // Its number is not to be given to the next one.
+        let away = guest.path(&format!("away-{unfinished}"));
+        fs::rename(guest.path("usr/bin/later"), away).unwrap();
+    }
+    let_go(&mut peer, 2);
+    assert_eq!(mode(&guest, "usr/bin/after"), 0o755);
 }
 
 #[test]

@@ -53,17 +53,20 @@ pub(crate) fn wish(
     machine: &mut Machine<'_>,
     wishes: &mut Wishes,
 ) -> Result<(), SettingError> {
-    let restricted = Restricted::find(restricted, machine.guest);
+    let mut restricted = Restricted::find(restricted, machine.guest);
     for (name, how) in &restricted.turnable {
         wishes.refuse(
             &format!("{SETTING}{name}"),
             &format!("{how}, and could lead it to any file"),
         );
     }
+    find_again(held, machine);
     let known = held.clone();
     for paths in restricted.programs.values() {
         let Some(path) = paths.first() else { continue };
         let State::Program { mode, file } = machine.probe(&Resource::Program(path.clone()))? else {
+            // It went since it was found.
+            restricted.missing.extend(paths.iter().cloned());
             continue;
         };
         let entries: Vec<String> = paths
@@ -86,7 +89,7 @@ pub(crate) fn wish(
                 held.push(Holding {
                     setting: setting.clone(),
                     resource: resource.clone(),
-                    written: base.written.for_file(file),
+                    written: as_left(base).for_file(file),
                     ..base.clone()
                 });
                 mode_of(&base.wanted).unwrap_or(mode)
@@ -115,7 +118,7 @@ pub(crate) fn wish(
         let state = State::Program { mode: wanted, file };
         wishes.resource(&setting, resource, state);
     }
-    carry_missing(&restricted.missing, held, machine, wishes);
+    carry_missing(&restricted, held, machine, wishes);
     Ok(())
 }
 
@@ -126,7 +129,9 @@ fn base_of(
     (mode, file): (u32, Identity),
     entries: &[String],
 ) -> Option<Holding> {
-    let of_file = |held: &&Holding| file_of(held) == Some(file);
+    let of_file = |held: &&Holding| {
+        file_of(held) == Some(file) && (!is_away(held) || mode_of(as_left(held)) == Some(mode))
+    };
     let at_path = |held: &&Holding| program_of(held).is_some_and(|path| paths.contains(path));
     let is_kept = || {
         known.iter().any(
@@ -134,7 +139,7 @@ fn base_of(
         )
     };
     // The same permissions on a new file are by the entry of ours.
-    let is_like = |held: &&Holding| mode_of(&held.written) == Some(mode) && is_kept();
+    let is_like = |held: &&Holding| mode_of(as_left(held)) == Some(mode) && is_kept();
     let mut same = known.iter().filter(of_file);
     let same = same.clone().find(at_path).or_else(|| same.next());
     let base = same.or_else(|| known.iter().filter(at_path).find(is_like));
@@ -144,15 +149,20 @@ fn base_of(
 /// Keeps what is held of programs that are not there now, with their entries, as it is: a file that is moved away keeps its
 /// permissions, and may come back. Where no restricted name leads there any more it is forgotten, since nobody knows the file.
 fn carry_missing(
-    missing: &BTreeSet<String>,
+    restricted: &Restricted,
     held: &mut Vec<Holding>,
     machine: &Machine<'_>,
     wishes: &mut Wishes,
 ) {
+    let missing = &restricted.missing;
+    let found: BTreeSet<&String> = restricted.programs.values().flatten().collect();
     let mut gone = BTreeSet::new();
     for holding in held.iter() {
+        // What came or went since it was looked for is told of and looked at next; until then it is held as it was found.
         if let Some(path) = program_of(holding)
-            && matches!(machine.probe_program(path), Ok(State::Absent))
+            && (missing.contains(path)
+                || !found.contains(path)
+                    && matches!(machine.probe_program(path), Ok(State::Absent)))
         {
             gone.insert(path.to_owned());
         }
@@ -168,10 +178,46 @@ fn carry_missing(
             _ => (false, false),
         };
         if is_gone && is_carried {
-            wishes.carried.push(held.clone());
+            let mut held = held.clone();
+            if program_of(&held).is_some() {
+                held.written = State::Absent;
+            }
+            wishes.carried.push(held);
         }
         !is_gone
     });
+}
+
+/// What was away and is there again is held as before. Where the permissions are others it is most likely another file that was
+/// given the number of one that was removed, and that is closed anew.
+fn find_again(held: &mut Vec<Holding>, machine: &Machine<'_>) {
+    held.retain_mut(|held| {
+        let Some(path) = program_of(held).filter(|_| is_away(held)) else {
+            return true;
+        };
+        match machine.probe_program(path) {
+            Ok(State::Absent) | Err(_) => true,
+            Ok(live) => {
+                // Of another file the entry for dpkg decides whether it is held.
+                held.written = held.wanted.clone();
+                mode_of(&live) == mode_of(&held.wanted)
+            }
+        }
+    });
+}
+
+/// Whether it was not there at the last look.
+fn is_away(held: &Holding) -> bool {
+    held.written == State::Absent
+}
+
+/// How it was when it was last there.
+fn as_left(held: &Holding) -> &State {
+    if is_away(held) {
+        &held.wanted
+    } else {
+        &held.written
+    }
 }
 
 fn program_of(held: &Holding) -> Option<&String> {
@@ -182,8 +228,8 @@ fn program_of(held: &Holding) -> Option<&String> {
 }
 
 fn file_of(held: &Holding) -> Option<Identity> {
-    match held.written {
-        State::Program { file, .. } => Some(file),
+    match as_left(held) {
+        State::Program { file, .. } => Some(*file),
         _ => None,
     }
 }
