@@ -1,7 +1,7 @@
 //! What the agent remembers, in plain files under the state directory. The disk thread owns it; nobody else writes there.
 //!
 //! ```text
-//! gen/<N>.json     one for each generation: what was asked and what came of it; the newest ten and the current stay
+//! gen/<N>.json     one for each generation: what was asked and what came of it; ten and the current stay, the newest of each persona first
 //! current          symbolic link to the generation that holds; it is flipped by a rename
 //! rolled-back.json what holds instead of the newest generation, where somebody in the guest went back by hand
 //! journal.json     the operation that is under way, with the step it has reached; absent when nothing is
@@ -353,17 +353,41 @@ impl Store {
         if record.rollback.is_none() && aside.exists() {
             self.writer.remove(&aside)?;
         }
-        let numbers = self.generations()?;
+        let mut numbers = self.generations()?;
         let current = self.current.as_ref().map(|record| record.generation);
-        let surplus = numbers.len().saturating_sub(GENERATIONS_KEPT + 1);
-        for number in numbers
-            .into_iter()
-            .take(surplus)
-            .filter(|number| Some(*number) != current)
-        {
-            self.writer.remove(&self.record_path(number))?;
+        while numbers.len() > GENERATIONS_KEPT + 1 {
+            let index = self.most_dispensable(&numbers);
+            let number = numbers.remove(index);
+            if Some(number) != current {
+                self.writer.remove(&self.record_path(number))?;
+            }
         }
         Ok(())
+    }
+
+    /// Which of the generations goes first: the oldest of those after which the same persona was active in another one, since there
+    /// are as many of these as rules of the host adjust it, and nobody wants back among them what he can have of the one before it.
+    /// Where there is none, the oldest of all.
+    fn most_dispensable(&self, numbers: &[u64]) -> usize {
+        let mut next = None;
+        let mut found = 0;
+        for (index, number) in numbers.iter().enumerate().rev() {
+            // One that cannot be read hinders nobody from what is to be done; it is named when it is asked for.
+            let Ok(Some(record)) = self.record(*number) else {
+                continue;
+            };
+            let persona = match record.fate {
+                Fate::Activated => record.activation.map(|of| of.identity().to_owned()),
+                Fate::Deactivated => None,
+                // What never held is not between two that did.
+                Fate::Prepared | Fate::Failed => continue,
+            };
+            if persona.is_some() && persona == next {
+                found = index;
+            }
+            next = persona;
+        }
+        found
     }
 
     /// Writes how far the operation under way is.

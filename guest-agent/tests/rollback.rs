@@ -6,8 +6,10 @@ mod harness;
 use std::{fs, process::Command};
 
 use agent_protocol::{
-    Activation, ActivationReply, Operation, Package, Settings, VersionWish, activation::Change,
-    message::DeactivationReply, settings::LoggingLevel,
+    Activation, ActivationReply, Operation, Package, Settings, VersionWish,
+    activation::{Adjusted, Change, ScriptsRun},
+    message::DeactivationReply,
+    settings::LoggingLevel,
 };
 use harness::{
     Guest, Peer, activate, activation,
@@ -281,4 +283,32 @@ fn a_kill_at_any_point_of_a_rollback_leaves_the_one_or_the_other_generation() {
         stayed > 0 && went > 10,
         "the points did not cover the sequence (release builds have none): {stayed}, {went}"
     );
+}
+
+#[test]
+fn however_often_rules_adjust_a_persona_there_is_a_way_back_to_the_one_before_it() {
+    let guest = Guest::new();
+    let (_agent, mut peer, _ack) = guest.greet();
+    hold(&mut peer, activation(1, &[("A", "before")]));
+    hold(&mut peer, activation(2, &[("A", "plain")]));
+    for generation in 3..30 {
+        let adjusted = Some(Adjusted {
+            of: "digest-2".to_owned(),
+            scripts: ScriptsRun::UnlessActive,
+        });
+        let value = generation.to_string();
+        hold(
+            &mut peer,
+            Activation {
+                adjusted,
+                ..activation(generation, &[("A", &value)])
+            },
+        );
+    }
+    let kept = fs::read_dir(guest.path("state/gen")).unwrap().count();
+    assert_eq!(kept, 11);
+    by_hand(&guest, &["rollback"]).unwrap();
+    assert!(guest.read(PROFILE).unwrap().contains("28"));
+    by_hand(&guest, &["rollback", "1"]).unwrap();
+    assert!(guest.read(PROFILE).unwrap().contains("before"));
 }

@@ -13,7 +13,7 @@
 //! the guest or a restart of either side) it says what it has active: that settles an activation whose
 //! acknowledgement was lost, and starts anew one that the guest no longer shows.
 
-use persona::{Digest, Moment};
+use persona::{Adjustment, Digest, Moment};
 use serde::{Deserialize, Serialize};
 
 use super::composition::Composition;
@@ -60,6 +60,19 @@ impl Desired {
                 },
             ) => composition.persona == other.persona && digest == other_digest,
             _ => false,
+        }
+    }
+
+    /// Whether the one is the other but for what rules adjusted.
+    fn same_persona(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Persona { composition, .. },
+                Self::Persona {
+                    composition: other, ..
+                },
+            ) => composition.plain() == other.plain(),
+            _ => self == other,
         }
     }
 }
@@ -124,6 +137,24 @@ pub struct Activation {
     /// Why there is one at all.
     #[serde(default)]
     pub occasion: Occasion,
+    /// What the guest confirmed last before this one. What is in force without that is what nobody could ask it to have.
+    #[serde(default)]
+    pub confirmed: Option<Composition>,
+    /// Why `standing` is in force.
+    #[serde(default)]
+    pub standing_origin: Option<Origin>,
+    /// What the domain is to have and failed in the guest, while this one, which goes on, is adjusted.
+    #[serde(default)]
+    pub failed: Option<Failure>,
+}
+
+/// What failed in a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What was to be active.
+    pub desired: Desired,
+    /// Why it is not, as a sentence.
+    pub reason: String,
 }
 
 impl Stored for Activation {
@@ -208,19 +239,33 @@ impl Activation {
             standing: None,
             remark: None,
             occasion: Occasion::Persona,
+            confirmed: None,
+            standing_origin: None,
+            failed: None,
         }
     }
 
-    /// With what the activation before it, of the same persona, leaves in force. Where that one has not come about, this one
-    /// is in its place.
+    /// With what the activation before it leaves in force, of whose persona it is. Where that one has not come about, this one
+    /// is in its place; but what failed as it is written is not tried again, and what the guest had before goes on.
     #[must_use]
     pub fn adjusting(self, before: &Self) -> Self {
         let occasion = match before.state {
             ActivationState::Active { .. } => Occasion::Adjustment,
+            ActivationState::Failed { .. } if before.had().is_some() => Occasion::Adjustment,
             _ => before.occasion,
+        };
+        let failed = match &before.state {
+            ActivationState::Failed { reason } if !self.desired.same_persona(&before.desired) => {
+                Some(Failure {
+                    desired: before.desired.clone(),
+                    reason: reason.clone(),
+                })
+            }
+            _ => before.failed.clone(),
         };
         Self {
             occasion,
+            failed,
             ..self.following(Some(before))
         }
     }
@@ -230,7 +275,95 @@ impl Activation {
     pub fn following(self, before: Option<&Self>) -> Self {
         Self {
             standing: before.and_then(Self::in_force),
+            standing_origin: before.and_then(Self::origin_in_force),
+            confirmed: before.and_then(|before| match before.state {
+                ActivationState::Active { .. } => before.in_force(),
+                _ => before.confirmed.clone(),
+            }),
             ..self
+        }
+    }
+
+    /// The persona that rules may adjust, and why the domain has it: what is to be active, and where that failed what was in
+    /// force before.
+    pub fn goes_on(&self) -> Option<(&Composition, &Origin)> {
+        let desired = match &self.desired {
+            Desired::Persona {
+                composition,
+                origin,
+                ..
+            } => Some((composition, origin)),
+            Desired::Nothing => None,
+        };
+        match &self.state {
+            ActivationState::Failed { .. } => {
+                let origin = self.standing_origin.as_ref();
+                let origin = origin.or(desired.map(|(_, origin)| origin));
+                self.standing.as_ref().zip(origin)
+            }
+            _ => desired,
+        }
+    }
+
+    /// The persona that goes on as the guest confirmed it, where it did.
+    pub fn had(&self) -> Option<&Composition> {
+        let (goes_on, _) = self.goes_on()?;
+        let confirmed = self.confirmed.as_ref();
+        confirmed.filter(|had| had.plain() == goes_on.plain())
+    }
+
+    /// Whether what goes on is what was to be active itself, as it counts as in force where nobody could be asked to have it.
+    pub fn failed_as_in_force(&self) -> bool {
+        let desired = match &self.desired {
+            Desired::Persona { composition, .. } => Some(composition.plain()),
+            Desired::Nothing => None,
+        };
+        desired.is_some() && self.goes_on().map(|(goes_on, _)| goes_on.plain()) == desired
+    }
+
+    /// What the domain is to have, also where that has failed and what was there before goes on.
+    pub fn asked_for(&self) -> &Desired {
+        let failed = self.failed.as_ref();
+        failed.map_or(&self.desired, |failed| &failed.desired)
+    }
+
+    /// Why the domain does not have what it is to have, where that failed in the guest.
+    pub fn failure(&self) -> Option<&str> {
+        match (&self.state, &self.failed) {
+            (_, Some(failed)) => Some(&failed.reason),
+            (ActivationState::Failed { reason }, None) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// What rules adjust of the persona that is to be active.
+    pub fn adjustments(&self) -> &[Adjustment] {
+        match &self.desired {
+            Desired::Persona { composition, .. } => &composition.adjustments,
+            Desired::Nothing => &[],
+        }
+    }
+
+    /// Of these adjustments, those that the guest is not known to have had.
+    pub fn new_adjustments(&self) -> Vec<Adjustment> {
+        let Desired::Persona { composition, .. } = &self.desired else {
+            return Vec::new();
+        };
+        let had = self.confirmed.as_ref();
+        let had = had.filter(|had| had.plain() == composition.plain());
+        let had = had.map_or(&[][..], |had| &had.adjustments);
+        let all = composition.adjustments.iter();
+        all.filter(|adjustment| !had.contains(adjustment))
+            .cloned()
+            .collect()
+    }
+
+    /// Whether the guest may be at it, or may have done it: the agent was asked and is away since.
+    pub fn is_under_way(&self) -> bool {
+        match self.state {
+            ActivationState::Pending | ActivationState::Sent { .. } => true,
+            ActivationState::AgentAbsent => self.attempts > 0,
+            ActivationState::Active { .. } | ActivationState::Failed { .. } => false,
         }
     }
 
@@ -246,25 +379,44 @@ impl Activation {
         }
     }
 
+    /// Why that is in force.
+    fn origin_in_force(&self) -> Option<Origin> {
+        if !self.holds() {
+            return self.standing_origin.clone();
+        }
+        match &self.desired {
+            Desired::Persona { origin, .. } => Some(origin.clone()),
+            Desired::Nothing => None,
+        }
+    }
+
     /// What is in force or is to be.
     pub fn compositions(&self) -> impl Iterator<Item = &Composition> {
-        let desired = match &self.desired {
+        let desired = [&self.desired, self.asked_for()];
+        let desired = desired.into_iter().filter_map(|desired| match desired {
             Desired::Persona { composition, .. } => Some(composition),
             Desired::Nothing => None,
-        };
+        });
         self.standing.iter().chain(desired)
     }
 
-    fn holds(&self) -> bool {
+    /// Whether it is in force: the guest has it, or nobody could ask it to have it.
+    pub fn holds(&self) -> bool {
         matches!(
             self.state,
             ActivationState::Active { .. } | ActivationState::AgentAbsent
         )
     }
 
-    /// Whether it is an activation of `desired` already, however far it has come.
+    /// Whether it is an activation of `desired` already, however far it has come, or stands in its place because that failed.
     pub fn satisfies(&self, desired: &Desired) -> bool {
-        self.desired.same_in_guest(desired)
+        self.desired.same_in_guest(desired) || self.has_failed_at(desired)
+    }
+
+    /// Whether `desired` failed, and what was there before goes on in its place.
+    pub fn has_failed_at(&self, desired: &Desired) -> bool {
+        let failed = self.failed.as_ref();
+        failed.is_some_and(|failed| failed.desired.same_in_guest(desired))
     }
 
     /// Whether it is to be sent.
@@ -278,6 +430,11 @@ impl Activation {
         match self.transition(event, now) {
             Transition::Changed(next) => Transition::Changed(Self {
                 standing: if next.holds() { None } else { self.in_force() },
+                standing_origin: if next.holds() {
+                    None
+                } else {
+                    self.origin_in_force()
+                },
                 ..next
             }),
             other => other,
@@ -533,6 +690,41 @@ mod tests {
             Some(2),
             "a guest that lost it gets it again"
         );
+    }
+
+    #[test]
+    fn a_successor_that_failed_stays_wanted_and_failed_while_the_one_before_it_is_adjusted() {
+        let step = |activation: &Activation, event| match activation.next(event, Moment(5)) {
+            Transition::Changed(next) => next,
+            other => panic!("{other:?}"),
+        };
+        let start = |generation, version, before: Option<&Activation>| {
+            let generation = Generation(generation);
+            let wanted = persona(version);
+            let new = Activation::new(generation, wanted, AgentPresence::Present, Moment(1));
+            let sent = step(&new.following(before), ActivationEvent::Sent);
+            assert!(sent.is_under_way());
+            sent
+        };
+        let first = start(7, 1, None);
+        let away = step(&first, ActivationEvent::AgentLeft);
+        assert!(away.is_under_way(), "nobody knows how it ended");
+        let first = step(&away, ActivationEvent::Acknowledged(Generation(7)));
+        let second = start(8, 2, Some(&first));
+        let refused = ActivationEvent::Refused(Generation(8), "no".to_owned());
+        let second = step(&second, refused);
+        assert!(second.failure().is_some() && !second.is_under_way());
+        let on = |of: &Activation| of.goes_on().map(|(of, _)| of.persona.version.get());
+        assert_eq!(on(&second), Some(1));
+        let new = Activation::new(Generation(9), persona(1), AgentPresence::Present, Moment(2));
+        let third = new.adjusting(&second);
+        let third = step(&third, ActivationEvent::Sent);
+        let third = step(&third, ActivationEvent::Acknowledged(Generation(9)));
+        assert_eq!((on(&third), third.failure()), (Some(1), Some("no")));
+        assert_eq!(third.occasion, Occasion::Adjustment);
+        assert_eq!(third.asked_for(), &persona(2));
+        assert!(third.satisfies(&persona(2)) && third.satisfies(&persona(1)));
+        assert!(!third.satisfies(&persona(3)));
     }
 
     #[test]

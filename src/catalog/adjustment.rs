@@ -10,7 +10,8 @@ use planner::shift::Pace;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Activation, AgentPresence, Binding, Catalogue, CatalogueError, Composition, Desired, Wanted,
+    Activation, ActivationState, AgentPresence, Binding, Catalogue, CatalogueError, Composition,
+    Desired, Generation, Wanted,
 };
 use crate::hypervisor::DomainId;
 use crate::store::{Batch, StoreError, Stored, Tree};
@@ -59,6 +60,9 @@ pub struct Adjustments {
     /// The last change by each rule.
     #[serde(default)]
     pub turned: BTreeMap<String, Moment>,
+    /// The activation after which none of them stands, once it is in force.
+    #[serde(default)]
+    end: Option<Generation>,
 }
 
 impl Stored for Adjustments {
@@ -83,9 +87,19 @@ impl Adjustments {
         }
     }
 
+    /// Has all of them end when this activation comes in force.
+    pub fn end_with(&mut self, activation: Generation) {
+        self.end = Some(activation);
+    }
+
+    /// Whether they end when this activation comes in force.
+    pub fn ends_with(&self, activation: Generation) -> bool {
+        self.end == Some(activation)
+    }
+
     /// Ends all of them.
     pub fn clear(&mut self) {
-        self.of = None;
+        (self.of, self.end) = (None, None);
         self.wished.clear();
         self.turned.clear();
     }
@@ -226,8 +240,8 @@ impl Catalogue {
         }
     }
 
-    /// Stages that a domain gets the persona that it has with these adjustments and no others; nothing where it has no
-    /// persona, or has it so already.
+    /// Stages that a domain gets the persona that goes on with these adjustments and no others; nothing where it has no persona,
+    /// or has it so already. What has failed so is tried once more.
     ///
     /// # Errors
     ///
@@ -243,15 +257,11 @@ impl Catalogue {
         let Some(before) = self.activations.get(&domain) else {
             return Ok(None);
         };
-        let Desired::Persona {
-            composition,
-            origin,
-            ..
-        } = &before.desired
-        else {
+        let Some((composition, origin)) = before.goes_on() else {
             return Ok(None);
         };
-        if composition.adjustments == adjustments {
+        let failed = matches!(before.state, ActivationState::Failed { .. });
+        if composition.adjustments == adjustments && !failed {
             return Ok(None);
         }
         let composition = Composition {
@@ -263,7 +273,7 @@ impl Catalogue {
             composition,
             origin: origin.clone(),
         };
-        if before.satisfies(&desired) {
+        if !failed && before.satisfies(&desired) {
             let same = Activation {
                 desired,
                 ..before.clone()

@@ -199,8 +199,10 @@ impl Catalogue {
             Some(activation)
                 if insistence == Insistence::Keep && activation.satisfies(&desired) =>
             {
-                if activation.desired != desired {
-                    activation.desired = desired;
+                // What failed is not tried again, and what goes on in its place is as it was.
+                let goes_on = activation.has_failed_at(&desired);
+                if !goes_on && (activation.desired != desired || activation.failed.is_some()) {
+                    (activation.desired, activation.failed) = (desired, None);
                     batch.put(domain.to_string(), activation)?;
                 }
                 return Ok(Some(Wanted::Unchanged(activation.clone())));

@@ -183,11 +183,12 @@ impl Catalogue {
             .iter()
             .filter(|(_, binding)| binding.persona.name == *name);
         let active = self.activations.iter().filter(|(_, activation)| {
-            let desired = match &activation.desired {
+            let desired = [&activation.desired, activation.asked_for()];
+            let mut desired = desired.into_iter().filter_map(|desired| match desired {
                 Desired::Persona { composition, .. } => Some(composition),
                 Desired::Nothing => None,
-            };
-            desired.is_some_and(|of| of.versions().any(|id| id.name == *name))
+            });
+            desired.any(|of| of.versions().any(|id| id.name == *name))
         });
         let shifted = self.shifts.iter().filter(|(_, shifts)| {
             let mut stack = shifts.stack.iter();

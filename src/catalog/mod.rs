@@ -28,8 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use persona::{Digest, Moment, Persona, PersonaName, Problems, SourceText};
 
 pub use activation::{
-    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, MOST_ATTEMPTS, Occasion,
-    Shown, Transition,
+    Activation, ActivationEvent, ActivationState, AgentPresence, Desired, Failure, MOST_ATTEMPTS,
+    Occasion, Shown, Transition,
 };
 pub use adjustment::{Adjustments, Full, Lasting, MOST_ADJUSTMENTS, Wished};
 pub use binding::{Insistence, Wanted};

@@ -1,6 +1,7 @@
 //! What rules want otherwise of the persona in the guest: `apply`, `install package` and `remove package`. Calls of the plan
 //! become adjustments over the persona in force, of a bounded number and at a bounded pace, and these become one activation of
-//! the same persona, with all that belongs to one. Called once a tick, after the plan.
+//! the same persona, with all that belongs to one. Called once a tick, after the plan. What is called for and not granted yet is in
+//! `wishes`.
 //!
 //! ```text
 //! call -> wish (waits for cooldown, pace, what is under way) -> Adjustments, stored -> activation -> the guest
@@ -14,113 +15,52 @@ use std::time::Duration;
 
 use agent_protocol::Activation as Message;
 use agent_protocol::activation::{ADJUSTED_FEATURE, Adjusted, ScriptsRun};
-use persona::rule::Truth;
+use agent_protocol::rules::RULES_FEATURE;
+use persona::rule::Action;
 use persona::units::Moment;
 use persona::{Adjustment, Change};
-use planner::report::DomainReport;
-use planner::shift::{MOST_IN_A_SPAN, SPAN, Turn, Wait};
+use planner::proposal::Turn as Ended;
 use planner::{Call, Edge};
 
 use super::Daemon;
 use super::disk::wait_for_disk;
 use super::personas::{presence, wanted_text};
+use super::tracked::Tracked;
+use super::wishes::No;
 use crate::act::sentence_of;
 use crate::agent::AgentFacts;
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::{
-    Activation, ActivationState, Adjustments, CatalogueError, Composition, Desired, Full,
-    Generation, Insistence, Lasting, MOST_ADJUSTMENTS, Occasion, Wanted, Wished,
+    Activation, ActivationState, Adjustments, CatalogueError, Desired, Insistence, Lasting,
+    Occasion, Wanted,
 };
 use crate::hypervisor::DomainId;
 use crate::store::Batch;
 use crate::view::{ExplainView, RuleState};
 
-/// What the rules of a domain want otherwise, and what became of that.
-#[derive(Default)]
-pub(super) struct AdjustSide {
-    /// Each until it is stored, refused, or its rule holds no longer.
-    wishes: Vec<Wish>,
-    /// What was said last, so that it is said once.
-    said: Option<Said>,
-    /// Rules whose `until` takes back what stands.
-    pub(super) rules: Vec<String>,
+/// Between a failure in the guest and the next try.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+/// Pauses grow to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// The next try of what has failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Again {
+    at: Moment,
+    /// How long it was waited for.
+    pause: Duration,
 }
 
-/// An adjustment that a rule calls for.
-#[derive(Clone)]
-struct Wish {
-    wished: Wished,
-    cooldown: Duration,
-    /// A person approved it, so that it is done whatever its rule says meanwhile.
-    approved: bool,
-}
-
-/// Why an adjustment does not take place, and which.
-#[derive(PartialEq)]
-struct Said {
-    adjustment: Adjustment,
-    no: No,
-}
-
-/// Why an adjustment does not take place.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-enum No {
-    #[error("the rule's last change was less than its cooldown ago")]
-    Cooldown,
-    #[error("an activation is under way")]
-    UnderWay,
-    #[error(
-        "the rules of the domain adjusted its guest {MOST_IN_A_SPAN} times within {} min, which is cut off here; let \
-         them leave more between them, by a FOR, a COOLDOWN or an until",
-        SPAN.as_secs() / 60
-    )]
-    TooOften,
-    #[error("another persona was given to the domain meanwhile and is not active yet")]
-    NotInForce,
-    #[error("somebody in the guest went back to another generation by hand")]
-    WentBack,
-    #[error("{MOST_ADJUSTMENTS} adjustments of the domain stand already")]
-    Full,
-    #[error("{0}")]
-    Catalogue(String),
-    #[error("the guest did not bring it about, so it has gone back: {0}")]
-    Guest(String),
-}
-
-impl No {
-    /// Whether it may be otherwise in a while, as long as the rule holds.
-    fn waits(&self) -> bool {
-        !matches!(self, Self::Full | Self::Catalogue(_) | Self::Guest(_))
+impl Again {
+    /// What follows on a failure that is seen now.
+    fn after(now: Moment, pause: Duration) -> Self {
+        let at = now.after(pause);
+        Self { at, pause }
     }
-
-    /// Whether it is worth a word: what passes by itself within moments is not.
-    fn is_told(&self) -> bool {
-        !matches!(self, Self::Cooldown | Self::UnderWay)
-    }
-}
-
-impl Said {
-    fn text(&self) -> String {
-        let Adjustment { rule, change } = &self.adjustment;
-        format!("rule {rule} asks for `{}`: {}", change.action(), self.no)
-    }
-}
-
-impl AdjustSide {
-    /// What is to be told of an adjustment that a rule wants, as long as the rule holds, and does not get.
-    pub(super) fn problem(&self, report: Option<&DomainReport>) -> Option<String> {
-        let said = self.said.as_ref()?;
-        holds(report, &said.adjustment.rule).then(|| said.text())
-    }
-}
-
-fn holds(report: Option<&DomainReport>, name: &str) -> bool {
-    let mut rules = report.iter().flat_map(|report| &report.rules);
-    rules.any(|rule| rule.name == name && rule.truth == Truth::True)
 }
 
 /// Adjustments as a part of a sentence.
-fn list(adjustments: &[Adjustment]) -> String {
+pub(super) fn list(adjustments: &[Adjustment]) -> String {
     let each: Vec<String> = adjustments.iter().map(ToString::to_string).collect();
     each.join(", ")
 }
@@ -139,7 +79,7 @@ impl Daemon {
         let wishing: Vec<DomainId> = self
             .domains
             .iter()
-            .filter(|(_, tracked)| !tracked.persona.adjust.wishes.is_empty())
+            .filter(|(_, tracked)| tracked.persona.adjust.is_wishing())
             .map(|(id, _)| *id)
             .collect();
         for id in wishing {
@@ -151,7 +91,7 @@ impl Daemon {
             .filter(|id| self.domains.contains_key(id))
             .collect();
         for id in adjusted {
-            if let Err(error) = self.bring_about(id) {
+            if let Err(error) = self.bring_about(id, now) {
                 let text = format!(
                     "what rules adjusted could not be brought about: {}",
                     sentence_of(&error)
@@ -161,36 +101,6 @@ impl Daemon {
         }
     }
 
-    fn wish_adjustment(&mut self, call: &Call, change: Change, now: Moment) {
-        let Some(tracked) = self.domains.get_mut(&call.domain) else {
-            return;
-        };
-        let rules = tracked.persona.in_force.iter().flat_map(|of| &of.rules);
-        let Some((place, rule)) = rules.enumerate().find(|(_, rule)| rule.name == call.rule) else {
-            return;
-        };
-        let wish = Wish {
-            wished: Wished {
-                adjustment: Adjustment {
-                    rule: rule.name.to_string(),
-                    change,
-                },
-                priority: rule.priority,
-                place,
-                lasting: match rule.until {
-                    Some(_) => Lasting::Until,
-                    None => Lasting::Persona,
-                },
-                at: now,
-            },
-            cooldown: rule.cooldown,
-            approved: call.approved.is_some(),
-        };
-        let wishes = &mut tracked.persona.adjust.wishes;
-        wishes.retain(|known| known.wished.adjustment != wish.wished.adjustment);
-        wishes.push(wish);
-    }
-
     /// The way back waits for nothing.
     fn take_adjustment_back(&mut self, call: &Call, change: Change) {
         let id = call.domain;
@@ -198,10 +108,9 @@ impl Daemon {
             rule: call.rule.clone(),
             change,
         };
-        if let Some(tracked) = self.domains.get_mut(&id) {
-            let wishes = &mut tracked.persona.adjust.wishes;
-            wishes.retain(|wish| wish.wished.adjustment != adjustment);
-        }
+        let side = self.domains.get_mut(&id);
+        let dropped = side.and_then(|tracked| tracked.persona.adjust.drop_wish(&adjustment));
+        self.settle_adjustment(dropped, Ended::Unwanted);
         let Some(mut adjustments) = self.catalog.adjustments(id).cloned() else {
             return;
         };
@@ -213,87 +122,8 @@ impl Daemon {
         }
     }
 
-    /// Tries all that the rules of a domain wish, together: they are one activation.
-    fn try_wishes(&mut self, id: DomainId, now: Moment) {
-        let Some(tracked) = self.domains.get_mut(&id) else {
-            return;
-        };
-        let report = tracked.report.as_ref();
-        let mut wishes: Vec<Wish> = std::mem::take(&mut tracked.persona.adjust.wishes)
-            .into_iter()
-            .filter(|wish| wish.approved || holds(report, &wish.wished.adjustment.rule))
-            .collect();
-        let mut waiting = Vec::new();
-        let mut refused = Vec::new();
-        let mut next = match self.adjustable(id) {
-            Ok((next, _)) => next,
-            Err(no) => return self.put_off(id, wishes, &no),
-        };
-        let stands = |wish: &Wish| {
-            next.wished().iter().any(|known| {
-                known.adjustment == wish.wished.adjustment && known.lasting == Lasting::Until
-            })
-        };
-        // A rule that begins anew may want what it has.
-        wishes.retain(|wish| !stands(wish));
-        let permits = next.pace.permits(Turn::Forward, Duration::ZERO, now);
-        if let Err(Wait::TooOften { .. } | Wait::Cooldown { .. }) = permits {
-            // All wait for the same, which is worth one word.
-            return self.put_off(id, wishes, &No::TooOften);
-        }
-        let before = next.in_order();
-        let mut granted = BTreeSet::new();
-        for wish in wishes {
-            let Wish {
-                wished, cooldown, ..
-            } = &wish;
-            let adjustment = wished.adjustment.clone();
-            let rule = &adjustment.rule;
-            let cooling = next.turned.get(rule).map(|last| last.after(*cooldown));
-            let mut tried = next.clone();
-            let no = if !granted.contains(rule) && cooling.is_some_and(|until| until > now) {
-                Some(No::Cooldown)
-            } else if let Err(Full) = tried.wish(wished.clone()) {
-                Some(No::Full)
-            } else {
-                self.does_not_go(id, &tried).map(No::Catalogue)
-            };
-            match no {
-                None => {
-                    granted.insert(rule.clone());
-                    next = tried;
-                }
-                Some(no) if no.waits() => {
-                    self.say(id, adjustment, no);
-                    waiting.push(wish);
-                }
-                Some(no) => refused.push((adjustment, no)),
-            }
-        }
-        if let Some(tracked) = self.domains.get_mut(&id) {
-            tracked.persona.adjust.wishes.extend(waiting);
-        }
-        for (adjustment, no) in refused {
-            self.say(id, adjustment, no);
-        }
-        if granted.is_empty() {
-            return;
-        }
-        let entries = if next.in_order() == before {
-            Vec::new()
-        } else {
-            next.pace.note(Turn::Forward, now);
-            let text = format!("rules adjust the persona: {}", list(&next.in_order()));
-            let detail = super::tick::json(&next.wished());
-            vec![self.entry(AuditKind::Binding, Some(id), &text, detail)]
-        };
-        next.turned
-            .extend(granted.into_iter().map(|rule| (rule, now)));
-        self.keep_adjustments(id, next, entries);
-    }
-
     /// What stands of a domain, ready for more, or why nothing can be adjusted now.
-    fn adjustable(&self, id: DomainId) -> Result<(Adjustments, &Activation), No> {
+    pub(super) fn adjustable(&self, id: DomainId) -> Result<Adjustments, No> {
         let (Some(tracked), Some(activation)) =
             (self.domains.get(&id), self.catalog.activation(id))
         else {
@@ -303,8 +133,8 @@ impl Daemon {
         if facts.is_some_and(|facts| facts.rolled_back.is_some()) {
             return Err(No::WentBack);
         }
-        let (Some(in_force), Desired::Persona { composition, .. }) =
-            (tracked.persona.in_force.as_ref(), &activation.desired)
+        let (Some(in_force), Some((composition, _))) =
+            (tracked.persona.in_force.as_ref(), activation.goes_on())
         else {
             return Err(No::NotInForce);
         };
@@ -312,59 +142,17 @@ impl Daemon {
         if plain.ok().as_ref() != Some(&in_force.digest) {
             return Err(No::NotInForce);
         }
-        if matches!(
-            activation.state,
-            ActivationState::Pending | ActivationState::Sent { .. }
-        ) {
+        // The guest may be at it, or at its scripts; what overtook it there would have them run twice.
+        if activation.is_under_way() || self.stand_in_is_asked(id) {
             return Err(No::UnderWay);
         }
         let mut next = self.catalog.adjustments(id).cloned().unwrap_or_default();
         next.begin(&in_force.digest);
-        Ok((next, activation))
-    }
-
-    fn put_off(&mut self, id: DomainId, wishes: Vec<Wish>, no: &No) {
-        if let Some(wish) = wishes.first() {
-            self.say(id, wish.wished.adjustment.clone(), no.clone());
-        }
-        if let Some(tracked) = self.domains.get_mut(&id) {
-            tracked.persona.adjust.wishes = wishes;
-        }
-    }
-
-    /// Why the persona of a domain would not be valid with these adjustments.
-    fn does_not_go(&self, id: DomainId, adjustments: &Adjustments) -> Option<String> {
-        let activation = self.catalog.activation(id)?;
-        let Desired::Persona { composition, .. } = &activation.desired else {
-            return None;
-        };
-        let composition = Composition {
-            adjustments: adjustments.in_order(),
-            ..composition.clone()
-        };
-        self.catalog
-            .effective(&composition)
-            .err()
-            .map(|error| sentence_of(&error))
-    }
-
-    /// Says once why a rule does not get what it wants.
-    fn say(&mut self, id: DomainId, adjustment: Adjustment, no: No) {
-        if !no.is_told() {
-            return;
-        }
-        let said = Said { adjustment, no };
-        let new = self.domains.get_mut(&id).and_then(|tracked| {
-            let side = &mut tracked.persona.adjust;
-            (side.said.as_ref() != Some(&said)).then(|| side.said.insert(said).text())
-        });
-        if let Some(text) = new {
-            self.record(AuditKind::Refusal, Some(id), &text, serde_json::Value::Null);
-        }
+        Ok(next)
     }
 
     /// Stores what stands. Says whether it is on the disk.
-    fn keep_adjustments(
+    pub(super) fn keep_adjustments(
         &mut self,
         id: DomainId,
         adjustments: Adjustments,
@@ -387,26 +175,21 @@ impl Daemon {
         }
     }
 
-    /// Has the guest get what stands, where it is something else than what it has or is about to have.
-    fn bring_about(&mut self, id: DomainId) -> Result<(), CatalogueError> {
+    /// Has the guest get what stands, where it is something else than what it has or is about to have, or has failed there.
+    fn bring_about(&mut self, id: DomainId, now: Moment) -> Result<(), CatalogueError> {
         let Some(adjustments) = self.catalog.adjustments(id) else {
             return Ok(());
         };
         let wanted = adjustments.in_order();
-        let has = match self.catalog.activation(id).map(|of| &of.desired) {
-            Some(Desired::Persona { composition, .. }) => &composition.adjustments,
-            _ => return Ok(()),
-        };
-        if *has == wanted {
+        if !self.is_to_be_brought_about(id, &wanted, now) {
             return Ok(());
         }
         let agent = match self.adjustable(id) {
-            Ok((next, _)) if next.in_order() == wanted => {
+            Ok(next) if next.in_order() == wanted => {
                 presence(self.domains[&id].agent.facts.is_some())
             }
             _ => return Ok(()),
         };
-        let now = self.clock.now();
         let mut batch = Batch::new();
         let wanted = wait_for_disk(|| self.catalog.adjust(&mut batch, id, wanted, agent, now))?;
         let entries = match &wanted {
@@ -427,19 +210,60 @@ impl Daemon {
         Ok(())
     }
 
-    /// Stages the end of what rules adjusted, where the domain is about to get another persona, or the same once more because
-    /// a person asked for it. What is to be recorded of that.
+    /// Whether what stands is something else than what the guest has or is about to have. What failed there is tried again after
+    /// a pause that grows, unless something else stands by now.
+    fn is_to_be_brought_about(&mut self, id: DomainId, wanted: &[Adjustment], now: Moment) -> bool {
+        let (Some(tracked), Some(activation)) =
+            (self.domains.get_mut(&id), self.catalog.activation(id))
+        else {
+            return false;
+        };
+        let other = activation.adjustments() != wanted;
+        let again = &mut tracked.persona.adjust.again;
+        match (&activation.state, activation.occasion) {
+            (ActivationState::Failed { .. }, Occasion::Persona) => {
+                // The persona itself is not tried again; but the one that the guest has may be wanted otherwise by now, and
+                // one that was never there may have failed for what rules adjusted of it.
+                match activation.had() {
+                    Some(had) => had.adjustments != wanted,
+                    None => other && activation.failed_as_in_force(),
+                }
+            }
+            (ActivationState::Failed { .. }, Occasion::Adjustment) => match *again {
+                _ if other => true,
+                None => {
+                    *again = Some(Again::after(now, FIRST_PAUSE));
+                    false
+                }
+                Some(next) if next.at > now => false,
+                Some(next) => {
+                    *again = Some(Again::after(now, (next.pause * 2).min(LONGEST_PAUSE)));
+                    true
+                }
+            },
+            (state, _) => {
+                if matches!(state, ActivationState::Active { .. }) {
+                    *again = None;
+                }
+                other
+            }
+        }
+    }
+
+    /// Stages that what rules adjusted ends as soon as this activation is in force: of another persona, or of the same once more
+    /// because a person asked for it. Until then, and where it fails, they go on with the persona before it. What is to be
+    /// recorded of that.
     pub(super) fn end_adjustments(
         &mut self,
         batch: &mut Batch,
         id: DomainId,
-        desired: &Desired,
+        activation: &Activation,
         insistence: Insistence,
     ) -> Result<Vec<Entry>, CatalogueError> {
         let Some(adjustments) = self.catalog.adjustments(id) else {
             return Ok(Vec::new());
         };
-        let plain = match desired {
+        let plain = match &activation.desired {
             Desired::Persona { composition, .. } => self.catalog.digest(&composition.plain()).ok(),
             Desired::Nothing => None,
         };
@@ -449,32 +273,60 @@ impl Daemon {
             return Ok(Vec::new());
         }
         let mut next = adjustments.clone();
-        let text = format!(
-            "what rules adjusted ends with the persona: {}",
-            list(&next.in_order())
-        );
-        next.clear();
+        next.end_with(activation.generation);
         self.catalog.set_adjustments(batch, id, next)?;
-        let null = serde_json::Value::Null;
-        Ok(vec![self.entry(AuditKind::Binding, Some(id), &text, null)])
+        self.follow_adjusting(batch, id, activation)
+    }
+
+    /// Stages what has become of adjustments with an activation that has changed: they end with the one that comes in force after
+    /// their persona, and those that were new in one that failed end with it, so that what was there before comes back with the
+    /// next tick. What is to be recorded of that.
+    pub(super) fn follow_adjusting(
+        &mut self,
+        batch: &mut Batch,
+        id: DomainId,
+        activation: &Activation,
+    ) -> Result<Vec<Entry>, CatalogueError> {
+        let Some(mut next) = self.catalog.adjustments(id).cloned() else {
+            return Ok(Vec::new());
+        };
+        if next.ends_with(activation.generation) && activation.holds() {
+            let text = format!(
+                "what rules adjusted ends with the persona: {}",
+                list(&next.in_order())
+            );
+            next.clear();
+            self.catalog.set_adjustments(batch, id, next)?;
+            let null = serde_json::Value::Null;
+            return Ok(vec![self.entry(AuditKind::Binding, Some(id), &text, null)]);
+        }
+        let ActivationState::Failed { reason } = &activation.state else {
+            return Ok(Vec::new());
+        };
+        let new = activation.new_adjustments();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        for adjustment in new {
+            next.take_back(&adjustment);
+            self.say(id, adjustment, No::Guest(reason.clone()));
+        }
+        self.catalog.set_adjustments(batch, id, next)?;
+        Ok(Vec::new())
     }
 
     /// A person takes back what rules adjusted; says whether there was anything. A rule that holds adjusts again when it begins
     /// to hold anew.
     pub(super) fn drop_adjustments(&mut self, id: DomainId, by: &str) -> bool {
-        if let Some(tracked) = self.domains.get_mut(&id) {
-            tracked.persona.adjust.wishes.clear();
-        }
-        let Some(mut next) = self.catalog.adjustments(id).cloned() else {
-            return false;
-        };
-        if next.wished().is_empty() {
+        let side = self.domains.get_mut(&id);
+        let waited = side.map_or_else(Vec::new, |tracked| tracked.persona.adjust.drop_wishes());
+        let mut next = self.catalog.adjustments(id).cloned().unwrap_or_default();
+        if next.wished().is_empty() && waited.is_empty() {
             return false;
         }
-        let text = format!(
-            "{by} takes back what rules adjusted: {}",
-            list(&next.in_order())
-        );
+        let mut all = next.in_order();
+        all.extend(waited.iter().map(|(_, adjustment)| adjustment.clone()));
+        let text = format!("{by} takes back what rules adjusted: {}", list(&all));
         // They still belong to the persona, so that the guest gets it without them.
         for wished in next.wished().to_vec() {
             next.take_back(&wished.adjustment);
@@ -483,40 +335,14 @@ impl Daemon {
         if !self.keep_adjustments(id, next, vec![entry]) {
             return false;
         }
-        if let Err(error) = self.bring_about(id) {
+        for (proposal, _) in waited {
+            self.settle_adjustment(Some(proposal), Ended::Refused);
+        }
+        let now = self.clock.now();
+        if let Err(error) = self.bring_about(id, now) {
             tracing::error!(domain = %id, error = sentence_of(&error), "what rules adjusted could not be taken back");
         }
         true
-    }
-
-    /// An activation failed in the guest: where nothing but adjustments was new in it, these end, and what was there before
-    /// comes back with the next tick. The rest of what rules adjusted is not kept from a guest by one that cannot be had.
-    pub(super) fn adjustment_failed(&mut self, id: DomainId, generation: Generation, reason: &str) {
-        let Some(activation) = self.catalog.activation(id) else {
-            return;
-        };
-        let Desired::Persona { composition, .. } = &activation.desired else {
-            return;
-        };
-        if activation.generation != generation || activation.occasion != Occasion::Adjustment {
-            return;
-        }
-        let before = activation.standing.as_ref();
-        let before = before.map_or(&[][..], |before| &before.adjustments);
-        let new: Vec<Adjustment> = composition
-            .adjustments
-            .iter()
-            .filter(|adjustment| !before.contains(adjustment))
-            .cloned()
-            .collect();
-        let Some(mut next) = self.catalog.adjustments(id).cloned() else {
-            return;
-        };
-        for adjustment in new {
-            next.take_back(&adjustment);
-            self.say(id, adjustment, No::Guest(reason.to_owned()));
-        }
-        self.keep_adjustments(id, next, Vec::new());
     }
 
     /// Brings what is known beside the catalogue in line with it: which `until` are waited for, and what `status` says.
@@ -532,7 +358,13 @@ impl Daemon {
             tracked.persona.adjust.rules = rules.into_iter().collect();
         }
         let in_force = in_force?.adjustments;
-        (!in_force.is_empty()).then(|| format!("adjusted by rules: {}", list(&in_force)))
+        (!in_force.is_empty()).then(|| {
+            let forgets = self.domains.get(&id).filter(|of| forgets_features(of));
+            let also = forgets.map_or("", |_| {
+                "; the agent is too old to keep what rules of the host switched over that, so features are as they were before them"
+            });
+            format!("adjusted by rules: {}{also}", list(&in_force))
+        })
     }
 
     /// Says of rules what of theirs stands in the guest.
@@ -553,6 +385,22 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Whether features that rules of the host switch go back in the guest with each adjustment.
+fn forgets_features(tracked: &Tracked) -> bool {
+    let facts = tracked.agent.facts.as_ref();
+    let older = facts.is_some_and(|of| of.can(RULES_FEATURE) && !of.can(ADJUSTED_FEATURE));
+    let side = &tracked.persona;
+    let switches =
+        |action: &Action| matches!(action, Action::EnableFeature(_) | Action::DisableFeature(_));
+    let persona = side.in_force.iter();
+    let mut of_host = persona.flat_map(|persona| {
+        let rules = persona.rules.iter();
+        let rules = rules.filter(|rule| !side.in_guest.contains(rule.name.as_str()));
+        rules.flat_map(|rule| persona.actions(rule))
+    });
+    older && of_host.any(switches)
 }
 
 /// Says in the message of an activation what it is besides what rules adjusted, so that in the guest the persona goes on. An

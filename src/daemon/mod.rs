@@ -12,7 +12,7 @@
 //! personas   tags and bindings -> version in force -> activation in the guest  (persona path)
 //! message    a persona in the words of the channel;  stand_in: the way through qemu-guest-agent
 //! shift      another persona by a rule;  rollout: a changed persona to its domains, one after another
-//! adjust     settings and packages that rules want otherwise in the guest
+//! adjust     settings and packages that rules want otherwise in the guest;  wishes: those that are not granted yet
 //! guest_rules  rules that the guest evaluates, and what they did;  rules_sent: whether it has them
 //! guest_calls  scripts and features that rules of the host call for in guests;  outbox: what of it waits
 //! adopt      what people ask of definitions -> plans, new definitions, what is put back (adopted); unsettled: how cut-off ones ended
@@ -66,6 +66,7 @@ mod tags;
 mod tick;
 mod tracked;
 mod unsettled;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

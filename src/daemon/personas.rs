@@ -17,7 +17,7 @@ use crate::agent::{ActivePersona, AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::{
     Activation, ActivationEvent, ActivationState, AgentPresence, CatalogueError, Desired,
-    Generation, Insistence, Origin, Resolution, Shown, Transition, Wanted,
+    Generation, Insistence, Occasion, Origin, Resolution, Shown, Transition, Wanted,
 };
 use crate::hypervisor::DomainId;
 use crate::store::Batch;
@@ -99,7 +99,7 @@ impl Daemon {
             return Ok(());
         }
         self.catalog.let_go_unless_turn(&mut batch, id);
-        let mut entries = self.end_adjustments(&mut batch, id, &desired, insistence)?;
+        let mut entries = Vec::new();
         // A generation may have to be taken from the store.
         let wanted = wait_for_disk(|| {
             self.catalog
@@ -116,6 +116,7 @@ impl Daemon {
                 ),
                 super::tick::json(activation),
             ));
+            entries.extend(self.end_adjustments(&mut batch, id, activation, insistence)?);
         }
         self.commit(batch, entries)?;
         self.follow_activation(id);
@@ -172,11 +173,14 @@ impl Daemon {
         let Some(tracked) = self.domains.get(&id) else {
             return;
         };
-        if tracked.agent.facts.is_some()
-            && let Some(due) = self.catalog.activation(id).filter(|due| due.is_due())
-        {
-            let due = due.clone();
-            self.send(id, &due);
+        let due = self.catalog.activation(id).filter(|due| due.is_due());
+        if let (Some(facts), Some(due)) = (&tracked.agent.facts, due) {
+            // What somebody in the guest went back to by hand holds until a person or a tag wants something else.
+            let waits = due.occasion == Occasion::Adjustment && facts.rolled_back.is_some();
+            if !waits {
+                let due = due.clone();
+                self.send(id, &due);
+            }
         }
         let trouble = self.stand_in_trouble(id).map(str::to_owned);
         let Some(tracked) = self.domains.get_mut(&id) else {
@@ -256,12 +260,19 @@ impl Daemon {
     ) -> Transition {
         let now = self.clock.now();
         let mut batch = Batch::new();
+        let mut of_it = Vec::new();
         let transition = self
             .catalog
             .advance(&mut batch, id, event, now)
             .map_err(CatalogueError::from);
+        let transition = transition.and_then(|transition| {
+            if let Transition::Changed(next) = &transition {
+                of_it.extend(self.follow_adjusting(&mut batch, id, next)?);
+            }
+            Ok(transition)
+        });
         let entries = if matches!(transition, Ok(Transition::Changed(_))) {
-            entries
+            [entries, of_it].concat()
         } else {
             Vec::new()
         };
@@ -488,7 +499,6 @@ impl Daemon {
                     &text,
                     serde_json::Value::Null,
                 );
-                self.adjustment_failed(id, generation, &reason);
                 self.advance(
                     id,
                     ActivationEvent::Refused(generation, reason),

@@ -137,7 +137,7 @@ impl Daemon {
             Resolution::Bound(binding) => self.catalog.desired_on(id, &binding),
             Resolution::Unbound | Resolution::Conflict(_) => return false,
         };
-        let failed = matches!(activation.state, ActivationState::Failed { .. });
+        let failed = activation.failure().is_some();
         desired.is_ok_and(|desired| {
             !activation.satisfies(&desired) || (failed && cause == Cause::Again)
         })
@@ -161,14 +161,15 @@ impl Daemon {
         };
         let patience = rollout.patience;
         if let Some(at) = rollout.at {
-            match self.catalog.activation(at).map(|of| of.state.clone()) {
+            let activation = self.catalog.activation(at);
+            if let Some(reason) = activation.and_then(|of| of.failure()).map(str::to_owned) {
+                self.stop_rollout(changed, at, &reason);
+                return false;
+            }
+            match activation.map(|of| &of.state) {
                 Some(ActivationState::Pending | ActivationState::Sent { .. }) => return false,
-                Some(ActivationState::Failed { reason }) => {
-                    self.stop_rollout(changed, at, &reason);
-                    return false;
-                }
                 // It has it, or will have it when its agent comes, or is gone.
-                Some(ActivationState::Active { .. } | ActivationState::AgentAbsent) | None => {
+                _ => {
                     if self.may_come_back(at, patience) {
                         return false;
                     }
@@ -226,9 +227,10 @@ impl Daemon {
             self.stop_rollout(changed, id, &sentence_of(&error));
             return;
         }
-        let insistence = match self.catalog.activation(id).map(|of| &of.state) {
+        let activation = self.catalog.activation(id);
+        let insistence = match activation.and_then(|of| of.failure()) {
             // The same once more, where it failed.
-            Some(ActivationState::Failed { .. }) => Insistence::Again,
+            Some(_) => Insistence::Again,
             _ => Insistence::Keep,
         };
         if let Err(error) = self.resolve_with(id, insistence) {

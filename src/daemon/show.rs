@@ -424,6 +424,10 @@ pub(super) fn activation_state(
         return (ActivationState::None, None, None);
     };
     let nothing = activation.desired == Desired::Nothing;
+    if let Some(failed) = &activation.failed {
+        let reason = Some(failed.reason.clone());
+        return (ActivationState::Failed, reason, Some(activation.wanted_at));
+    }
     match &activation.state {
         State::Active { since } if nothing => (ActivationState::None, None, Some(*since)),
         State::Active { since } => (
@@ -451,13 +455,13 @@ pub(super) fn activation_state(
     }
 }
 
-/// The persona that an activation is about.
+/// The persona that a domain is to have by an activation.
 pub(super) fn bound(activation: &Activation, pinned: bool) -> Option<BoundPersona> {
     let Desired::Persona {
         composition,
         digest,
         origin,
-    } = &activation.desired
+    } = activation.asked_for()
     else {
         return None;
     };

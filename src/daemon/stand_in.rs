@@ -259,6 +259,12 @@ impl Daemon {
         self.publish_soon();
     }
 
+    /// Whether qemu-guest-agent was asked and has not answered.
+    pub(super) fn stand_in_is_asked(&self, id: DomainId) -> bool {
+        let guest = self.stand_ins.guests.get(&id);
+        guest.is_some_and(|guest| guest.asked)
+    }
+
     /// What is said of a guest that waits for an agent: why nobody stands in.
     pub(super) fn stand_in_trouble(&self, id: DomainId) -> Option<&str> {
         self.stand_ins.guests.get(&id)?.trouble.as_deref()

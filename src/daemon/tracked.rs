@@ -14,13 +14,13 @@ use planner::Means;
 use planner::report::DomainReport;
 use planner::snapshot::{self, Ability, Run};
 
-use super::adjust::AdjustSide;
 use super::event::Asked;
 use super::happened::Happened;
 use super::limits::Outcomes;
 use super::shift::ShiftSide;
 use super::switching::SwitchSide;
 use super::tags::TagWish;
+use super::wishes::AdjustSide;
 use crate::act::Outcome;
 use crate::agent::{ActivePersona, AgentFacts, GuestWords};
 use crate::catalog::Composed;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use persona::domain::DomainId;
 use virt_persona::command::{Command, DomainName, Reply};
@@ -10,6 +11,7 @@ use virt_persona::hypervisor::RunState;
 use virt_persona::view::{ActivationState, DomainView, ProposalView, RuleState};
 
 use crate::agent::Agent;
+use crate::relay::Relay;
 use crate::stage::{Running, Stage, mib};
 
 const WEB: &str = "
@@ -250,23 +252,181 @@ fn another_version_of_the_persona_ends_what_the_rules_of_the_one_before_adjusted
 #[test]
 fn with_low_trust_a_person_decides_and_takes_back_as_well() {
     let (set, daemon, _agent) = start("trust_levels: {file_system_modification: low}\n");
-    let approve = |word: &str| {
-        let of = |proposal: &&ProposalView| proposal.text.contains(word);
-        let waits = daemon.wait_domain(set.web, "it is proposed", |domain| {
-            domain.proposals.iter().any(|proposal| of(&proposal))
-        });
-        for proposal in waits.proposals.iter().filter(of) {
-            let id = proposal.id;
-            let approved = daemon.ask(Command::Approve { id });
-            assert!(approved.is_ok(), "{approved:?}");
-        }
-    };
     fill(&set, 400);
-    approve("environment_variables.TIER");
+    approve(&set, &daemon, "environment_variables.TIER");
     daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "60"));
     fill(&set, 100);
-    approve("environment_variables.TIER");
+    approve(&set, &daemon, "environment_variables.TIER");
     daemon.wait_domain(set.web, "it is taken back", has(&set, "calm", "60"));
+}
+
+/// A proposal for this waits and is approved.
+fn approve(set: &Set, daemon: &Running, word: &str) {
+    let of = |proposal: &&ProposalView| proposal.text.contains(word);
+    let waits = daemon.wait_domain(set.web, "it is proposed", |domain| {
+        domain.proposals.iter().any(|proposal| of(&proposal))
+    });
+    for proposal in waits.proposals.iter().filter(of) {
+        let id = proposal.id;
+        let approved = daemon.ask(Command::Approve { id });
+        assert!(approved.is_ok(), "{approved:?}");
+    }
+}
+
+#[test]
+fn what_a_person_approved_waits_for_the_cooldown_over_a_kill_and_then_comes() {
+    let set = site("guest");
+    let _agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    let slowly = FRONT.replace("cooldown: 1s", "cooldown: 10m");
+    let low = "trust_levels: {file_system_modification: low}\n";
+    give(&set, &daemon, &format!("{slowly}{low}"));
+    fill(&set, 400);
+    approve(&set, &daemon, "environment_variables.TIER");
+    daemon.wait_domain(set.web, "one is there", has(&set, "busy", "60"));
+    approve(&set, &daemon, "vm.swappiness");
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "the other waits", has(&set, "busy", "60"));
+    daemon.kill();
+    // Neither the rule nor its until holds any more: it is the person's word that counts.
+    fill(&set, 256);
+    let daemon = set.stage.start();
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it still waits", has(&set, "busy", "60"));
+    set.stage.suspend(Duration::from_secs(10 * 60));
+    daemon.wait_domain(set.web, "it comes", has(&set, "busy", "1"));
+    daemon.wait_record("it is told", |record| {
+        record.text.contains("is carried out") && record.text.contains("vm.swappiness")
+    });
+}
+
+#[test]
+fn what_a_person_takes_back_is_not_done_for_an_earlier_word_either() {
+    let set = site("guest");
+    let _agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    let slowly = FRONT.replace("cooldown: 1s", "cooldown: 10m");
+    let low = "trust_levels: {file_system_modification: low}\n";
+    give(&set, &daemon, &format!("{slowly}{low}"));
+    fill(&set, 400);
+    approve(&set, &daemon, "environment_variables.TIER");
+    daemon.wait_domain(set.web, "one is there", has(&set, "busy", "60"));
+    approve(&set, &daemon, "vm.swappiness");
+    ticks(&daemon);
+    deactivate(&daemon);
+    daemon.wait_domain(set.web, "nothing is there", has(&set, "calm", "60"));
+    daemon.wait_record("it is told", |record| {
+        record.text.contains("cannot be carried out") && record.text.contains("vm.swappiness")
+    });
+    set.stage.suspend(Duration::from_secs(10 * 60));
+    daemon.kill();
+    let daemon = set.stage.start();
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it stays so", has(&set, "calm", "60"));
+}
+
+/// As FRONT, with a script that goes on when it may.
+const SLOW: &str = "name: front
+environment_variables: {TIER: calm}
+os_settings: {sysctl: {vm.swappiness: 60}}
+pre_activation_script: {text: \"echo ran >> SCRIPTS; while [ -e SCRIPTS.wait ]; do sleep 0.05; done\", timeout: 2m}
+post_activation_script: echo ran >> SCRIPTS
+adaptation_rules:
+  - name: busy
+    when: memory.utilization > 70% FOR 1s
+    then: [apply environment_variables.TIER = busy, apply os_settings.sysctl.vm.swappiness = 1]
+    until: memory.utilization < 40% FOR 1s
+    cooldown: 1s
+    source: balloon
+";
+
+#[test]
+fn a_rule_does_not_overtake_an_activation_of_which_nobody_knows_how_it_ended() {
+    let set = site("behind");
+    let channel = set.stage.path().join("guest/agent.sock");
+    fs::create_dir_all(channel.parent().unwrap()).unwrap();
+    let relay = Relay::start(&channel, Agent::socket(&set.guest));
+    let _agent = Agent::start(&set.guest);
+    let waits = set.guest.join("scripts.wait");
+    fs::write(&waits, "").unwrap();
+    let daemon = set.stage.start();
+    let scripts_at = set.guest.join("scripts").display().to_string();
+    daemon.create(&SLOW.replace("SCRIPTS", &scripts_at));
+    daemon.map("front", "front");
+    wait_scripts(&daemon, &set, 1);
+    // The guest is at it, and nobody hears how it ends.
+    relay.hold();
+    relay.cut();
+    daemon.wait_domain(set.web, "its agent is away", |domain| {
+        domain.activation.state == ActivationState::WaitingForAgent
+    });
+    fill(&set, 400);
+    daemon.wait_record("its rule asks for it", |record| {
+        record.kind == "decision" && record.text.contains("rule busy asks for")
+    });
+    ticks(&daemon);
+    fs::remove_file(&waits).unwrap();
+    relay.release();
+    daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "1"));
+    assert_eq!(scripts(&set), 2, "{:#?}", daemon.audit());
+}
+
+/// The scripts have written so many lines.
+fn wait_scripts(daemon: &Running, set: &Set, lines: usize) {
+    daemon.wait_domain(set.web, "its scripts run", |_| scripts(set) >= lines);
+}
+
+#[test]
+fn what_was_adjusted_goes_back_also_where_the_next_version_has_failed() {
+    let (set, daemon, _agent) = start("");
+    busy(&set, &daemon);
+    let failing = FRONT.replace("echo ran >> SCRIPTS", "exit 3");
+    assert!(failing.contains("exit 3"));
+    let update = Command::UpdatePersona {
+        name: "front".into(),
+        document: failing,
+        format: None,
+        note: None,
+    };
+    let updated = daemon.ask(update);
+    assert!(updated.is_ok(), "{updated:?}");
+    let failed = |domain: &DomainView| domain.activation.state == ActivationState::Failed;
+    daemon.wait_domain(set.web, "it has failed", failed);
+    ticks(&daemon);
+    let is = |tier: &str| {
+        let variables = file(&set.guest, "etc/profile.d/50-virt-persona.sh");
+        variables
+            .replace('"', "'")
+            .contains(&format!("TIER='{tier}'"))
+    };
+    assert!(is("busy"), "the version before goes on as it was adjusted");
+    fill(&set, 100);
+    let shown = daemon.wait_domain(set.web, "it is calm", |domain| {
+        failed(domain)
+            && is("calm")
+            && domain
+                .activation
+                .detail
+                .as_ref()
+                .is_some_and(|detail| !detail.contains("adjusted"))
+    });
+    assert_eq!(shown.persona.as_ref().map(|bound| bound.version), Some(2));
+    // The version that failed is not tried again, also by a daemon that knows it from its store alone.
+    daemon.kill();
+    let daemon = set.stage.start();
+    ticks(&daemon);
+    fill(&set, 400);
+    daemon.wait_domain(set.web, "it is adjusted anew", |domain| {
+        failed(domain) && is("busy")
+    });
+    let told = daemon.told("activation");
+    let failures = told
+        .iter()
+        .filter(|text| text.contains("it failed in the guest"));
+    assert_eq!(failures.count(), 1, "{told:#?}");
+    assert_eq!(scripts(&set), 2, "no script of the first version ran again");
+    daemon.apply("web", "front@1");
+    daemon.wait_domain(set.web, "a person's word ends it", has(&set, "calm", "60"));
 }
 
 #[test]

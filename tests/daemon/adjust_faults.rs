@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
-use virt_persona::view::{ActivationState, DomainView, RuleState};
+use virt_persona::command::Command;
+use virt_persona::view::{ActivationState, AgentState, DomainView, RuleState};
 
 use crate::adjust::{FRONT, busy, calm, file, fill, give, has, scripts, site, start, ticks};
 use crate::agent::Agent;
@@ -145,4 +147,174 @@ fn the_seventh_adjustment_within_an_hour_waits_and_is_told_once_and_the_way_back
     daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "1"));
     assert_eq!(forward(&daemon), 7);
     calm(&set, &daemon);
+}
+
+#[test]
+fn what_waits_of_one_version_of_a_persona_is_not_done_to_the_next() {
+    let (set, daemon, _agent) = start("");
+    for _ in 0..6 {
+        busy(&set, &daemon);
+        calm(&set, &daemon);
+    }
+    fill(&set, 400);
+    daemon.wait_domain(set.web, "the seventh waits", |domain| {
+        tells(domain, "6 times within 60 min")
+    });
+    // The next version has a rule of the same name, which holds as well and wants something else.
+    let next = "name: front
+environment_variables: {TIER: new}
+os_settings: {sysctl: {vm.swappiness: 60}}
+adaptation_rules:
+  - {name: busy, when: memory.utilization > 70%, then: notify 'busy', source: balloon}
+";
+    let updated = daemon.ask(Command::UpdatePersona {
+        name: "front".into(),
+        document: next.into(),
+        format: None,
+        note: None,
+    });
+    assert!(updated.is_ok(), "{updated:?}");
+    daemon.wait_domain(set.web, "it is the next", has(&set, "new", "60"));
+    daemon.wait_record("what waited is dropped", |record| {
+        record.text.contains("environment_variables.TIER")
+            && record
+                .text
+                .contains("another persona or version is in force by now")
+    });
+    set.stage.suspend(Duration::from_secs(60 * 60));
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it stays so", |domain| {
+        has(&set, "new", "60")(domain) && !tells(domain, "rule busy")
+    });
+    assert_eq!(forward(&daemon), 6);
+}
+
+#[test]
+fn what_somebody_in_the_guest_went_back_to_is_not_overridden_by_what_rules_adjusted_meanwhile() {
+    let (set, daemon, agent) = start("");
+    busy(&set, &daemon);
+    // To what holds without what was adjusted.
+    let back = agent.ask(&["rollback"]);
+    assert!(back.is_ok(), "{back:?}");
+    let went_back = |domain: &DomainView| {
+        let mut said = domain.activation.detail.iter();
+        said.any(|said| said.contains("by hand"))
+    };
+    daemon.wait_domain(set.web, "it is told", went_back);
+    drop(agent);
+    daemon.wait_domain(set.web, "the agent is away", |domain| {
+        domain.agent.state != AgentState::Connected
+    });
+    // The until takes back what stands, and then the rule begins anew.
+    let waits = |generation: u64| {
+        move |domain: &DomainView| {
+            let bound = domain.persona.as_ref();
+            domain.activation.state == ActivationState::WaitingForAgent
+                && bound.is_some_and(|bound| bound.generation > generation)
+        }
+    };
+    let generation = |domain: &DomainView| domain.persona.as_ref().unwrap().generation;
+    fill(&set, 100);
+    let calm = daemon.wait_domain(set.web, "it waits for the agent", waits(0));
+    let calm = generation(&calm);
+    fill(&set, 400);
+    daemon.wait_domain(set.web, "it waits for the agent again", waits(calm));
+    let agent = Agent::start(&set.guest);
+    let pending = |domain: &DomainView| {
+        went_back(domain) && domain.activation.state == ActivationState::Pending
+    };
+    daemon.wait_domain(set.web, "it waits for a person", pending);
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it waits all the while", pending);
+    let tier = || file(&set.guest, "etc/profile.d/50-virt-persona.sh");
+    assert!(tier().contains("calm"), "{}", tier());
+    // Also after a restart of the daemon.
+    daemon.kill();
+    let daemon = set.stage.start();
+    daemon.wait_domain(set.web, "it still waits", pending);
+    ticks(&daemon);
+    assert!(tier().contains("calm"), "{}", tier());
+    assert_eq!(scripts(&set), 2);
+    // Back to what the host made active, and all goes on.
+    let kept = fs::read_dir(set.guest.join("state/gen")).unwrap().flatten();
+    let newest = kept.filter_map(|file| {
+        let name = file.file_name().into_string().ok()?;
+        name.strip_suffix(".json")?.parse::<u64>().ok()
+    });
+    let newest = newest.max().unwrap().to_string();
+    let back = agent.ask(&["rollback", &newest]);
+    assert!(back.is_ok(), "{back:?}");
+    daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "1"));
+    assert_eq!(scripts(&set), 2);
+}
+
+/// Sets a parameter to what a file of the kernel that nobody can write to shows.
+const STUCK: &str = "name: front
+environment_variables: {TIER: calm}
+os_settings: {sysctl: {vm.swappiness: 60}}
+pre_activation_script: echo ran >> SCRIPTS
+post_activation_script: echo ran >> SCRIPTS
+adaptation_rules:
+  - name: busy
+    when: memory.utilization > 70% FOR 1s
+    then: [apply environment_variables.TIER = busy, apply os_settings.sysctl.vm.swappiness = 65536]
+    until: memory.utilization < 40% FOR 1s
+    cooldown: 1s
+    source: balloon
+";
+
+#[test]
+fn a_way_back_that_fails_for_the_moment_is_tried_again_after_a_pause() {
+    let set = site("guest");
+    let _agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    give(&set, &daemon, STUCK);
+    fill(&set, 400);
+    daemon.wait_domain(set.web, "it is adjusted", has(&set, "busy", "65536"));
+    let parameter = set.guest.join("proc/sys/vm/swappiness");
+    fs::remove_file(&parameter).unwrap();
+    symlink("/proc/sys/kernel/ngroups_max", &parameter).unwrap();
+    fill(&set, 100);
+    let failed = |domain: &DomainView| domain.activation.state == ActivationState::Failed;
+    daemon.wait_domain(set.web, "it has failed", failed);
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it is not tried at once", failed);
+    let tried = || count(&daemon.told("activation"), "it failed in the guest");
+    assert_eq!(tried(), 1);
+    set.stage.suspend(Duration::from_secs(61));
+    daemon.wait_record("it is tried again", |_| tried() == 2);
+    fs::remove_file(&parameter).unwrap();
+    fs::write(&parameter, "65536\n").unwrap();
+    // Pauses grow.
+    set.stage.suspend(Duration::from_secs(61));
+    ticks(&daemon);
+    daemon.wait_domain(set.web, "it waits for longer", failed);
+    set.stage.suspend(Duration::from_secs(60));
+    daemon.wait_domain(set.web, "it is back", has(&set, "calm", "60"));
+    assert_eq!(scripts(&set), 2);
+}
+
+#[test]
+fn what_was_adjusted_while_the_agent_was_away_and_cannot_be_had_goes_back() {
+    let set = site("guest");
+    let agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    let laptop_mode = set.guest.join("proc/sys/vm/laptop_mode");
+    symlink("/proc/version", &laptop_mode).unwrap();
+    give(
+        &set,
+        &daemon,
+        &FRONT.replace("swappiness = 1", "laptop_mode = 5"),
+    );
+    drop(agent);
+    fill(&set, 400);
+    daemon.wait_domain(set.web, "it waits for the agent", |domain| {
+        domain.activation.state == ActivationState::WaitingForAgent
+    });
+    let _agent = Agent::start(&set.guest);
+    daemon.wait_record("it is told", |record| {
+        record.kind == "refusal" && record.text.contains(WENT_BACK)
+    });
+    daemon.wait_domain(set.web, "what it had is there", has(&set, "calm", "60"));
+    assert_eq!(scripts(&set), 2);
 }

@@ -64,6 +64,8 @@ struct Plan {
     older: bool,
     /// Questions for records, where they are answered here and not by the agent.
     questions: Option<Vec<Value>>,
+    /// Who connects is not passed on to the agent yet.
+    held: bool,
     /// It has stopped, and passes nothing on this connection.
     silent: bool,
     /// The ends of the connection that stands.
@@ -145,9 +147,10 @@ impl Relay {
             for daemon in listener.incoming() {
                 let daemon = daemon.unwrap();
                 let agent = loop {
-                    match UnixStream::connect(&guest) {
-                        Ok(agent) => break agent,
-                        Err(_) => std::thread::sleep(PAUSE),
+                    let held = shared.lock().unwrap().held;
+                    match (held, UnixStream::connect(&guest)) {
+                        (false, Ok(agent)) => break agent,
+                        _ => std::thread::sleep(PAUSE),
                     }
                 };
                 {
@@ -211,6 +214,16 @@ impl Relay {
     pub(crate) fn questions(&self) -> u32 {
         let plan = self.plan.lock().unwrap();
         u32::try_from(plan.questions.as_ref().map_or(0, Vec::len)).unwrap()
+    }
+
+    /// From here on nobody who connects reaches the agent.
+    pub(crate) fn hold(&self) {
+        self.plan.lock().unwrap().held = true;
+    }
+
+    /// Ends that.
+    pub(crate) fn release(&self) {
+        self.plan.lock().unwrap().held = false;
     }
 
     /// From here on the agent looks as if it knew no rules, or does not.

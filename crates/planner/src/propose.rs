@@ -464,7 +464,8 @@ impl Proposals {
     }
 
     /// What people have approved to be done once. It is called for at most once, and from here on counts as carried out;
-    /// but a change of persona may have to wait or be refused, so that one ends when [`Proposals::settle`] is told.
+    /// but a change of persona, or of what is otherwise in it, may have to wait or be refused, so that one ends when
+    /// [`Proposals::settle`] is told.
     pub(crate) fn approved_calls(&mut self, domain: DomainId, persona: &Persona) -> Vec<Call> {
         let mut calls = Vec::new();
         let mut done = Vec::new();
@@ -505,8 +506,7 @@ impl Proposals {
                 edge,
                 approved: Some(entry.id),
             });
-            if edge == Edge::Begins && matches!(found, Action::ActivatePersona(_) | Action::Revert)
-            {
+            if edge == Edge::Begins && may_wait(found) {
                 entry.called = true;
             } else {
                 done.push(entry.id);
@@ -517,6 +517,18 @@ impl Proposals {
         }
         calls
     }
+}
+
+/// Whether whoever carries an action out may put it off.
+fn may_wait(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::ActivatePersona(_)
+            | Action::Revert
+            | Action::Apply { .. }
+            | Action::InstallPackage(_)
+            | Action::RemovePackage(_)
+    )
 }
 
 impl Answer {
