@@ -428,7 +428,7 @@ pub(super) fn say_what_is_adjusted(
     let knows = agent.is_some_and(|facts| facts.can(ADJUSTED_FEATURE));
     let shows = |facts: &AgentFacts| {
         let active = facts.active.as_ref();
-        active.is_none_or(|active| {
+        active.is_some_and(|active| {
             active.persona.as_str() == message.persona && active.version == message.version
         })
     };

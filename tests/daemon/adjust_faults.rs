@@ -318,3 +318,37 @@ fn what_was_adjusted_while_the_agent_was_away_and_cannot_be_had_goes_back() {
     daemon.wait_domain(set.web, "what it had is there", has(&set, "calm", "60"));
     assert_eq!(scripts(&set), 2);
 }
+
+#[test]
+fn an_older_agent_is_sent_the_scripts_just_where_its_guest_does_not_have_the_persona() {
+    let set = site("behind");
+    let socket = set.stage.path().join("guest/agent.sock");
+    let older = Older::listen(&socket, Agent::socket(&set.guest));
+    let agent = Agent::start(&set.guest);
+    let daemon = set.stage.start();
+    give(&set, &daemon, FRONT);
+    // In the session that began without any, and then had the first.
+    let at = set.guest.join("scripts").display().to_string();
+    let second = FRONT.replace("name: front", "name: second");
+    daemon.create(&second.replace("SCRIPTS", &at));
+    daemon.apply("web", "second");
+    daemon.wait_domain(set.web, "it is the second", |domain| {
+        has(&set, "calm", "60")(domain) && scripts(&set) == 4
+    });
+    busy(&set, &daemon);
+    assert_eq!(scripts(&set), 4);
+    let last = older.activations().pop().unwrap();
+    assert!(last["pre"].is_null() && last["post"].is_null(), "{last:#?}");
+    // Another disk in the place of the guest's.
+    drop(agent);
+    daemon.wait_domain(set.web, "the agent is away", |domain| {
+        domain.agent.state != AgentState::Connected
+    });
+    fs::remove_dir_all(set.guest.join("state")).unwrap();
+    fs::remove_dir_all(set.guest.join("etc")).unwrap();
+    fs::write(set.guest.join("proc/sys/vm/swappiness"), "30\n").unwrap();
+    let _agent = Agent::start(&set.guest);
+    daemon.wait_domain(set.web, "it is prepared and adjusted", |domain| {
+        has(&set, "busy", "1")(domain) && scripts(&set) == 6
+    });
+}

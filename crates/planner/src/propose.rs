@@ -30,7 +30,7 @@ use crate::proposal::{
 };
 use crate::report::{Clamp, Limit, Reason, RuleReport, Wish};
 use crate::snapshot::Domain;
-use crate::state::DomainState;
+use crate::state::{DomainState, waits_for_its_turn};
 use crate::trust::{Deed, Payer, Permit, Undoing, evidence, permit};
 
 pub use guest::{GuestSwitch, GuestSwitchAnswer, MOST_OF_A_GUEST, guest_switch_permit};
@@ -506,7 +506,7 @@ impl Proposals {
                 edge,
                 approved: Some(entry.id),
             });
-            if edge == Edge::Begins && may_wait(found) {
+            if edge == Edge::Begins && waits_for_its_turn(found) {
                 entry.called = true;
             } else {
                 done.push(entry.id);
@@ -517,18 +517,6 @@ impl Proposals {
         }
         calls
     }
-}
-
-/// Whether whoever carries an action out may put it off.
-fn may_wait(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::ActivatePersona(_)
-            | Action::Revert
-            | Action::Apply { .. }
-            | Action::InstallPackage(_)
-            | Action::RemovePackage(_)
-    )
 }
 
 impl Answer {
