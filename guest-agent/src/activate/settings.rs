@@ -28,6 +28,9 @@ impl Activator {
         let current = self.store.current();
         let mut held = current.map_or_else(Vec::new, |record| record.held.clone());
         let mut machine = self.machine(journal, scripts);
+        // Where the guest was started anew before this was planned the kernel has forgotten what it held: that is no change of
+        // somebody's, and what holds until now holds again before anything is compared with it.
+        machine.renew(&mut held, &self.boot_id);
         for holding in &mut held {
             if journal.taken.contains(&holding.setting)
                 && let Ok(live) = machine.probe(&holding.resource)
