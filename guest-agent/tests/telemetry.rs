@@ -9,7 +9,10 @@ use std::{
     net::TcpListener,
 };
 
-use agent_protocol::{Collect, HostMessage, Operation, Part, Parts, Report};
+use agent_protocol::{
+    Collect, GuestMessage, HostMessage, Operation, Part, Parts, Report,
+    message::{Credit, Hello, JournalState},
+};
 use harness::{Agent, Guest, Peer, ok, wait};
 
 const JOURNAL: &str = "var/log/journal/0123456789abcdef0123456789abcdef/system.journal";
@@ -186,6 +189,46 @@ fn a_place_that_never_answers_keeps_nobody_waiting() {
         let report = report(&mut peer);
         assert_eq!((report.disk, report.logs), (None, None));
     }
+}
+
+#[test]
+fn a_write_that_is_stuck_is_told_as_a_frozen_file_system_until_it_comes_through() {
+    let guest = Guest::new();
+    // The first start of all writes before it listens.
+    let (agent, _, _) = guest.greet();
+    agent.kill();
+    std::fs::remove_file(guest.path("socket")).unwrap();
+    let mut command = guest.command();
+    // It waits within its first write until it is answered.
+    command.env("VIRT_PERSONA_AGENT_ASK_AT_POINTS", "yes");
+    let child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut agent = Agent { child };
+    let mut peer = guest.connect(&mut agent);
+    let greeting = || Hello {
+        telemetry_ms: Some(100),
+        ..harness::greeting()
+    };
+    peer.hello_with(greeting());
+    let wish = harness::activation(1, &[("A", "1")]);
+    peer.post(&harness::fresh_id(), harness::activate(wish));
+    let told = |peer: &mut Peer, journal: Option<JournalState>| {
+        wait(&format!("a report says {journal:?}"), || {
+            peer.send(&HostMessage::Credit(Credit { frames: 1 }));
+            match peer.receive() {
+                GuestMessage::Telemetry(telemetry) => telemetry.journal == journal,
+                GuestMessage::Reply(_) => false,
+                other => panic!("{other:?}"),
+            }
+        });
+    };
+    told(&mut peer, None);
+    told(&mut peer, Some(JournalState::Frozen));
+    let profile = "etc/profile.d/50-virt-persona.sh";
+    assert_eq!(guest.read(profile), None);
+    // Every further question is answered by the end of its input.
+    drop(agent.child.stdin.take());
+    told(&mut peer, None);
+    wait("it is made active", || guest.read(profile).is_some());
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub struct AgentFacts {
     pub gate: Option<GateState>,
     /// The newest generation that the agent has seen; it refuses older ones.
     pub newest_generation: u64,
-    /// Whether the agent is finishing or undoing something.
+    /// Whether the agent is finishing or undoing something, or can write nothing: as of its hello, the latter as of its last report.
     pub journal: JournalState,
     /// Protocol version that both speak.
     pub protocol: u32,
@@ -340,7 +340,7 @@ impl ReportSlot {
 pub enum Running {
     /// They do.
     Yes,
-    /// The domain is paused, being migrated or frozen: it cannot answer.
+    /// The domain is paused: it cannot answer.
     Paused,
 }
 

@@ -19,7 +19,7 @@ use agent_protocol::limits::{
     ASK_INTERVAL_MS, ASKS_BURST, MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, NEED_REASON_MAX,
 };
 use agent_protocol::message::{
-    Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, Ping, Telemetry,
+    Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, JournalState, Ping, Telemetry,
 };
 use agent_protocol::switching::{Pace, SWITCH_FEATURE};
 use agent_protocol::version::{NoCommonVersion, negotiate};
@@ -379,12 +379,22 @@ impl Session {
         let soon = self
             .deviated_at
             .is_some_and(|before| now < before + DEVIATED_PAUSE);
-        let same = facts.rolled_back == told && facts.own == own && facts.gate == telemetry.gate;
+        // A report says it only while the guest can write nothing.
+        let journal = match (telemetry.journal, facts.journal) {
+            (Some(JournalState::Frozen), _) => JournalState::Frozen,
+            (_, JournalState::Frozen) => JournalState::Clean,
+            (_, before) => before,
+        };
+        let same = facts.rolled_back == told
+            && facts.own == own
+            && facts.gate == telemetry.gate
+            && facts.journal == journal;
         if same || soon {
             return None;
         }
         self.deviated_at = Some(now);
         (facts.rolled_back, facts.own, facts.gate) = (told, own, telemetry.gate);
+        facts.journal = journal;
         Some(facts.clone())
     }
 

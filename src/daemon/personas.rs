@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use agent_protocol::message::JournalState;
 use agent_protocol::{GateState, Operation, RequestId};
 
 use super::Daemon;
@@ -211,6 +212,10 @@ impl Daemon {
             *gate != GateState::Holds || detail.as_ref().is_some_and(said)
         });
         if let Some(text) = gate.map(super::show::gate_text) {
+            detail = Some(detail.map_or(text.to_owned(), |detail| format!("{text}; {detail}")));
+        }
+        if facts.is_some_and(|facts| facts.journal == JournalState::Frozen) {
+            let text = super::show::FROZEN;
             detail = Some(detail.map_or(text.to_owned(), |detail| format!("{text}; {detail}")));
         }
         if let Some(text) = adjusted {

@@ -400,6 +400,9 @@ pub(super) fn activation_view(tracked: &Tracked) -> ActivationView {
 }
 
 /// Whether people who log in to a guest are held to restricted commands, as it says.
+/// The agent can write nothing.
+pub(super) const FROZEN: &str = "the guest's file system is frozen or its disk does not answer: nothing is made active there meanwhile";
+
 pub(super) fn gate_text(gate: GateState) -> &'static str {
     match gate {
         GateState::Holds => "people who log in to the guest are held to restricted_commands now",

@@ -283,6 +283,7 @@ pub(crate) fn report(online: u32) -> GuestMessage {
         rolled_back: None,
         customized: None,
         gate: None,
+        journal: None,
         rule_records: 0,
     }))
 }

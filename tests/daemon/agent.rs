@@ -1,6 +1,7 @@
 //! The agent of this workspace, as a guest would run it, in a tree of its own.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +26,32 @@ impl Agent {
     }
 
     pub(crate) fn start(root: &Path) -> Self {
+        Self::begin(root, &[], Stdio::null())
+    }
+
+    /// One whose first write does not come to its end until it is [thawed](Self::thaw).
+    pub(crate) fn start_frozen(root: &Path) -> Self {
+        // The first start of all writes before it listens.
+        let first = Self::start(root);
+        until("the agent listens", || {
+            UnixStream::connect(Self::socket(root)).is_ok()
+        });
+        drop(first);
+        fs::remove_file(Self::socket(root)).unwrap();
+        // In builds for tests it asks at each such point, and waits for an answer.
+        Self::begin(
+            root,
+            &[("VIRT_PERSONA_AGENT_ASK_AT_POINTS", "yes")],
+            Stdio::piped(),
+        )
+    }
+
+    /// From here on each of its writes comes to its end.
+    pub(crate) fn thaw(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    fn begin(root: &Path, variables: &[(&str, &str)], input: Stdio) -> Self {
         for (path, text) in [
             ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
             ("etc/group", "root:x:0:\n"),
@@ -50,7 +77,8 @@ impl Agent {
             .arg(root)
             .arg("--config")
             .arg(root.join("etc/virt-persona/agent.toml"))
-            .stdin(Stdio::null())
+            .envs(variables.iter().copied())
+            .stdin(input)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();

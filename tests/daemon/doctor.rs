@@ -3,8 +3,9 @@
 
 use virt_persona::command::{Command, Reply};
 use virt_persona::hypervisor::RunState;
-use virt_persona::view::{CheckState, CheckView};
+use virt_persona::view::{ActivationState, CheckState, CheckView, DomainView};
 
+use crate::agent::Agent;
 use crate::stage::{ELASTIC, Running, Stage, mib};
 
 fn checks(daemon: &Running) -> Vec<CheckView> {
@@ -183,5 +184,44 @@ faults = [
         "memory-stuck",
         CheckState::Fail,
         "does not follow",
+    );
+}
+
+#[test]
+fn a_guest_that_can_write_nothing_is_told_of_until_it_can() {
+    let stage = Stage::new(
+        "
+[[domain]]
+name = 'web'
+memory_mib = 512
+vcpus_maximum = 4
+agent_channel = 'FOLDER/guest/agent.sock'
+",
+    );
+    let mut agent = Agent::start_frozen(&stage.path().join("guest"));
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: front\nenvironment_variables: {COLOUR: green}\n");
+    daemon.apply("web", "front");
+    let says = |domain: &DomainView| {
+        let detail = domain.activation.detail.as_deref().unwrap_or_default();
+        detail.contains("the guest's file system is frozen or its disk does not answer")
+    };
+    daemon.wait_domain(web, "it is frozen", says);
+    found(
+        &daemon,
+        Some("web"),
+        "agent",
+        CheckState::Fail,
+        "the guest's file system is frozen",
+    );
+    agent.thaw();
+    daemon.wait_domain(web, "it is active and not frozen", |domain| {
+        domain.activation.state == ActivationState::Active && !says(domain)
+    });
+    let checks = of(&daemon, Some("web"), "agent");
+    assert!(
+        checks.iter().all(|check| check.state == CheckState::Ok),
+        "{checks:?}"
     );
 }

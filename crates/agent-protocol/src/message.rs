@@ -410,6 +410,9 @@ pub struct Telemetry {
     /// Whether people who log in are held to restricted commands; absent where none is restricted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateState>,
+    /// What the agent's journal is doing where it can do nothing: frozen. Absent as long as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalState>,
     /// Records of rules that the host has not seen.
     #[serde(default, skip_serializing_if = "is_none_waiting")]
     pub rule_records: u64,

@@ -269,6 +269,7 @@ fn guest_messages() -> Vec<GuestMessage> {
                 keys: vec!["editor".to_owned()],
             }),
             gate: Some(agent_protocol::GateState::Away),
+            journal: Some(JournalState::Frozen),
             rule_records: 3,
         })),
     ]

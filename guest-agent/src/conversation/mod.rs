@@ -279,6 +279,7 @@ impl Conversation {
             return Some(frame);
         }
         let mut report = live.reporting.take()?;
+        let journal = self.gauge.is_frozen().then_some(JournalState::Frozen);
         let stamp = live.session.stamp();
         loop {
             let message = GuestMessage::Telemetry(Box::new(Telemetry {
@@ -286,6 +287,7 @@ impl Conversation {
                 rolled_back: self.state.rolled_back.clone(),
                 customized: self.state.customized.clone(),
                 gate: self.gate,
+                journal,
                 rule_records: self.rule_log.waiting(),
             }));
             match encode_guest(&stamp, &message, live.max_frame) {

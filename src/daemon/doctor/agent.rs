@@ -1,5 +1,6 @@
 //! The part of `doctor` on the agent in the guest.
 
+use agent_protocol::message::JournalState;
 use planner::snapshot::Run;
 
 use super::{Add, Look};
@@ -24,6 +25,16 @@ pub(super) fn check(look: &Look<'_>, add: &mut Add<'_>) {
                 CheckState::Warn,
                 &format!("agent {version} answers, and the daemon is {ours}"),
                 Some("they understand each other; update the older one when that suits"),
+            );
+        }
+        if facts.journal == JournalState::Frozen {
+            add(
+                "agent",
+                CheckState::Fail,
+                "the guest's file system is frozen or its disk does not answer, so nothing is made active there",
+                Some(
+                    "who froze it for a snapshot thaws it (`virsh domfsthaw`); else look at the guest's disk",
+                ),
             );
         }
         return;

@@ -178,6 +178,7 @@ impl Peer {
             rolled_back: None,
             customized: None,
             gate: None,
+            journal: None,
             rule_records: 0,
         })))
         .await
