@@ -17,8 +17,10 @@ demo: setup ## show the main job on a real domain: grow under load, shrink after
 	$(CARGO) build --bins --example demo
 	@$(CARGO) run --quiet --example demo -- $(ARGS)
 
+# Most tests of processes wait most of the time, so more of them go at once than there are processors.
 test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null
+	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-4}" \
 	VIRT_PERSONA_TEST_AGENT="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-agent" \
 	VIRT_PERSONA_TEST_SWITCH="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-switch" \
 	VIRT_PERSONA_TEST_GATE="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-gate" \
