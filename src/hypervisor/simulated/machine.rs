@@ -1,7 +1,14 @@
 //! One simulated domain: what the hypervisor knows of it and how its memory follows. It changes only when it is told to
 //! and reads no clock; who waits between the steps is `simulated`. What the guest does inside is in `guest`.
+//!
+//! ```text
+//! life    starts, stops, pauses, reverts      vcpus   plugged and unplugged      memory   asked for, and followed step by step
+//! ```
 
-use std::cmp::Ordering;
+mod life;
+mod memory;
+mod vcpus;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -14,15 +21,15 @@ use tokio::sync::watch;
 use super::super::limits::Reading;
 use super::super::tree;
 use super::super::{
-    AcpiSlot, AddressBits, Arrival, BalloonStats, DeviceChange, DomainDescription, DomainStats,
-    HotpluggableVcpu, HypervisorEvent, Lifecycle, MetadataElement, RunState,
+    AddressBits, BalloonStats, DomainDescription, DomainStats, HypervisorEvent, MetadataElement,
+    RunState,
 };
+use super::Shown;
 use super::conduct::Conduct;
 use super::fault::{CallName, Fault};
 use super::guest::{Inside, Truth};
-use super::scenario::{Balloon, Domain, Unplug};
+use super::scenario::{Balloon, Domain};
 use super::world::Power;
-use super::{AsItWas, Shown};
 
 /// How often the events of the last change are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,17 +219,6 @@ impl Machine {
         }
     }
 
-    /// vCPUs that the guest finds plugged.
-    pub(super) fn present(&self) -> u32 {
-        self.emulator_vcpus
-    }
-
-    /// Something in the guest brings up all that is plugged.
-    pub(super) fn bring_cpus_online(&mut self) {
-        let plugged = self.present();
-        self.inside.bring_online(plugged);
-    }
-
     /// What the guest's agent reports.
     pub(super) fn report(&mut self, now: Duration) -> Report {
         let memory = self
@@ -236,297 +232,11 @@ impl Machine {
         self.inside.report(truth, now)
     }
 
-    fn lifecycle(&self, change: Lifecycle) -> HypervisorEvent {
-        HypervisorEvent::Lifecycle {
-            domain: self.id(),
-            change,
-        }
-    }
-
-    /// Starts, stops, pauses or resumes it, as a person would.
-    pub(super) fn set_state(&mut self, state: RunState, instance: u32) -> Vec<HypervisorEvent> {
-        let before = self.description.state;
-        let mut told = Vec::new();
-        if before == state {
-            return told;
-        }
-        if before == RunState::Off {
-            self.start(instance);
-            told.push(self.lifecycle(Lifecycle::Started));
-        }
-        self.description.state = state;
-        match (before, state) {
-            (_, RunState::Off) => {
-                self.description.instance = None;
-                self.description.process = None;
-                told.push(self.lifecycle(Lifecycle::Stopped));
-            }
-            (_, RunState::Paused) => {
-                // The library tells how it came to run only until it is paused.
-                self.description.arrival = Arrival::Started;
-                told.push(self.lifecycle(Lifecycle::Suspended));
-            }
-            (RunState::Paused, RunState::Running) => told.push(self.lifecycle(Lifecycle::Resumed)),
-            _ => {}
-        }
-        self.power.send_replace(Power {
-            instance: self.description.instance,
-            runs: state == RunState::Running,
-        });
-        told
-    }
-
-    /// A start from a saved state: what was plugged is there again.
-    pub(super) fn restore(&mut self, instance: u32) {
-        self.description.instance = Some(instance);
-        self.description.state = RunState::Paused;
-    }
-
-    /// Makes the machine what it was at a snapshot, with what was asked for then.
-    pub(super) fn revert(&mut self, to: AsItWas) {
-        self.emulator_vcpus = to.vcpus;
-        self.description.vcpus_plugged = to.vcpus;
-        self.inside.unplugged(to.vcpus);
-        for device in &mut self.description.virtio_mem {
-            device.requested = to.device;
-            device.current = to.device;
-        }
-        self.limits.clear();
-    }
-
-    /// Asks each device for this, whatever it was asked for before.
-    pub(super) fn ask_devices(&mut self, each: Bytes) {
-        for device in &mut self.description.virtio_mem {
-            device.requested = each;
-        }
-        self.limits.clear();
-    }
-
-    /// Gives it another name.
-    pub(super) fn rename(&mut self, name: &str) {
-        name.clone_into(&mut self.description.name);
-        name.clone_into(&mut self.scenario.name);
-    }
-
-    /// A start from the definition: what was plugged before is gone, metadata stays.
-    fn start(&mut self, instance: u32) {
-        let scenario = Domain {
-            state: RunState::Running,
-            tags: self.description.tags.clone(),
-            faults: Vec::new(),
-            ..self.scenario.clone()
-        };
-        let fresh = Self::new(self.id(), scenario, instance);
-        self.description = fresh.description;
-        self.description.arrival = Arrival::Started;
-        self.emulator_vcpus = fresh.emulator_vcpus;
-        self.inside.start(self.emulator_vcpus);
-        self.balloon_target = fresh.balloon_target;
-        self.stale = false;
-        self.limits.clear();
-        self.balloon_limit = None;
-    }
-
-    /// The library reads the vCPUs anew, as it does when it starts.
-    pub(super) fn resynchronise(&mut self) {
-        self.description.vcpus_plugged = self.emulator_vcpus;
-        self.stale = false;
-    }
-
     fn runs(&self) -> Result<(), Outcome> {
         if self.description.state == RunState::Off {
             return Err(Outcome::Refused("domain is not running".into()));
         }
         Ok(())
-    }
-
-    /// Plugs or unplugs vCPUs; a part of it is one fewer.
-    pub(super) fn set_vcpus(
-        &mut self,
-        count: u32,
-        part: Option<Bytes>,
-    ) -> (Outcome, Vec<HypervisorEvent>) {
-        let plugged = self.description.vcpus_plugged;
-        let count = match count.cmp(&plugged) {
-            Ordering::Greater if part.is_some() => count - 1,
-            Ordering::Less if part.is_some() => count + 1,
-            _ => count,
-        };
-        let outcome = self.change_vcpus(count);
-        self.inside.unplugged(self.emulator_vcpus);
-        outcome
-    }
-
-    fn change_vcpus(&mut self, count: u32) -> (Outcome, Vec<HypervisorEvent>) {
-        let refused = |words: &str| (Outcome::Refused(words.into()), Vec::new());
-        if let Err(outcome) = self.runs() {
-            return (outcome, Vec::new());
-        }
-        if count == 0 || count > self.description.vcpus_maximum {
-            return refused("requested vcpus is not within the maximum of the live domain");
-        }
-        if count < self.description.vcpus_fixed {
-            return refused("didn't find enough vcpus that can be unplugged");
-        }
-        if self.stale {
-            return refused("An error occurred, but the cause is unknown");
-        }
-        let acpi = |status| HypervisorEvent::AcpiStatus {
-            domain: self.id(),
-            slot: AcpiSlot::Vcpu,
-            status,
-        };
-        let paused = self.description.state == RunState::Paused;
-        match (
-            count < self.description.vcpus_plugged,
-            self.scenario.guest.unplug,
-        ) {
-            (false, _) => {
-                let told = if count > self.description.vcpus_plugged {
-                    vec![acpi(0)]
-                } else {
-                    Vec::new()
-                };
-                self.emulator_vcpus = count;
-                self.description.vcpus_plugged = count;
-                (Outcome::Done, told)
-            }
-            (true, Unplug::Refused) => (Outcome::TimesOut, vec![acpi(130)]),
-            (true, Unplug::Ignored) => (Outcome::TimesOut, Vec::new()),
-            (true, Unplug::Completes) if !paused => {
-                let told = vec![acpi(132), acpi(0)];
-                self.emulator_vcpus = count;
-                self.description.vcpus_plugged = count;
-                (Outcome::Done, told)
-            }
-            (true, Unplug::TimesOut) if !paused => {
-                let told = vec![acpi(132), acpi(0)];
-                self.emulator_vcpus -= 1;
-                self.stale = true;
-                (Outcome::TimesOut, told)
-            }
-            // A guest that does not run answers nothing.
-            (true, Unplug::Completes | Unplug::TimesOut) => (Outcome::TimesOut, Vec::new()),
-        }
-    }
-
-    pub(super) fn vcpu_groups(&self) -> Vec<HotpluggableVcpu> {
-        // The emulator lists the highest first.
-        let groups = (0..self.description.vcpus_maximum).rev();
-        groups
-            .map(|index| HotpluggableVcpu {
-                vcpus: 1,
-                plugged: (index < self.emulator_vcpus)
-                    .then(|| format!("/machine/peripheral/vcpu{index}")),
-            })
-            .collect()
-    }
-
-    /// Asks a device for a size; the guest follows by [`Machine::step`], no further than `limit`.
-    pub(super) fn set_virtio_mem(
-        &mut self,
-        alias: &str,
-        requested: Bytes,
-        limit: Option<Bytes>,
-    ) -> Outcome {
-        if let Err(outcome) = self.runs() {
-            return outcome;
-        }
-        let devices = &mut self.description.virtio_mem;
-        let Some(device) = devices.iter_mut().find(|device| device.alias == alias) else {
-            let alias = alias.to_owned();
-            return Outcome::NoDevice { alias };
-        };
-        if requested > device.size {
-            return Outcome::Refused("requested size must be smaller than the size".into());
-        }
-        if !requested.0.is_multiple_of(device.block.0.max(1)) {
-            return Outcome::Refused("requested size must be a multiple of the block size".into());
-        }
-        device.requested = requested;
-        let half =
-            Bytes(device.current.0.midpoint(requested.0) / device.block.0.max(1) * device.block.0);
-        match limit.or(self.goes_half_way().then_some(half)) {
-            Some(limit) => self.limits.insert(alias.to_owned(), limit),
-            None => self.limits.remove(alias),
-        };
-        Outcome::Done
-    }
-
-    /// Asks the balloon for a size; the guest follows by [`Machine::step`], no further than `limit`.
-    pub(super) fn set_balloon(&mut self, target: Bytes, limit: Option<Bytes>) -> Outcome {
-        if let Err(outcome) = self.runs() {
-            return outcome;
-        }
-        if self.description.balloon_current.is_none() {
-            return Outcome::Refused(
-                "Unable to change memory of active domain without the balloon device".into(),
-            );
-        }
-        self.balloon_target = target.min(self.base());
-        let half = Bytes(self.balloon_current().0.midpoint(self.balloon_target.0));
-        self.balloon_limit = limit.or(self.goes_half_way().then_some(half));
-        Outcome::Done
-    }
-
-    /// Adds a DIMM, which the guest takes over at once.
-    pub(super) fn attach_dimm(&mut self, size: Bytes) -> (Outcome, Vec<HypervisorEvent>) {
-        let refused = |words: &str| (Outcome::Refused(words.into()), Vec::new());
-        if let Err(outcome) = self.runs() {
-            return (outcome, Vec::new());
-        }
-        let devices: u64 = self
-            .description
-            .virtio_mem
-            .iter()
-            .map(|device| device.size.0)
-            .sum();
-        let Some(maximum) = self.description.memory_maximum else {
-            return refused("cannot hotplug memory: maxMemory is not set");
-        };
-        if self.description.numa_nodes == 0 {
-            return refused("can't add memory backend as guest has no NUMA nodes configured");
-        }
-        if self.description.dimm_slots == 0 {
-            return refused("memory device count exceeds slots count");
-        }
-        if self.base().0 + devices + size.0 > maximum.0 {
-            return refused("memory device total size exceeds hotplug space");
-        }
-        self.description.dimm_slots -= 1;
-        self.description.memory_dimms = self.description.memory_dimms.saturating_add(size);
-        self.balloon_target = self.balloon_target.saturating_add(size);
-        if let Some(current) = &mut self.description.balloon_current {
-            *current = current.saturating_add(size);
-        }
-        let told = HypervisorEvent::Device {
-            domain: self.id(),
-            alias: "dimm0".into(),
-            change: DeviceChange::Added,
-        };
-        (Outcome::Done, vec![told])
-    }
-
-    /// What is there without virtio-mem and with the balloon deflated.
-    fn base(&self) -> Bytes {
-        self.description
-            .memory_boot
-            .saturating_add(self.description.memory_dimms)
-    }
-
-    fn goes_half_way(&self) -> bool {
-        self.inside.conduct == Some(Conduct::Partly)
-    }
-
-    pub(super) fn set_balloon_period(&mut self, period: Duration) -> Outcome {
-        if let Err(outcome) = self.runs() {
-            return outcome;
-        }
-        if self.description.balloon_current.is_none() {
-            return Outcome::Refused("No memory balloon device configured".into());
-        }
-        self.description.balloon_period = Some(period);
-        Outcome::Done
     }
 
     /// Turns a knob; partly where a fault says so: then only the first device has it.
@@ -595,81 +305,6 @@ impl Machine {
         self.metadata.get(&element).cloned()
     }
 
-    fn virtio_mem_current(&self) -> Bytes {
-        let devices = self.description.virtio_mem.iter();
-        Bytes(devices.map(|device| device.current.0).sum())
-    }
-
-    fn balloon_current(&self) -> Bytes {
-        self.description.balloon_current.unwrap_or(self.base())
-    }
-
-    /// Lets the guest follow what was asked by one step.
-    pub(super) fn step(&mut self) -> (Progress, Vec<HypervisorEvent>) {
-        match self.description.state {
-            RunState::Running => {}
-            // It goes on when it runs again.
-            RunState::Paused => return (Progress::Moving, Vec::new()),
-            RunState::Off | RunState::Other => return (Progress::Arrived, Vec::new()),
-        }
-        if let Some(Conduct::RefusesMemory | Conduct::Hangs) = self.inside.conduct {
-            // It goes on when the guest behaves again.
-            return (Progress::Arrived, Vec::new());
-        }
-        let domain = self.id();
-        let mut told = Vec::new();
-        for index in 0..self.description.virtio_mem.len() {
-            let elsewhere = self.balloon_current().0 + self.virtio_mem_current().0;
-            let device = &mut self.description.virtio_mem[index];
-            // What is in use and has no place elsewhere stays where it is.
-            let held = self
-                .memory_used
-                .0
-                .saturating_sub(elsewhere - device.current.0);
-            let held = held
-                .next_multiple_of(device.block.0.max(1))
-                .min(device.current.0);
-            let limit = self.limits.get(&device.alias).map(|limit| limit.0);
-            let stride = (device.size.0 / 4).next_multiple_of(device.block.0.max(1));
-            let next = towards(device.current.0, device.requested.0, held, limit, stride);
-            if next != device.current.0 {
-                device.current = Bytes(next);
-                told.push(HypervisorEvent::Device {
-                    domain,
-                    alias: device.alias.clone(),
-                    change: DeviceChange::Resized(device.current),
-                });
-            }
-        }
-        if let Some(current) = self.description.balloon_current {
-            let held = self
-                .memory_used
-                .0
-                .saturating_sub(self.virtio_mem_current().0);
-            let limit = self.balloon_limit.map(|limit| limit.0);
-            let stride = self.description.memory_boot.0 / 4;
-            let next = towards(
-                current.0,
-                self.balloon_target.0,
-                held.min(current.0),
-                limit,
-                stride.max(1),
-            );
-            if next != current.0 {
-                self.description.balloon_current = Some(Bytes(next));
-                told.push(HypervisorEvent::Balloon {
-                    domain,
-                    current: Bytes(next),
-                });
-            }
-        }
-        if told.is_empty() {
-            (Progress::Arrived, told)
-        } else {
-            (Progress::Moving, told)
-        }
-    }
-
     /// Figures as the bulk call gives them. `now` is the time since the epoch of Unix.
     pub(super) fn stats(&mut self, now: Duration) -> Option<DomainStats> {
         if self.description.state == RunState::Off {
@@ -702,47 +337,5 @@ impl Machine {
                     .collect(),
             ),
         })
-    }
-}
-
-/// The next size on the way from `current` to `goal`: never below what is `held`, never beyond a `limit` in the
-/// direction of the way.
-fn towards(current: u64, goal: u64, held: u64, limit: Option<u64>, stride: u64) -> u64 {
-    if goal >= current {
-        let goal = limit.map_or(goal, |limit| goal.min(limit)).max(current);
-        goal.min(current.saturating_add(stride))
-    } else {
-        let goal = limit
-            .map_or(goal, |limit| goal.max(limit))
-            .max(held)
-            .min(current);
-        goal.max(current.saturating_sub(stride))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_guest_goes_step_by_step_and_stops_where_it_must() {
-        let way = |mut current: u64, goal, held, limit| {
-            let mut way = vec![current];
-            loop {
-                let next = towards(current, goal, held, limit, 25);
-                if next == current {
-                    return way;
-                }
-                way.push(next);
-                current = next;
-            }
-        };
-        assert_eq!(way(0, 60, 0, None), [0, 25, 50, 60]);
-        assert_eq!(way(60, 0, 0, None), [60, 35, 10, 0]);
-        assert_eq!(way(60, 0, 40, None), [60, 40]);
-        assert_eq!(way(0, 60, 0, Some(30)), [0, 25, 30]);
-        assert_eq!(way(60, 0, 0, Some(30)), [60, 35, 30]);
-        assert_eq!(way(60, 60, 70, Some(10)), [60]);
-        assert_eq!(way(60, 50, 70, None), [60]);
     }
 }
