@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::out_of_reach::Breaking;
 use super::*;
 
 /// Passes on what the hypervisor tells, as the daemon does.
