@@ -8,45 +8,36 @@
 //! ```
 //! Every hello has a session id of its own, so whatever an earlier boot, an earlier client or a saved state of the guest
 //! still has to say is recognised and dropped.
+//!
+//! Here are the state, the way of each frame that comes, and what falls due. `greeting` has how a session begins, `claims`
+//! what a guest says unasked, `heartbeat` the signs of life, `sending` what goes out.
+
+mod claims;
+mod greeting;
+mod heartbeat;
+mod sending;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::coordination::NEED_FEATURE;
 use agent_protocol::frame::FrameCounters;
-use agent_protocol::limits::{
-    ASK_INTERVAL_MS, ASKS_BURST, MAX_FRAME, MIN_FRAME, NAME_MAX, NEED_INTERVAL_MS, NEED_REASON_MAX,
-};
-use agent_protocol::message::{
-    Announce, Credit, Hello, HelloAck, HelloReason, HelloRefused, JournalState, Ping, Telemetry,
-};
-use agent_protocol::switching::{Pace, SWITCH_FEATURE};
-use agent_protocol::version::{NoCommonVersion, negotiate};
-use agent_protocol::{
-    Ask, CheckedReport, Collect, GuestMessage, HostMessage, Need, Parts, Stamp, Told, decode_guest,
-    encode_host, request_messages,
-};
+use agent_protocol::limits::{ASK_INTERVAL_MS, ASKS_BURST, MIN_FRAME, NAME_MAX};
+use agent_protocol::message::{HelloReason, HelloRefused, Ping};
+use agent_protocol::switching::Pace;
+use agent_protocol::version::NoCommonVersion;
+use agent_protocol::{Ask, CheckedReport, GuestMessage, HostMessage, Parts, decode_guest};
 use persona::domain::DomainId;
 use persona::units::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::LinkConfig;
 use super::error::AgentError;
-use super::event::{ActivePersona, AgentFacts, LostReason, Misconduct, OwnWay, Running, WentBack};
-use super::identity::{fresh_session_id, unix_time};
-use super::requests::{Fit, Lanes, Requests};
+use super::event::{AgentFacts, LostReason, Misconduct, Running};
+use super::identity::fresh_session_id;
+use super::requests::{Fit, Requests};
 use super::words::{GuestWords, Lines};
-use super::{LinkConfig, Needs, Switches};
-
-/// A hello this young was on its way when the agent announced itself, and will be answered.
-const HELLO_CROSSED: Duration = Duration::from_millis(200);
-
-/// A session this young may already be the one that a hint of a reboot is about: it is put to the test, not ended.
-const YOUNG: Duration = Duration::from_secs(5);
-
-/// How long a young session may take to prove itself.
-const PROOF: Duration = Duration::from_secs(2);
 
 /// Reports that a guest may send ahead; the window is filled up again each [`CREDIT_PERIODS`] intervals, which bounds the
 /// rate of reports whatever the guest does.
@@ -54,24 +45,6 @@ const CREDIT_WINDOW: u32 = 8;
 
 /// Intervals of telemetry between two grants: fewer than the window, so that a late grant stops nothing.
 const CREDIT_PERIODS: u32 = 5;
-
-/// Needs that come faster than this are dropped. An agent keeps twice the interval, so that a late first one and a punctual
-/// second one both count.
-const NEED_PAUSE: Duration = Duration::from_millis(NEED_INTERVAL_MS / 2);
-
-/// Abilities of an agent that are looked at: many more than there are.
-const FEATURES_MAX: usize = 64;
-
-/// News of returns by hand that come faster than this wait for a later report.
-const DEVIATED_PAUSE: Duration = Duration::from_secs(3);
-
-/// Answers to asks that wait for a guest that does not read; further ones are lost, and the guest asks again.
-const ANSWERS_MAX: usize = 16;
-/// Between two times at which it is told that records of rules wait in a guest.
-const RECORDS_PAUSE: Duration = Duration::from_secs(1);
-
-/// Pings of callers that may be under way at once.
-const PINGS_MAX: usize = 8;
 
 /// Where the time of a ping goes.
 pub(super) type PingAnswer = oneshot::Sender<Result<Duration, AgentError>>;
@@ -209,26 +182,6 @@ impl Session {
         session
     }
 
-    fn say_hello(&mut self, reason: HelloReason) {
-        self.queue.push(HostMessage::Hello(Hello {
-            v: self.config.versions,
-            host_id: self.config.host_id.clone(),
-            vm_uuid: self.domain.to_string(),
-            reason,
-            max_frame: MAX_FRAME,
-            feats: self.features(),
-            now_unix_ms: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
-            telemetry_ms: u64::try_from(self.config.telemetry.as_millis()).ok(),
-        }));
-    }
-
-    fn features(&self) -> Vec<String> {
-        let needs = (self.config.needs == Needs::Honour).then_some(NEED_FEATURE);
-        let switches = (self.config.switches == Switches::Honour).then_some(SWITCH_FEATURE);
-        let all = [needs, switches].into_iter().flatten();
-        all.map(str::to_owned).collect()
-    }
-
     /// What the agent said of itself, while the session is open.
     pub(super) fn facts(&self) -> Option<&AgentFacts> {
         match &self.stage {
@@ -333,250 +286,9 @@ impl Session {
         })
     }
 
-    /// Whether the guest has said that records of rules wait for the host; it is told once a while.
-    pub(super) fn take_records_wait(&mut self, now: Instant) -> bool {
-        let soon = self
-            .records_told_at
-            .is_some_and(|before| now < before + RECORDS_PAUSE);
-        let tell = self.records_wait && !soon;
-        if tell {
-            (self.records_wait, self.records_told_at) = (false, Some(now));
-        }
-        tell
-    }
-
-    /// A need counts when it can be, somebody listens, and it does not come too soon after the one before. A new session
-    /// begins without one before it; the pause between connections bounds what a guest gains by that.
-    fn needed(&mut self, need: Need, now: Instant) -> Happening {
-        let soon = self
-            .needed_at
-            .is_some_and(|before| now < before + NEED_PAUSE);
-        match need.check() {
-            Ok(need) if !soon && self.config.needs == Needs::Honour => {
-                self.needed_at = Some(now);
-                Happening::Needed {
-                    more: Bytes(need.memory_bytes),
-                    reason: GuestWords::clean(&need.reason, NEED_REASON_MAX, Lines::One),
-                }
-            }
-            _ => {
-                self.misconduct.refused_needs += 1;
-                Happening::Nothing
-            }
-        }
-    }
-
-    /// What the agent says of itself now, where it says of what is done by hand something else than before. A guest that
-    /// says something else each time is heard no more often than a person could do it.
-    fn deviated(&mut self, telemetry: &Telemetry, now: Instant) -> Option<AgentFacts> {
-        let told = telemetry.rolled_back.as_ref();
-        let told = told.map(WentBack::of).map(Box::new);
-        let own = telemetry.customized.as_ref();
-        let own = own.map(OwnWay::of).map(Box::new);
-        let Stage::Open { facts, .. } = &mut self.stage else {
-            return None;
-        };
-        let soon = self
-            .deviated_at
-            .is_some_and(|before| now < before + DEVIATED_PAUSE);
-        // A report says it only while the guest can write nothing.
-        let journal = match (telemetry.journal, facts.journal) {
-            (Some(JournalState::Frozen), _) => JournalState::Frozen,
-            (_, JournalState::Frozen) => JournalState::Clean,
-            (_, before) => before,
-        };
-        let same = facts.rolled_back == told
-            && facts.own == own
-            && facts.gate == telemetry.gate
-            && facts.journal == journal;
-        if same || soon {
-            return None;
-        }
-        self.deviated_at = Some(now);
-        (facts.rolled_back, facts.own, facts.gate) = (told, own, telemetry.gate);
-        facts.journal = journal;
-        Some(facts.clone())
-    }
-
-    /// An ask counts when it makes sense, somebody listens, and there are not too many.
-    fn asked(&mut self, ask: Ask, now: Instant) -> Happening {
-        let passed = now.saturating_duration_since(self.began).as_millis();
-        let now_ms = u64::try_from(passed).unwrap_or(u64::MAX);
-        match ask.check() {
-            Ok(ask)
-                if self.config.switches == Switches::Honour && self.asks.take(now_ms).is_ok() =>
-            {
-                Happening::Asked(Box::new(ask))
-            }
-            _ => {
-                self.misconduct.refused_asks += 1;
-                Happening::Nothing
-            }
-        }
-    }
-
-    /// Tells the guest what came of an ask; without a session nobody hears it.
-    pub(super) fn tell(&mut self, told: Told) {
-        if self.facts().is_some() && self.answers.len() < ANSWERS_MAX {
-            self.answers.push_back(HostMessage::Told(Box::new(told)));
-        }
-    }
-
     fn undue(&mut self) -> Happening {
         self.misconduct.undecodable += 1;
         Happening::Nothing
-    }
-
-    fn announced(&mut self, announce: &Announce, now: Instant) -> Result<(), Ending> {
-        match &mut self.stage {
-            Stage::Open { facts, .. } => {
-                let same = facts.instance == identifier(&announce.inst)
-                    && facts.boot_id == identifier(&announce.boot_id);
-                if same {
-                    Ok(())
-                } else {
-                    Err(over(LostReason::AgentRestarted, HelloReason::Reboot))
-                }
-            }
-            // An announcement only ever answers the question whether somebody is there, and that no faster than this.
-            Stage::Greeting { sent, .. } if now - *sent < HELLO_CROSSED => Ok(()),
-            Stage::Greeting { sent, until } => {
-                *sent = now;
-                if let Some(until) = until {
-                    *until = (*until).max(now + self.config.hello_timeout);
-                }
-                self.order = agent_protocol::Session::new(fresh_session_id());
-                self.told = Parts::default();
-                self.queue.clear();
-                self.say_hello(HelloReason::Reboot);
-                Ok(())
-            }
-        }
-    }
-
-    fn acknowledged(&mut self, ack: HelloAck, now: Instant) -> Result<Happening, Ending> {
-        let theirs = (ack.v, ack.v).into();
-        let protocol = negotiate(self.config.versions, theirs).map_err(Ending::Incompatible)?;
-        // An agent that takes less than the smallest frame could not be asked anything.
-        self.peer_max_frame = ack.max_frame.clamp(MIN_FRAME, MAX_FRAME);
-        let facts = AgentFacts {
-            agent_version: identifier(&ack.agent_version),
-            boot_id: identifier(&ack.boot_id),
-            instance: identifier(&ack.inst),
-            active: ack.active.map(|active| ActivePersona {
-                generation: active.generation,
-                persona: identifier(&active.persona),
-                version: active.version,
-                digest: identifier(&active.digest),
-            }),
-            rolled_back: ack.rolled_back.as_ref().map(WentBack::of).map(Box::new),
-            own: ack.customized.as_ref().map(OwnWay::of).map(Box::new),
-            // It comes with the first report.
-            gate: None,
-            newest_generation: ack.generation,
-            journal: ack.journal,
-            protocol,
-            features: ack
-                .feats
-                .iter()
-                .take(FEATURES_MAX)
-                .map(|feature| identifier(feature))
-                .collect(),
-        };
-        self.stage = Stage::Open {
-            facts: facts.clone(),
-            since: now,
-        };
-        self.heard(now);
-        self.tell_parts();
-        self.grant();
-        Ok(Happening::Connected(facts))
-    }
-
-    /// Reports shall have these parts and no others.
-    pub(super) fn collect(&mut self, parts: Parts) {
-        self.wanted = parts;
-        if self.facts().is_some() {
-            self.tell_parts();
-        }
-    }
-
-    /// A session begins with the parts that an agent without a word of the host reports.
-    fn tell_parts(&mut self) {
-        if std::mem::replace(&mut self.told, self.wanted) != self.wanted {
-            self.queue
-                .push(HostMessage::Collect(Collect { parts: self.wanted }));
-        }
-    }
-
-    fn grant(&mut self) {
-        self.grant_at = None;
-        self.queue.push(HostMessage::Credit(Credit {
-            frames: CREDIT_WINDOW - self.credit,
-        }));
-        self.credit = CREDIT_WINDOW;
-    }
-
-    fn heard(&mut self, now: Instant) {
-        self.heartbeat.unanswered = 0;
-        self.heartbeat.next = (self.running == Running::Yes).then(|| now + self.config.heartbeat);
-    }
-
-    /// The domain was paused or runs again: silence is held against it only while it runs.
-    pub(super) fn set_running(&mut self, running: Running, now: Instant) {
-        if std::mem::replace(&mut self.running, running) == running {
-            return;
-        }
-        if self.facts().is_some() {
-            self.heartbeat.proof = None;
-            self.heard(now);
-        } else if let Stage::Greeting { until, .. } = &mut self.stage {
-            *until = (running == Running::Yes).then(|| now + self.config.hello_timeout);
-        }
-    }
-
-    /// The daemon wants another session. A hint of a reboot that comes late, when the rebooted guest has its session
-    /// already, costs that session a proof only.
-    pub(super) fn renew(&mut self, reason: HelloReason, now: Instant) -> Result<(), Ending> {
-        let hint = matches!(reason, HelloReason::Reboot | HelloReason::Connect);
-        if hint
-            && self.running == Running::Yes
-            && self.open_since().is_some_and(|since| now - since < YOUNG)
-        {
-            if self.heartbeat.proof.is_none() {
-                self.heartbeat.proof = Some((now + PROOF, self.push_ping()));
-            }
-            return Ok(());
-        }
-        let lost = if reason == HelloReason::Revert {
-            LostReason::Reverted
-        } else {
-            LostReason::Renewed
-        };
-        Err(over(lost, reason))
-    }
-
-    fn push_ping(&mut self) -> u64 {
-        self.pinged += 1;
-        self.queue.push(HostMessage::Ping(Ping { n: self.pinged }));
-        self.pinged
-    }
-
-    /// Sends a ping for a caller.
-    pub(super) fn ping(&mut self, answer: PingAnswer, now: Instant) {
-        let domain = self.domain;
-        if self.facts().is_none() {
-            let _ = answer.send(Err(AgentError::NotConnected { domain }));
-        } else if self.pings.len() >= PINGS_MAX {
-            let _ = answer.send(Err(AgentError::Busy {
-                domain,
-                operation: "ping",
-                in_flight: PINGS_MAX,
-            }));
-        } else {
-            let number = self.push_ping();
-            self.pings.push((number, now, answer));
-        }
     }
 
     /// Does what is due.
@@ -614,10 +326,6 @@ impl Session {
         Ok(())
     }
 
-    fn ping_patience(&self) -> Duration {
-        self.config.heartbeat * self.config.heartbeat_misses
-    }
-
     /// When [`Session::tick`] has something to do.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let patience = self.ping_patience();
@@ -637,62 +345,6 @@ impl Session {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// Which requests may go now: one in pieces keeps the next changes of the persona and commands waiting, and nothing else.
-    fn lanes(&self) -> Lanes {
-        if self.pieces.is_empty() {
-            Lanes::All
-        } else {
-            Lanes::Short
-        }
-    }
-
-    /// Whether [`Session::next_frame`] would give something.
-    pub(super) fn has_frame(&self, requests: &Requests, now: Instant) -> bool {
-        let open = self.facts().is_some();
-        !self.queue.is_empty()
-            || (open && !self.answers.is_empty())
-            || (open && (!self.pieces.is_empty() || requests.has_next(self.lanes(), now)))
-    }
-
-    /// What to write next: greetings, pings and credit, then short requests, then a change of the persona or a command, piece by piece.
-    /// It is numbered here, so it must be written in this order, and no more is encoded than is being written.
-    pub(super) fn next_frame(&mut self, requests: &mut Requests, now: Instant) -> Option<Vec<u8>> {
-        if !self.queue.is_empty() {
-            let message = self.queue.remove(0);
-            return self.encoded(&message, MIN_FRAME);
-        }
-        let Stage::Open { facts, .. } = &self.stage else {
-            return None;
-        };
-        if let Some(answer) = self.answers.pop_front() {
-            return self.encoded(&answer, self.peer_max_frame);
-        }
-        if let Some(request) = requests.next(&facts.boot_id, self.lanes(), now) {
-            let id = request.id.clone();
-            match request_messages(request, self.peer_max_frame) {
-                Ok(messages) => match <[HostMessage; 1]>::try_from(messages) {
-                    Ok([whole]) => return self.encoded(&whole, self.peer_max_frame),
-                    // Only a change of the persona or a command is that long, and it is given out when no other is in pieces.
-                    Err(messages) => self.pieces.extend(messages),
-                },
-                Err(error) => requests.unsendable(&id, error.to_string()),
-            }
-        }
-        let piece = self.pieces.pop_front()?;
-        self.encoded(&piece, self.peer_max_frame)
-    }
-
-    fn encoded(&mut self, message: &HostMessage, max_frame: usize) -> Option<Vec<u8>> {
-        let stamp: Stamp = self.order.stamp();
-        match encode_host(&stamp, message, max_frame) {
-            Ok(frame) => Some(frame),
-            Err(error) => {
-                tracing::error!(domain = %self.domain, %error, "a message does not fit the frame that it was made for");
-                None
-            }
-        }
     }
 
     /// The connection is closed: pings under way fail.
