@@ -6,7 +6,7 @@ mod harness;
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    os::unix::fs::{PermissionsExt as _, chown, lchown, symlink},
 };
 
 use agent_protocol::SettingOutcome;
@@ -233,6 +233,16 @@ fn nothing_is_closed_to_which_somebody_else_could_lead_a_name() {
         assert!(
             came.iter().any(|(path, _, why)| {
                 path == "/usr/bin/tool" && why.starts_with("user 1000 owns the directory /home,")
+            }),
+            "{came:?}"
+        );
+        // Nor a link to what is root's.
+        chown(guest.path("home"), Some(0), None).unwrap();
+        lchown(guest.path("home/tool"), Some(1000), None).unwrap();
+        let came = again(&mut peer, 0o755);
+        assert!(
+            came.iter().any(|(path, _, why)| {
+                path == "/usr/bin/tool" && why.starts_with("user 1000 owns /home/tool,")
             }),
             "{came:?}"
         );

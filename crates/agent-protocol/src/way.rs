@@ -1,6 +1,7 @@
 //! The way from a path to what it leads to, one component after the other as path_resolution(7) has it, so that agent and gate
-//! mean the same files by a restricted name and look out for all that could turn it. Nothing is read here: whoever asks says
-//! what lies where.
+//! mean the same files by a restricted name and look out for all that could turn it. A link that a user could have put there
+//! leads to nothing but that user's own, as where systemd follows paths safely (`CHASE_SAFE`): else that user could name any
+//! file. Nothing is read here: whoever asks says what lies where.
 
 use std::{
     collections::BTreeSet,
@@ -10,14 +11,44 @@ use std::{
 
 /// As many links the kernel follows, too (path_resolution(7)).
 const LINKS_MAX: usize = 40;
+/// The kind of a file in its mode, and directories (inode(7)).
+const KIND: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
+/// A directory in which only the owner of a thing may rename it or take it away.
+const STICKY: u32 = 0o1000;
+/// Whoever may write.
+const OTHERS_WRITE: u32 = 0o002;
+
+/// Whose a link or a directory is: who can lead a way through it elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Root alone.
+    Root,
+    /// This user, who is not root.
+    User(u32),
+    /// Anybody: a directory of root's in which everybody may put one thing in the place of another.
+    Anybody,
+}
+
+impl Owner {
+    /// By the user and the mode that lstat(2) tells, with the kind of the file in it.
+    pub fn of(user: u32, mode: u32) -> Self {
+        let is_directory = mode & KIND == DIRECTORY;
+        match user {
+            0 if is_directory && mode & OTHERS_WRITE != 0 && mode & STICKY == 0 => Self::Anybody,
+            0 => Self::Root,
+            user => Self::User(user),
+        }
+    }
+}
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A symbolic link, with what is written in it.
-    Link(PathBuf),
+    Link(PathBuf, Owner),
     /// Anything else.
-    Other,
+    Other(Owner),
     /// Nothing, or nothing that may be looked behind.
     Nothing,
 }
@@ -28,27 +59,59 @@ pub struct Way {
     /// Every directory in which a change can change the way, as far as there are any.
     pub directories: BTreeSet<PathBuf>,
     /// The names under which one comes to the end: the path's own, and those that links at the end of the way have for it.
+    /// Those that come behind a link of somebody else's than root are left out, since that user chose them.
     pub names: Vec<PathBuf>,
-    /// Where it ends, whether something lies there or not; nowhere when there are more links than the kernel would follow.
+    /// The first link or directory on the way that is not root's alone, and whose it is.
+    pub others: Option<(PathBuf, Owner)>,
+    /// Where the way is not gone on: a link that is not of who could have put it there, or what such a link leads to and is
+    /// somebody else's.
+    pub barred: Option<PathBuf>,
+    /// Where it ends, whether something lies there or not; nowhere when it is barred, or when there are more links than the
+    /// kernel would follow.
     pub end: Option<PathBuf>,
 }
 
-/// Goes the way of an absolute path; `look` says what lies at a path of which no directory is a link.
+impl Way {
+    /// Whether a link of this owner is followed.
+    fn turns(&self, owner: Owner) -> bool {
+        let others = self.others.as_ref();
+        others.is_none_or(|(_, whose)| *whose == owner)
+    }
+
+    /// Remembers who can turn the way from here on.
+    fn pass(&mut self, place: &Path, owner: Owner) {
+        if self.others.is_none() && owner != Owner::Root {
+            self.others = Some((place.to_owned(), owner));
+        }
+    }
+}
+
+/// Goes the way of an absolute path; `look` says what lies at a path of which no directory is a link. It begins with the root.
 pub fn follow(path: &Path, mut look: impl FnMut(&Path) -> Seen) -> Way {
     let mut way = Way::default();
     // What is still to be gone, the next component last.
     let mut ahead: Vec<OsString> = Vec::new();
     let mut place = PathBuf::from("/");
     enter(path, &mut place, &mut ahead);
+    if let Seen::Other(owner) = look(&place) {
+        way.pass(&place, owner);
+    }
     let mut links = 0;
     let mut is_there = true;
+    // Whether a link of a user's was followed, so that what comes is of that user's choice.
+    let mut is_turned = false;
     while let Some(component) = ahead.pop() {
-        if component == ".." {
+        let is_up = component == "..";
+        let next = if is_up {
             place.pop();
+            place.clone()
+        } else {
+            place.join(component)
+        };
+        if is_up && !(is_turned && is_there) {
             continue;
         }
-        let next = place.join(component);
-        if ahead.is_empty() {
+        if ahead.is_empty() && !is_turned {
             way.names.push(next.clone());
         }
         let seen = if is_there {
@@ -58,14 +121,30 @@ pub fn follow(path: &Path, mut look: impl FnMut(&Path) -> Seen) -> Way {
             Seen::Nothing
         };
         match seen {
-            Seen::Link(target) => {
+            Seen::Link(target, owner) => {
+                if !way.turns(owner) {
+                    way.barred = Some(next);
+                    return way;
+                }
                 links += 1;
                 if links > LINKS_MAX {
                     return way;
                 }
+                way.pass(&next, owner);
+                is_turned = way.others.is_some();
                 enter(&target, &mut place, &mut ahead);
             }
-            Seen::Other => place = next,
+            Seen::Other(owner) => {
+                if is_turned && !way.turns(owner) {
+                    way.barred = Some(next);
+                    return way;
+                }
+                // What lies at the end turns no way.
+                if !ahead.is_empty() {
+                    way.pass(&next, owner);
+                }
+                place = next;
+            }
             Seen::Nothing => {
                 is_there = false;
                 place = next;
@@ -93,16 +172,45 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// A tree of links; whatever else is named in it is there.
+    /// A tree of links, all of root; whatever else is named in it is there.
     fn gone(tree: &[(&str, &str)], path: &str) -> Way {
-        let tree: BTreeMap<&str, &str> = tree.iter().copied().collect();
+        let roots: Vec<_> = tree.iter().map(|(at, to)| (*at, *to, ROOT)).collect();
+        led(&roots, path)
+    }
+
+    /// A tree of links with owners; whatever else is named in it is there.
+    fn led(tree: &[(&str, &str, Owner)], path: &str) -> Way {
+        let tree: BTreeMap<&str, (&str, Owner)> = tree
+            .iter()
+            .map(|(at, to, owner)| (*at, (*to, *owner)))
+            .collect();
         follow(Path::new(path), |path| {
             match tree.get(path.to_str().unwrap()) {
-                Some(&"") => Seen::Other,
-                Some(target) => Seen::Link(target.into()),
+                Some(("", owner)) => Seen::Other(*owner),
+                Some((target, owner)) => Seen::Link(target.into(), *owner),
                 None => Seen::Nothing,
             }
         })
+    }
+
+    const ROOT: Owner = Owner::Root;
+    const ANNA: Owner = Owner::User(1000);
+    const BOB: Owner = Owner::User(1001);
+
+    /// `/bin/tool` leads to `/home/anna/tool`, and this lies there.
+    fn annas(things: &[(&'static str, &'static str, Owner)]) -> Way {
+        let mut tree = vec![
+            ("/", "", ROOT),
+            ("/bin", "", ROOT),
+            ("/bin/tool", "../home/anna/tool", ROOT),
+            ("/bin/sh", "", ROOT),
+            ("/home", "", ROOT),
+            ("/home/anna", "", ANNA),
+            ("/home/bob", "", BOB),
+            ("/home/bob/own", "", BOB),
+        ];
+        tree.extend(things);
+        led(&tree, "/bin/tool")
     }
 
     fn paths(paths: &[&str]) -> Vec<PathBuf> {
@@ -166,5 +274,118 @@ mod tests {
     fn no_way_leads_above_the_root() {
         let tree = [("/tool", "../../etc/tool"), ("/etc", ""), ("/etc/tool", "")];
         assert_eq!(gone(&tree, "/tool").end, Some("/etc/tool".into()));
+    }
+
+    #[test]
+    fn what_a_user_has_leads_to_that_users_own() {
+        let tool = "/home/anna/tool";
+        for (things, end) in [
+            (&[(tool, "", ANNA)][..], tool),
+            (
+                &[(tool, "real", ANNA), ("/home/anna/real", "", ANNA)],
+                "/home/anna/real",
+            ),
+            (
+                &[
+                    (tool, "lib/../lib/real", ANNA),
+                    ("/home/anna/lib", "", ANNA),
+                    ("/home/anna/lib/real", "", ANNA),
+                ],
+                "/home/anna/lib/real",
+            ),
+            // Root's own file in a directory of hers, and in one of root's there.
+            (&[(tool, "", ROOT)], tool),
+            // It may come.
+            (&[(tool, "none", ANNA)], "/home/anna/none"),
+        ] {
+            let way = annas(things);
+            assert_eq!(way.end, Some(end.into()), "{things:?}");
+            assert_eq!(way.barred, None);
+            assert_eq!(way.others, Some(("/home/anna".into(), ANNA)));
+            assert!(way.directories.contains(Path::new("/home/anna")));
+        }
+    }
+
+    #[test]
+    fn what_a_user_has_leads_to_nothing_of_somebody_else() {
+        let tool = "/home/anna/tool";
+        for (things, barred) in [
+            // To a file of root by its path, by one that goes up, and by another name of it.
+            (&[(tool, "/bin/sh", ANNA)][..], "/bin"),
+            (&[(tool, "../../bin/sh", ANNA)], "/home"),
+            (
+                &[(tool, "own", ANNA), ("/home/anna/own", "", ROOT)],
+                "/home/anna/own",
+            ),
+            (&[(tool, "../bob/own", ANNA)], "/home"),
+            // A link that root left there.
+            (&[(tool, "/bin/sh", ROOT)], tool),
+            (
+                &[(tool, "d/sh", ANNA), ("/home/anna/d", "/bin", ANNA)],
+                "/bin",
+            ),
+        ] {
+            let way = annas(things);
+            assert_eq!(way.end, None, "{things:?}");
+            assert_eq!(way.barred, Some(barred.into()));
+            assert_eq!(way.others, Some(("/home/anna".into(), ANNA)));
+            // Where it is turned back is looked out for, and nothing behind it.
+            assert!(way.directories.contains(Path::new("/home/anna")));
+            assert!(!way.directories.contains(Path::new("/home/bob")));
+        }
+    }
+
+    #[test]
+    fn names_that_a_user_chose_are_none_of_the_restricted_ones() {
+        let way = annas(&[
+            ("/home/anna/tool", "python3", ANNA),
+            ("/home/anna/python3", "", ANNA),
+        ]);
+        assert_eq!(way.end, Some("/home/anna/python3".into()));
+        assert_eq!(way.names, paths(&["/bin/tool", "/home/anna/tool"]));
+    }
+
+    #[test]
+    fn a_link_of_a_users_in_a_directory_of_roots_turns_as_well() {
+        let tree = |to, owner| {
+            let tree = [
+                ("/tmp", "", ROOT),
+                ("/tmp/tool", to, ANNA),
+                ("/tmp/x", "", owner),
+            ];
+            led(&tree, "/tmp/tool")
+        };
+        assert_eq!(tree("x", ANNA).end, Some("/tmp/x".into()));
+        assert_eq!(tree("x", BOB).barred, Some("/tmp/x".into()));
+        assert_eq!(tree("/tmp/x", ANNA).barred, Some("/tmp".into()));
+        // A file at the end turns nothing.
+        assert_eq!(tree("", ANNA).others, None);
+    }
+
+    #[test]
+    fn where_anybody_may_write_only_what_is_no_link_is_gone_to() {
+        let any = Owner::Anybody;
+        let tree = |at, to, owner| {
+            let tree = [("/srv", "", any), ("/srv/d", "", ROOT), (at, to, owner)];
+            led(&tree, at)
+        };
+        for (at, owner) in [("/srv/x", ROOT), ("/srv/x", ANNA), ("/srv/d/x", ROOT)] {
+            assert_eq!(tree(at, "", owner).end, Some(at.into()));
+            let way = tree(at, "/bin/sh", owner);
+            assert_eq!(way.barred, Some(at.into()));
+            assert_eq!(way.others, Some(("/srv".into(), any)));
+        }
+        assert_eq!(Owner::of(0, 0o040_777), any);
+        // Nobody takes away there what is not his own.
+        assert_eq!(Owner::of(0, 0o041_777), ROOT);
+        assert_eq!(Owner::of(0, 0o040_775), ROOT);
+        assert_eq!(Owner::of(0, 0o120_777), ROOT);
+        assert_eq!(Owner::of(1000, 0o040_777), ANNA);
+    }
+
+    #[test]
+    fn a_guest_that_is_all_of_one_user_is_gone_through() {
+        let tree = [("/", "", ANNA), ("/x", "y", ANNA), ("/y", "", ANNA)];
+        assert_eq!(led(&tree, "/x").end, Some("/y".into()));
     }
 }

@@ -22,10 +22,7 @@ use nix::{
     sys::{stat::stat, statfs::fstatfs},
 };
 
-use crate::{
-    person::is_persons,
-    targets::{Found, Identity, Target, Targets, look},
-};
+use crate::targets::{Found, Identity, Target, Targets, look};
 
 /// Directories whose files are devices, pipes and the kernel's own, below the root: to be handed one of them can do something,
 /// and the judge reads files of processes itself.
@@ -154,8 +151,9 @@ fn unfit(directory: &Directory, root: &Path) -> Option<String> {
         return Some("what lies there are no files of programs".to_owned());
     }
     let metadata = &directory.found.metadata;
-    // Somebody's own directory could lead to a file system of his own, which answers the judge when it likes.
-    let theirs = is_persons(metadata.uid()) || metadata.permissions().mode() & 0o002 != 0;
+    // Somebody's own directory could lead to a file system of his own, which answers the judge when it likes; and what its owner
+    // gives a second name there would be refused by that in all others.
+    let theirs = metadata.uid() != 0 || metadata.permissions().mode() & 0o002 != 0;
     theirs.then(|| "others than the system may write there".to_owned())
 }
 
@@ -298,7 +296,7 @@ mod tests {
         }
         targets.guarded.insert(root.path().join("none"));
         let guards = guard(&targets, &mut Names::new(), root.path());
-        let own = is_persons(stat(root.path()).unwrap().st_uid);
+        let own = stat(root.path()).unwrap().st_uid != 0;
         assert_eq!(guards.directories.len(), usize::from(!own));
         assert_eq!(
             guards.problems.len(),
@@ -315,7 +313,7 @@ mod tests {
         fs::write(path("perl"), "").unwrap();
         fs::hard_link(path("perl"), path("perl5")).unwrap();
         fs::write(path("other"), "").unwrap();
-        if is_persons(stat(root.path()).unwrap().st_uid) {
+        if stat(root.path()).unwrap().st_uid != 0 {
             return;
         }
         let table = agent_protocol::GateTable {

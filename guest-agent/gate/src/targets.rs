@@ -1,4 +1,5 @@
-//! Which files restricted names lead to, and which directories say when that changes. Files are looked at without being
+//! Which files restricted names lead to, and which directories say when that changes. What somebody else than root could turn
+//! leads to nothing but that user's own, and to what lies there itself (`agent_protocol::way`). Files are looked at without being
 //! opened: the kernel would ask the gate about itself. `watch` calls this.
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use agent_protocol::{
     GateTable,
-    way::{Seen, Way, follow},
+    way::{Owner, Seen, Way, follow},
 };
 use nix::{libc, sys::stat::FileStat};
 
@@ -22,6 +23,9 @@ use crate::guarded::Names;
 
 /// Below the root.
 const KERNELS: [&str; 2] = ["proc", "sys"];
+
+/// Whoever may write (inode(7)).
+const OTHERS_WRITE: u32 = 0o002;
 
 /// A file as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +98,7 @@ pub(crate) struct Targets {
     pub(crate) guarded: BTreeSet<PathBuf>,
     /// The restricted commands, and all names of files that lie on the way from one of them to its file.
     pub(crate) names: Names,
-    /// Where the commands are looked up.
+    /// Where the commands are looked up, where nobody but root can turn the way from there.
     pub(crate) paths: Vec<(PathBuf, String)>,
     /// Names that lead to no file.
     pub(crate) absent: Vec<String>,
@@ -104,6 +108,7 @@ pub(crate) struct Targets {
 
 /// Looks all names of a table up, in all of its directories.
 pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
+    let root = &fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     let mut targets = Targets::default();
     // The judge reads files of processes itself, and would have to wait for itself.
     let kernels = KERNELS.map(|directory| root.join(directory));
@@ -111,14 +116,21 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
         let mut found = false;
         for directory in table.path.split(':') {
             let asked = Path::new("/").join(directory).join(name);
-            let path = below(root, &asked);
-            targets.learn(name, follow(&asked, |path| seen(&below(root, path))), root);
-            targets.paths.push((path.clone(), name.clone()));
-            match look(&path, libc::O_PATH) {
+            let led = go(&asked, root);
+            targets.learn(name, &led.way, root);
+            // Else whoever turns it could have any file refused until that is seen, and have the judge wait where he likes.
+            if led.is_fixed {
+                targets.paths.push((below(root, &asked), name.clone()));
+            }
+            // Several directories can be one, and one sentence is enough.
+            let why = barred(&led.way, &asked).filter(|why| !targets.problems.contains(why));
+            targets.problems.extend(why);
+            match led.found {
                 Ok(Some(file)) if file.metadata.is_file() => {
                     found = true;
-                    let place = file.place(&path);
+                    let place = file.place(&below(root, &asked));
                     if kernels.iter().any(|kernels| place.starts_with(kernels)) {
+                        let path = below(root, &asked);
                         let path = path.display();
                         let problem = format!(
                             "{path} leads to a file of the kernel's own, which cannot be marked"
@@ -132,10 +144,12 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
                         place,
                     });
                 }
-                Ok(_) => {}
-                Err(error) => targets
-                    .problems
-                    .push(format!("{} cannot be looked at: {error}", path.display())),
+                Ok(_) => found |= led.way.barred.is_some(),
+                Err(error) => {
+                    let path = below(root, &asked);
+                    let problem = format!("{} cannot be looked at: {error}", path.display());
+                    targets.problems.push(problem);
+                }
             }
         }
         if !found {
@@ -147,11 +161,11 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
 
 impl Targets {
     /// Enters the way from a restricted command to its file.
-    fn learn(&mut self, command: &str, way: Way, root: &Path) {
+    fn learn(&mut self, command: &str, way: &Way, root: &Path) {
         let directories = way.directories.iter();
         self.directories
             .extend(directories.map(|directory| below(root, directory)));
-        for path in way.names {
+        for path in &way.names {
             if let Some(directory) = path.parent() {
                 self.guarded.insert(below(root, directory));
             }
@@ -165,37 +179,118 @@ impl Targets {
     }
 }
 
+/// A way that was gone in the guest's tree, and what lies at its end.
+struct Led {
+    way: Way,
+    found: io::Result<Option<Found>>,
+    /// Whether nobody but root can turn it.
+    is_fixed: bool,
+}
+
+fn go(asked: &Path, root: &Path) -> Led {
+    let mut is_there = true;
+    let mut is_shared = false;
+    let mut failed = None;
+    let mut way = follow(asked, |path| match seen(&below(root, path)) {
+        Ok(Some((seen, found))) => {
+            // In a sticky one a name can come and go as well.
+            is_shared |= found.is_dir() && found.mode() & OTHERS_WRITE != 0;
+            seen
+        }
+        Ok(None) => {
+            is_there = false;
+            Seen::Nothing
+        }
+        Err(error) => {
+            failed = Some(error);
+            Seen::Nothing
+        }
+    });
+    let is_fixed = way.others.is_none() && !is_shared;
+    let found = match (failed, way.end.clone().filter(|_| is_there)) {
+        (Some(error), _) => Err(error),
+        (None, Some(end)) => end_of(&mut way, &end, root),
+        (None, None) => Ok(None),
+    };
+    Led {
+        way,
+        found,
+        is_fixed,
+    }
+}
+
+/// What lies at the end of a way. Where somebody could turn the way, this can be done between two looks, and a file can be there
+/// under another of its names: then it is what lies there itself only if it is that user's, or has no other name.
+fn end_of(way: &mut Way, end: &Path, root: &Path) -> io::Result<Option<Found>> {
+    let place = below(root, end);
+    let found = look(&place, libc::O_PATH | libc::O_NOFOLLOW)?;
+    let (Some(file), Some((_, whose))) = (&found, &way.others) else {
+        return Ok(found);
+    };
+    // Something changes in a directory that is watched, and the way is gone again.
+    if file.place(&place) != place {
+        return Ok(None);
+    }
+    let metadata = &file.metadata;
+    if metadata.nlink() > 1 && Owner::of(metadata.uid(), metadata.mode()) != *whose {
+        way.barred = Some(end.to_owned());
+        return Ok(None);
+    }
+    Ok(found)
+}
+
+/// Why a way is not gone to its end.
+fn barred(way: &Way, asked: &Path) -> Option<String> {
+    let (barred, (turn, owner)) = (way.barred.as_ref()?, way.others.as_ref()?);
+    // As it is named where no directory is a link.
+    let asked = way.names.first().map_or(asked, PathBuf::as_path).display();
+    let (barred, turn) = (barred.display(), turn.display());
+    Some(match owner {
+        Owner::User(user) => format!(
+            "what {asked} leads to is not refused: user {user} owns {turn} and could lead it to any file, and {barred} is not that user's"
+        ),
+        Owner::Anybody | Owner::Root => format!(
+            "what {asked} leads to is not refused: anybody may write to {turn} and could lead it to any file by {barred}"
+        ),
+    })
+}
+
 /// A path of the guest in its tree.
 fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// What lies at a path of the tree, for whoever goes a way.
-fn seen(place: &Path) -> Seen {
-    match fs::read_link(place) {
-        Ok(target) => Seen::Link(target),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Seen::Nothing
-        }
-        Err(_) => Seen::Other,
+fn seen(place: &Path) -> io::Result<Option<(Seen, Metadata)>> {
+    let found = match fs::symlink_metadata(place) {
+        Ok(found) => found,
+        Err(error) if is_nothing(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let owner = Owner::of(found.uid(), found.mode());
+    if !found.is_symlink() {
+        return Ok(Some((Seen::Other(owner), found)));
     }
+    match fs::read_link(place) {
+        Ok(target) => Ok(Some((Seen::Link(target, owner), found))),
+        // It went, or is a link no more; its directory tells.
+        Err(error) if is_nothing(&error) || error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// What lies at a path, by the flags of open(2) of which `O_PATH` is one; `None` where nothing of the kind does.
 pub(crate) fn look(path: &Path, flags: i32) -> io::Result<Option<Found>> {
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) || error.raw_os_error() == Some(libc::ELOOP) =>
-        {
+        Err(error) if is_nothing(&error) || error.raw_os_error() == Some(libc::ELOOP) => {
             return Ok(None);
         }
         Err(error) => return Err(error),

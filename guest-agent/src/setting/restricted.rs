@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::way::{Seen, follow};
+use agent_protocol::way::{Owner, Seen, follow};
 use nix::unistd::geteuid;
 
 use super::Guest;
@@ -57,6 +57,13 @@ impl Restricted {
         let directories = way.directories.iter().filter_map(|path| path.to_str());
         self.directories
             .extend(directories.map(|path| guest.path(path)));
+        if way.barred.is_some()
+            && turnable.is_none()
+            && let Some((link, Owner::User(user))) = &way.others
+        {
+            let link = link.display();
+            turnable = Some(format!("user {user} owns {link}, on the way to it"));
+        }
         if let Some(how) = turnable {
             let name = way.names.first().and_then(|name| name.to_str());
             self.turnable.insert(name.unwrap_or(asked).to_owned(), how);
@@ -93,16 +100,24 @@ pub(super) fn is_nothing(error: &io::Error) -> bool {
 
 fn look(place: &Path, path: &str, turnable: &mut Option<String>) -> Seen {
     match fs::symlink_metadata(place) {
-        Ok(found) if found.is_symlink() => fs::read_link(place).map_or(Seen::Nothing, Seen::Link),
+        Ok(found) if found.is_symlink() => match fs::read_link(place) {
+            Ok(target) => Seen::Link(target, owner(&found)),
+            Err(_) => Seen::Nothing,
+        },
         Ok(found) => {
             if found.is_dir() {
                 *turnable = writer(&found).map(|who| format!("{who} {path}, on the way to it"));
             }
-            Seen::Other
+            Seen::Other(owner(&found))
         }
         Err(error) if is_nothing(&error) => Seen::Nothing,
-        Err(_) => Seen::Other,
+        // What cannot be looked at turns no way.
+        Err(_) => Seen::Other(Owner::Root),
     }
+}
+
+fn owner(found: &Metadata) -> Owner {
+    Owner::of(found.uid(), found.mode())
 }
 
 /// Who else than root may put another file or link into a directory, as the beginning of a sentence.

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 /// A hung test shall end with a message; no test passes or fails by this time.
 pub const HUNG: Duration = Duration::from_secs(120);
 pub const PERSON: u32 = 1000;
+pub const OTHER: u32 = 1001;
 pub const SERVICE: u32 = 998;
 
 /// A guest's tree with a few programs.
