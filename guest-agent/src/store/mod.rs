@@ -1,4 +1,5 @@
-//! What the agent remembers, in plain files under the state directory. The disk thread owns it; nobody else writes there.
+//! What the agent remembers, in plain files under the state directory. The disk thread owns it; nobody else writes there. What
+//! the files say of generations is in `record`, the answers to requests are in `answers`, how one file is read in `files`.
 //!
 //! ```text
 //! gen/<N>.json     one for each generation: what was asked and what came of it; ten and the current stay, the newest of each persona first
@@ -10,205 +11,40 @@
 //! gate/table.json  what `activate::routing` has the gate hold people to; absent when nothing is restricted
 //! ```
 
+mod answers;
+mod files;
+mod record;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use agent_protocol::{
-    Activation, CpuList, RequestId, RolledBack, ScriptResult, SettingLine,
-    message::{Active, ReplyBody, ReplyError},
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use agent_protocol::CpuList;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    customize::{Customization, Key, laid_over},
     durable::{DurableError, Gauge, Writer},
     log::{chain, log},
-    setting::{Holding, Owned, Plan, SoftwarePlan},
 };
+
+pub(crate) use answers::Answered;
+use files::{file_names, json, read};
+pub(crate) use record::{Fate, Journal, Record, Rollback, Step};
 
 /// Generations kept beside the current one.
 const GENERATIONS_KEPT: usize = 10;
-/// Results kept: more than can be in flight.
-const RESULTS_KEPT: usize = 128;
 /// A return by hand.
 const ROLLED_BACK: &str = "rolled-back.json";
 /// Nobody but root reads state: environments can be private.
 const PRIVATE: u32 = 0o600;
-
-/// What became of a generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Fate {
-    /// Under way, or cut off.
-    Prepared,
-    /// It was made active.
-    Activated,
-    /// It made the guest have no persona.
-    Deactivated,
-    /// It failed; what was before stayed or came back.
-    Failed,
-}
-
-/// One generation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) generation: u64,
-    pub(crate) fate: Fate,
-    pub(crate) request: RequestId,
-    /// Seconds since 1970 by the guest's clock, for people.
-    pub(crate) at_unix_s: u64,
-    /// Absent in a deactivation.
-    pub(crate) activation: Option<Activation>,
-    #[serde(default)]
-    pub(crate) pre: Option<ScriptResult>,
-    #[serde(default)]
-    pub(crate) post: Option<ScriptResult>,
-    #[serde(default)]
-    pub(crate) error: Option<ReplyError>,
-    /// What of the guest is held once this generation is.
-    #[serde(default)]
-    pub(crate) held: Vec<Holding>,
-    /// Variables that come of settings.
-    #[serde(default)]
-    pub(crate) defaults: BTreeMap<String, String>,
-    /// What came of the settings.
-    #[serde(default)]
-    pub(crate) settings: Vec<SettingLine>,
-    /// That this is an earlier generation which somebody in the guest went back to; `generation` stays the host's.
-    #[serde(default)]
-    pub(crate) rollback: Option<Rollback>,
-    /// Packages that are there because of this generation or an earlier one.
-    #[serde(default)]
-    pub(crate) software: Owned,
-    /// All that is customised in this guest, under whatever persona.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) own: Vec<Customization>,
-    /// What of it is laid over this generation.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) overlay: Vec<Customization>,
-}
-
-/// A return to an earlier generation by hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rollback {
-    /// Which.
-    pub(crate) to: u64,
-    /// What the host made active, and believes to be.
-    pub(crate) instead_of: Option<Active>,
-}
-
-impl Record {
-    /// What holds in this generation: what the host asked for, with what is customised laid over it.
-    pub(crate) fn wanted(&self) -> Option<Activation> {
-        let activation = self.activation.as_ref()?;
-        Some(laid_over(activation, &self.overlay))
-    }
-
-    /// The variables that hold in this generation: the persona's own go before those that come of settings.
-    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
-        let mut variables = self.defaults.clone();
-        if let Some(wanted) = self.wanted() {
-            variables.extend(wanted.environment);
-        }
-        for own in &self.overlay {
-            if let (Key::Variable(name), None) = (&own.key, &own.value) {
-                variables.remove(name);
-            }
-        }
-        variables
-    }
-
-    /// The persona that the host made active in this generation.
-    pub(crate) fn active(&self) -> Option<Active> {
-        if let Some(rollback) = &self.rollback {
-            return rollback.instead_of.clone();
-        }
-        let Activation {
-            persona,
-            version,
-            digest,
-            ..
-        } = self.activation.as_ref()?;
-        let (persona, digest) = (persona.clone(), digest.clone());
-        Some(Active {
-            generation: self.generation,
-            persona,
-            version: *version,
-            digest,
-        })
-    }
-}
-
-impl Record {
-    /// What holds instead of what the host made active, in the words of the protocol.
-    pub(crate) fn rolled_back(&self) -> Option<RolledBack> {
-        let rollback = self.rollback.as_ref()?;
-        let activation = self.activation.as_ref();
-        Some(RolledBack {
-            generation: rollback.to,
-            persona: activation.map(|activation| activation.persona.clone()),
-            version: activation.map(|activation| activation.version),
-        })
-    }
-}
-
-/// How far the operation under way is. Each step is on disk before its deed is begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Step {
-    Prepared,
-    PreStarted,
-    PreDone,
-    SoftwareStarted,
-    SettingsStarted,
-    EnvironmentStarted,
-    EnvironmentDone,
-    PostStarted,
-    PostDone,
-    /// It holds, and what no persona wants any more goes.
-    Current,
-    RollingBack,
-}
-
-/// The operation under way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Journal {
-    pub(crate) request: RequestId,
-    pub(crate) generation: u64,
-    pub(crate) step: Step,
-    pub(crate) boot_id: String,
-    #[serde(default)]
-    pub(crate) pre: Option<ScriptResult>,
-    #[serde(default)]
-    pub(crate) post: Option<ScriptResult>,
-    #[serde(default)]
-    pub(crate) failure: Option<ReplyError>,
-    /// What is done about packages; there from [`Step::SoftwareStarted`] on.
-    #[serde(default)]
-    pub(crate) software: Option<SoftwarePlan>,
-    /// What is done about settings, with how each resource was; there from [`Step::SettingsStarted`] on.
-    #[serde(default)]
-    pub(crate) settings: Option<Plan>,
-    /// What is to hold after an operation that somebody in the guest asked for; those of the host have it in the store.
-    #[serde(default)]
-    pub(crate) by_hand: Option<Box<Record>>,
-    /// Settings that are taken as they are found, whoever made them so: somebody has just said what they shall be.
-    #[serde(default)]
-    pub(crate) taken: BTreeSet<String>,
-}
 
 #[derive(Serialize, Deserialize)]
 struct HeldCpus {
     boot_id: String,
     cpus: CpuList,
 }
-
-/// A request and the answer that it got; shared, since several threads keep it at hand.
-pub(crate) type Answered = (RequestId, Arc<ReplyBody>);
 
 /// State that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -406,34 +242,6 @@ impl Store {
         Ok(())
     }
 
-    /// The answer that a request got.
-    pub(crate) fn result(&self, id: &RequestId) -> Option<&ReplyBody> {
-        self.results
-            .iter()
-            .rev()
-            .find(|(known, _)| known == id)
-            .map(|(_, body)| body.as_ref())
-    }
-
-    /// All answers that are remembered, oldest first.
-    pub(crate) fn results(&self) -> Vec<Answered> {
-        self.results.clone()
-    }
-
-    /// Remembers the answer to a request.
-    pub(crate) fn remember(&mut self, id: &RequestId, body: &ReplyBody) -> Result<(), StoreError> {
-        let bytes = json("a result", body)?;
-        self.writer
-            .replace(&self.result_path(id), &bytes, PRIVATE)?;
-        self.results.retain(|(known, _)| known != id);
-        self.results.push((id.clone(), Arc::new(body.clone())));
-        while self.results.len() > RESULTS_KEPT {
-            let (oldest, _) = self.results.remove(0);
-            self.writer.remove(&self.result_path(&oldest))?;
-        }
-        Ok(())
-    }
-
     /// CPUs that were taken offline by order in this boot.
     pub(crate) fn held_cpus(&self, boot_id: &str) -> CpuList {
         let held = read::<HeldCpus>(&self.directory.join("held-cpus.json"));
@@ -471,37 +279,8 @@ impl Store {
         self.writer.clone()
     }
 
-    fn read_results(&self) -> Result<Vec<Answered>, StoreError> {
-        let path = self.directory.join("results");
-        let mut dated = Vec::new();
-        for name in file_names(&path)? {
-            let file = path.join(&name);
-            // Temporary files of a write that was cut off begin with a dot, which no identifier has.
-            let Ok(id) = RequestId::new(name) else {
-                continue;
-            };
-            let modified = fs::metadata(&file).and_then(|metadata| metadata.modified());
-            let modified = modified.map_err(|source| StoreError::Read {
-                path: file.clone(),
-                source,
-            })?;
-            if let Some(body) = read(&file)? {
-                dated.push((modified, id, body));
-            }
-        }
-        dated.sort_by_key(|(modified, id, _)| (*modified, id.clone()));
-        Ok(dated
-            .into_iter()
-            .map(|(_, id, body)| (id, Arc::new(body)))
-            .collect())
-    }
-
     fn record_path(&self, generation: u64) -> PathBuf {
         self.directory.join(generation_path(generation))
-    }
-
-    fn result_path(&self, id: &RequestId) -> PathBuf {
-        self.directory.join("results").join(id.as_str())
     }
 }
 
@@ -517,45 +296,14 @@ fn generation_path(generation: u64) -> PathBuf {
     Path::new("gen").join(format!("{generation}.json"))
 }
 
-fn json(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|source| StoreError::Json { what, source })
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Some(value)),
-            Err(source) => Err(StoreError::Damaged {
-                path: path.to_owned(),
-                source,
-            }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-fn file_names(path: &Path) -> Result<Vec<String>, StoreError> {
-    let failed = |source| StoreError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(failed(source)),
-    };
-    let names =
-        entries.map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap_or_default()));
-    names.collect::<Result<_, _>>().map_err(failed)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use agent_protocol::{RequestId, message::ReplyBody};
+
     use super::*;
+    use crate::setting::Owned;
 
     fn open(directory: &Path) -> Store {
         Store::open(directory, Arc::default()).unwrap()
@@ -612,19 +360,6 @@ mod tests {
             store.make_current(record(generation)).unwrap();
         }
         assert_eq!(store.generations().unwrap(), (20..=30).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn results_are_bounded_and_the_oldest_go() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut store = open(directory.path());
-        for number in 0..RESULTS_KEPT + 2 {
-            store
-                .remember(&id(&format!("r{number}")), &ReplyBody::Ok(1.into()))
-                .unwrap();
-        }
-        assert_eq!(store.result(&id("r1")), None);
-        assert_eq!(open(directory.path()).results().len(), RESULTS_KEPT);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Looking at resources and changing them: files through the durable writer, kernel parameters below `/proc/sys`, units by
-//! `systemctl` ([`super::unit`]), plugins ([`super::external`]). Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan()`]).
+//! `systemctl` ([`super::unit`]), plugins ([`super::external`]). Each change is verified by looking again. What shall change is decided elsewhere ([`super::plan()`]);
+//! the file tree is `guest`, and its programs are run in `programs`.
+
+mod guest;
+mod programs;
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use agent_protocol::{RequestId, SettingLine, SettingOutcome, limits::SCRIPT_OUTPUT_KEEP};
+use agent_protocol::{RequestId, SettingLine, SettingOutcome};
 
 use super::{
     Deed, Holding, Once, Phase, Plan, Programs, Resource, SettingError, State, external,
@@ -18,9 +21,10 @@ use super::{
 use crate::{
     durable::{Writer, crash_point},
     log::{chain, log},
-    program::{Dialogue, Ended, ProgramJob},
-    script::{PATH, ScriptError},
 };
+
+pub(crate) use guest::Guest;
+pub(super) use programs::Errand;
 
 /// Where a release cannot be done, since the kernel takes no way back.
 const ONE_WAY: &str = "the kernel does not take it back before the guest is restarted";
@@ -34,64 +38,6 @@ const PAIRS: [(&str, &str); 3] = [
     ("vm/dirty_background_bytes", "vm/dirty_background_ratio"),
     ("vm/overcommit_kbytes", "vm/overcommit_ratio"),
 ];
-
-/// What a program gets beside its arguments.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Errand {
-    pub(super) variables: &'static [(&'static str, &'static str)],
-    pub(super) time: Duration,
-    /// Bytes of its output that are kept.
-    pub(super) keep: usize,
-}
-
-/// Programs of the system have as long: more than systemd waits for a unit to start or stop.
-const SYSTEM: Errand = Errand {
-    variables: &[],
-    time: Duration::from_secs(100),
-    keep: SCRIPT_OUTPUT_KEEP,
-};
-
-/// The guest's file tree, to be looked at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Guest<'a> {
-    root: &'a Path,
-}
-
-impl<'a> Guest<'a> {
-    pub(crate) fn new(root: &'a Path) -> Self {
-        Self { root }
-    }
-
-    /// A path of the guest.
-    pub(super) fn path(self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
-    }
-
-    pub(super) fn has_directory(self, path: &str) -> bool {
-        self.path(path).is_dir()
-    }
-
-    /// Whether systemd runs the guest (sd_booted(3)).
-    pub(super) fn has_systemd(self) -> bool {
-        self.has_directory("/run/systemd/system")
-    }
-
-    /// A program by its name or absolute path, as the guest names it; `None` where nothing can be executed there.
-    pub(super) fn program(self, name: &str) -> Option<String> {
-        let found = |path: String| {
-            let metadata = fs::metadata(self.path(&path)).ok()?;
-            (metadata.is_file() && metadata.permissions().mode() & 0o111 != 0).then_some(path)
-        };
-        if name.starts_with('/') {
-            return found(name.to_owned());
-        }
-        if name.contains('/') {
-            return None;
-        }
-        PATH.split(':')
-            .find_map(|directory| found(format!("{directory}/{name}")))
-    }
-}
 
 /// The guest, to be looked at and changed on behalf of one request.
 pub(crate) struct Machine<'a> {
@@ -395,100 +341,6 @@ impl<'a> Machine<'a> {
             value: value.to_owned(),
             source,
         })
-    }
-
-    fn run_once(&mut self, once: Once) -> Result<(), SettingError> {
-        let systemd = self.guest.has_systemd();
-        match once {
-            Once::UpdateDconf => self.run(&["dconf", "update"]),
-            Once::ReloadUnits => self.run(&["systemctl", "daemon-reload"]),
-            Once::RestartJournald => {
-                self.run(&["systemctl", "try-restart", "systemd-journald.service"])
-            }
-            Once::RestartRsyslog if systemd => {
-                self.run(&["systemctl", "try-restart", "rsyslog.service"])
-            }
-            Once::RestartRsyslog if self.guest.program("rc-service").is_some() => {
-                self.run(&["rc-service", "--ifstarted", "rsyslog", "restart"])
-            }
-            Once::RestartRsyslog => self.run(&["service", "rsyslog", "restart"]),
-        }
-        .map(drop)
-    }
-
-    /// Runs a program of the guest; what it says when it succeeds.
-    pub(super) fn run(&mut self, words: &[&str]) -> Result<String, SettingError> {
-        self.run_within(words, SYSTEM)
-    }
-
-    /// Runs a program of the guest within bounds of its own; what it says when it succeeds.
-    pub(super) fn run_within(
-        &mut self,
-        words: &[&str],
-        errand: Errand,
-    ) -> Result<String, SettingError> {
-        let ended = self.ended(words, errand)?;
-        if ended.succeeded() {
-            return Ok(ended.output);
-        }
-        let last = ended.output.trim_end().lines().last().unwrap_or_default();
-        let said = if ended.timed_out {
-            "it took too long".to_owned()
-        } else {
-            last.to_owned()
-        };
-        let command = words.join(" ");
-        Err(SettingError::Failed { command, said })
-    }
-
-    /// Runs a program of the guest to its end, whatever that is.
-    pub(super) fn ended(&mut self, words: &[&str], errand: Errand) -> Result<Ended, SettingError> {
-        let name = words.first().copied().unwrap_or_default();
-        let path = self.guest.program(name).unwrap_or(name.to_owned());
-        let job = ProgramJob {
-            request: self.request.clone(),
-            program: self.guest.path(&path),
-            arguments: words
-                .iter()
-                .skip(1)
-                .map(|word| (*word).to_owned())
-                .collect(),
-            variables: errand.variables,
-            time: errand.time,
-            keep: errand.keep,
-            dialogue: Dialogue::Silent,
-        };
-        crash_point();
-        let ended = self.programs.run_program(job);
-        crash_point();
-        ended.map_err(|source| SettingError::NoProgram {
-            command: words.join(" "),
-            source,
-        })
-    }
-
-    /// Runs a program of the guest with one argument and something to read.
-    pub(super) fn converse(
-        &mut self,
-        program: PathBuf,
-        argument: &str,
-        input: String,
-        time: Duration,
-        keep: usize,
-    ) -> Result<Ended, ScriptError> {
-        let job = ProgramJob {
-            request: self.request.clone(),
-            program,
-            arguments: vec![argument.to_owned()],
-            variables: &[],
-            time,
-            keep,
-            dialogue: Dialogue::Document(input),
-        };
-        crash_point();
-        let ended = self.programs.run_program(job);
-        crash_point();
-        ended
     }
 
     fn kernel_path(&self, parameter: &str) -> PathBuf {

@@ -7,119 +7,41 @@
 //! rules/standing.json  of each rule whether it was called for, and when it last fired
 //! ```
 //! Numbers are of one log, which is drawn anew at each start, so that none comes twice. An intent that is left from an agent
-//! which was killed becomes a record that says so, and what was under way is never begun again.
+//! which was killed becomes a record that says so, and what was under way is never begun again. The words of the files are in
+//! `firing`, how one is read in `files`, what the host fetches in `page`.
+
+mod files;
+mod firing;
+mod page;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use agent_protocol::{
-    RecordsSeen, RequestId, RuleRecord, RuleRecordsReply, RulesInForce,
-    limits::{RULE_RECORDS_BYTES, RULE_RECORDS_KEPT},
-    rules::{DeedOutcome, RuleBy, RuleDeed, RuleEdge, RuleReading},
+    RequestId, RuleRecord,
+    limits::RULE_RECORDS_KEPT,
+    rules::{DeedOutcome, RuleDeed},
 };
-use persona::rule::Latch;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     durable::{DurableError, Writer},
     log::{chain, log},
     script::stop_leftovers,
-    telemetry::boot_time,
 };
+
+use files::{json, read, read_all};
+use firing::request_of;
+pub(crate) use firing::{Begun, Fired, Intent, Kept, Standing};
 
 /// Where all of it is, below the state directory.
 const DIRECTORY: &str = "rules";
 /// Nobody but root reads it.
 const PRIVATE: u32 = 0o600;
-
-/// When a rule fired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Fired {
-    pub(crate) boot_id: String,
-    /// Milliseconds since that boot.
-    pub(crate) boot_ms: u64,
-    /// Milliseconds since 1970 by the guest's clock.
-    pub(crate) unix_ms: u64,
-}
-
-impl Fired {
-    /// Now.
-    pub(crate) fn now(boot_id: &str) -> Self {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
-            boot_id: boot_id.to_owned(),
-            boot_ms: millis(boot_time()),
-            unix_ms: millis(unix.unwrap_or_default()),
-        }
-    }
-
-    /// How long ago that was; long ago where the clock was put back since.
-    pub(crate) fn ago(&self, now: &Self) -> Duration {
-        let (then, now) = if self.boot_id == now.boot_id {
-            (self.boot_ms, now.boot_ms)
-        } else {
-            (self.unix_ms, now.unix_ms)
-        };
-        now.checked_sub(then)
-            .map_or(Duration::MAX, Duration::from_millis)
-    }
-}
-
-/// What is carried of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
-    pub(crate) latch: Latch,
-    #[serde(default)]
-    pub(crate) fired: Option<Fired>,
-}
-
-/// What is carried of all rules of a persona.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Standing {
-    /// Which persona's.
-    pub(crate) digest: String,
-    pub(crate) rules: BTreeMap<String, Kept>,
-}
-
-/// A firing that is about to begin.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Intent {
-    pub(crate) generation: u64,
-    pub(crate) persona: String,
-    pub(crate) digest: String,
-    pub(crate) rule: String,
-    pub(crate) edge: RuleEdge,
-    /// All actions, as text.
-    pub(crate) actions: Vec<String>,
-    pub(crate) readings: Vec<RuleReading>,
-    /// Who evaluated the rule.
-    #[serde(default)]
-    pub(crate) by: RuleBy,
-    /// The host's request, where it evaluated the rule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) call: Option<RequestId>,
-    /// What is carried of the rule from here on; of the host's nothing is.
-    pub(crate) kept: Option<Kept>,
-    /// When it fired.
-    pub(crate) fired: Fired,
-    /// What came of the first actions.
-    #[serde(default)]
-    pub(crate) deeds: Vec<RuleDeed>,
-}
-
-/// An intent that is on the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Begun {
-    number: u64,
-    /// Marks the processes of its actions.
-    pub(crate) request: RequestId,
-}
 
 /// A record as it is on the disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -382,70 +304,6 @@ impl RuleLog {
         Ok(disk.remove(&self.record_path(lost.record.seq))?)
     }
 
-    /// How many records the host has not seen.
-    pub(crate) fn waiting(&self) -> u64 {
-        u64::try_from(self.memory().records.len()).unwrap_or(u64::MAX)
-    }
-
-    /// The host's requests that came to these records, each with its generation. One of them is answered with that it was begun
-    /// however the agent ended since.
-    pub(crate) fn calls(&self) -> Vec<(RequestId, u64)> {
-        let memory = self.memory();
-        let calls = memory.records.iter();
-        calls
-            .filter_map(|stored| Some((stored.call.clone()?, stored.record.generation)))
-            .collect()
-    }
-
-    /// The oldest records that were not seen, after those up to `seen` are forgotten; and the numbers of these, whose files
-    /// are to be removed. A file that stays is told once more after a restart, and the host knows it. Beside a record that takes
-    /// the whole answer there is no room for what is in force; the host asks once more.
-    pub(crate) fn page(
-        &self,
-        seen: Option<&RecordsSeen>,
-        in_force: Option<&RulesInForce>,
-    ) -> (RuleRecordsReply, Vec<u64>) {
-        let mut memory = self.memory();
-        let upto = seen.and_then(|seen| {
-            let is_it =
-                |stored: &Stored| stored.record.log == seen.log && stored.record.seq == seen.seq;
-            memory.records.iter().position(is_it)
-        });
-        let count = upto.map_or(0, |upto| upto + 1);
-        let forgotten = memory.records.drain(..count);
-        let forgotten = forgotten.map(|stored| stored.record.seq).collect();
-        let mut left = RULE_RECORDS_BYTES;
-        let mut room = true;
-        let mut records = Vec::new();
-        for Stored { record, .. } in &memory.records {
-            let bytes = serde_json::to_vec(record).map_or(usize::MAX, |json| json.len());
-            if bytes > left && !records.is_empty() {
-                break;
-            }
-            room = bytes <= left;
-            left = left.saturating_sub(bytes);
-            records.push(record.clone());
-        }
-        let waiting = memory.records.len() - records.len();
-        let waiting = u64::try_from(waiting).unwrap_or(u64::MAX);
-        let reply = RuleRecordsReply {
-            records,
-            waiting,
-            in_force: in_force.filter(|_| room).cloned(),
-        };
-        (reply, forgotten)
-    }
-
-    /// Removes the files of records that the host has seen.
-    pub(crate) fn forget(&self, numbers: &[u64]) {
-        let disk = self.disk();
-        for number in numbers {
-            if let Err(error) = disk.remove(&self.record_path(*number)) {
-                log!("a record that was seen stays: {}", chain(&error));
-            }
-        }
-    }
-
     fn intent_path(&self, number: u64) -> PathBuf {
         self.directory.join("intents").join(number.to_string())
     }
@@ -463,61 +321,9 @@ impl RuleLog {
     }
 }
 
-/// Unique for ever, also over restarts that give the number once more: the moment goes with it.
-fn request_of(intent: &Intent, number: u64) -> String {
-    format!("rule-{number}-{}", intent.fired.unix_ms)
-}
-
 fn random() -> Result<String, LogError> {
     let drawn = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(LogError::Random)?;
     Ok(drawn.trim().to_owned())
-}
-
-fn json(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, LogError> {
-    serde_json::to_vec(value).map_err(|source| LogError::Json { what, source })
-}
-
-/// What is in a file; what cannot be understood is as good as absent, since nothing that matters more than a record is lost.
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LogError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            let path = path.to_owned();
-            return Err(LogError::Read { path, source });
-        }
-    };
-    let read = serde_json::from_slice(&bytes);
-    Ok(read
-        .inspect_err(|error| log!("{path:?} is damaged and left out: {error}"))
-        .ok())
-}
-
-/// The numbered files of a directory.
-fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<(u64, T)>, LogError> {
-    let failed = |source| LogError::Read {
-        path: directory.to_owned(),
-        source,
-    };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(failed(source)),
-    };
-    let mut all = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some(number) = number
-            && let Some(value) = read(&entry.path())?
-        {
-            all.push((number, value));
-        }
-    }
-    Ok(all)
 }
 
 /// What several threads share.
@@ -525,6 +331,11 @@ pub(crate) type SharedLog = Arc<RuleLog>;
 
 #[cfg(test)]
 mod tests {
+    use agent_protocol::{
+        RecordsSeen,
+        rules::{RuleBy, RuleEdge},
+    };
+
     use super::*;
 
     fn open(state: &Path) -> RuleLog {

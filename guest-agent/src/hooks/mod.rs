@@ -2,14 +2,12 @@
 //! `post-grow.d`. Called by the channel, which lends no time: each occasion has a thread of its own, which ends with it, so
 //! that neither CPU orders nor an activation's scripts wait for a hook, and an idle agent has no more threads than before.
 //!
-//! A hook is run only when root alone can have put it there: it, and the directories above it, belong to root and nobody
-//! else may write to them. What is not so is left out, with a line in the log.
+//! Which programs these are, and how one is run, is in `hook`.
+
+mod hook;
 
 use std::{
-    fs, io,
-    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,22 +19,14 @@ use std::{
 use crate::{
     events::{Event, Events},
     log::log,
-    owned::{runnable, trusted},
-    program::{self, Bounds, Ended, Nothing, ProgramError},
-    script::PATH,
 };
 use agent_protocol::{
     Consent, GrownReply, RequestId, Resize,
-    limits::{HOOK_KILL_GRACE_MS, HOOK_MARGIN_MS, HOOK_RUNS_MAX, HOOKS_MAX, SCRIPT_OUTPUT_KEEP},
+    limits::{HOOK_MARGIN_MS, HOOK_RUNS_MAX},
     message::{ErrorCode, ReplyBody, ReplyError, Retry},
 };
 
-/// Where hooks lie, under the root.
-const DIRECTORY: &str = "etc/virt-persona/hooks";
-/// A file that somebody is just writing is tried again after this.
-const BUSY_INTERVAL: Duration = Duration::from_millis(10);
-/// What a hook prints at the beginning of a line to say when to ask again, in seconds.
-const RETRY_AFTER: &str = "retry-after=";
+use hook::{find, retry_after, run};
 
 /// When hooks are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,138 +182,12 @@ fn is_over(deadline: Instant) -> bool {
     Instant::now() >= deadline
 }
 
-struct Hook {
-    path: PathBuf,
-    name: String,
-}
-
-impl Hook {
-    /// That it was not started, nor any after it.
-    fn left_out(&self) -> String {
-        format!("hook {} was not run: no time was left", self.name)
-    }
-
-    /// What it said, or how it ended.
-    fn failure(&self, ended: &Ended) -> String {
-        let name = &self.name;
-        if ended.timed_out {
-            return format!("hook {name} did not end in time");
-        }
-        let said = ended
-            .head
-            .lines()
-            .map(str::trim)
-            .find(|line| !line.is_empty() && !line.starts_with(RETRY_AFTER));
-        match (said, ended.status.code(), ended.status.signal()) {
-            (Some(said), _, _) => format!("hook {name}: {said}"),
-            (None, Some(code), _) => format!("hook {name} exited with {code}"),
-            (None, None, signal) => {
-                format!("hook {name} was ended by signal {}", signal.unwrap_or(0))
-            }
-        }
-    }
-}
-
-fn retry_after(head: &str) -> Option<u64> {
-    let seconds: u64 = head
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(RETRY_AFTER))?
-        .trim()
-        .parse()
-        .ok()?;
-    seconds.checked_mul(1000)
-}
-
-/// The hooks of an occasion in their order.
-fn find(root: &Path, occasion: Occasion) -> Vec<Hook> {
-    let top = root.join(DIRECTORY);
-    let directory = top.join(format!("{}.d", occasion.name()));
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => {
-            log!("cannot read {}: {error}", directory.display());
-            return Vec::new();
-        }
-    };
-    let above = top.parent().unwrap_or(&top);
-    for directory in [above, &top, &directory] {
-        if let Err(why) = trusted(directory) {
-            log!("hooks are left out: {} {why}", directory.display());
-            return Vec::new();
-        }
-    }
-    let mut hooks: Vec<Hook> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            // What editors and package managers leave beside a file has other characters.
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            let left_over = [".dpkg-", ".rpmnew", ".rpmsave", ".swp"]
-                .iter()
-                .any(|part| name.contains(part));
-            let usable = !name.starts_with('.') && name.chars().all(plain) && !left_over;
-            let path = entry.path();
-            usable.then_some(Hook { path, name })
-        })
-        .filter(|hook| match runnable(&hook.path) {
-            Ok(()) => true,
-            Err(why) => {
-                log!("hook {} is left out: it {why}", hook.path.display());
-                false
-            }
-        })
-        .collect();
-    hooks.sort_by(|a, b| a.name.cmp(&b.name));
-    if hooks.len() > HOOKS_MAX {
-        log!("{} has more than {HOOKS_MAX} hooks", directory.display());
-        hooks.truncate(HOOKS_MAX);
-    }
-    hooks
-}
-
-fn run(
-    hook: &Hook,
-    occasion: Occasion,
-    resize: Resize,
-    deadline: Instant,
-) -> Result<Ended, io::Error> {
-    let bounds = Bounds {
-        deadline,
-        grace: Duration::from_millis(HOOK_KILL_GRACE_MS),
-        keep: SCRIPT_OUTPUT_KEEP,
-    };
-    loop {
-        let mut command = Command::new(&hook.path);
-        command.env_clear();
-        for kept in ["LANG", "TZ"] {
-            command.envs(std::env::var_os(kept).map(|value| (kept, value)));
-        }
-        command
-            .env("PATH", PATH)
-            .env("HOME", "/root")
-            .env("VIRT_PERSONA_HOOK", occasion.name())
-            .env("VIRT_PERSONA_RESOURCE", resize.resource.name())
-            .env("VIRT_PERSONA_FROM", resize.from.to_string())
-            .env("VIRT_PERSONA_TO", resize.to.to_string());
-        match program::run(command, None, bounds, &mut Nothing) {
-            Ok(ended) => return Ok(ended),
-            Err(ProgramError::Start(error))
-                if error.kind() == io::ErrorKind::ExecutableFileBusy
-                    && Instant::now() < deadline =>
-            {
-                thread::sleep(BUSY_INTERVAL);
-            }
-            Err(ProgramError::Start(error) | ProgramError::Wait(error)) => return Err(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::{hook::DIRECTORY, *};
     use agent_protocol::coordination::Resource;
-    use std::os::unix::fs::PermissionsExt as _;
 
     const RESIZE: Resize = Resize {
         resource: Resource::Memory,
