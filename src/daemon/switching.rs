@@ -2,28 +2,32 @@
 //! level for a change of persona, and whether it can be on this machine at all; then it is carried out as if a person had
 //! applied it. Who asks is the guest's claim: it is written down as such, and decides nothing. What is told to whoever asked
 //! goes by way of the agent, which may be gone by then; nothing depends on its arrival.
+//!
+//! `offers` has what there is to choose from, `follow` what becomes of what was asked for, `no` the refusals.
+
+mod follow;
+mod no;
+mod offers;
 
 use std::collections::BTreeMap;
 
-use agent_protocol::limits::MESSAGE_MAX;
-use agent_protocol::switching::{ChangeLine, Course, Pace};
-use agent_protocol::{Answer, Ask, Asked, GuestUser, Offer, Offers, RequestId, Told};
+use agent_protocol::switching::Pace;
+use agent_protocol::{Answer, Ask, Asked, GuestUser, RequestId, Told};
 use persona::units::Moment;
-use persona::{Level, Persona, PersonaName, difference};
-use planner::proposal::{News, Proposal, Turn};
-use planner::propose::{GuestSwitch, GuestSwitchAnswer, guest_switch_permit};
-use planner::trust::Permit;
+use persona::{Persona, PersonaName};
+use planner::propose::{GuestSwitch, GuestSwitchAnswer};
 
 use super::Daemon;
 use crate::act::sentence_of;
 use crate::agent::{GuestWords, Lines};
 use crate::audit::AuditKind;
 use crate::catalog::{
-    ActivationState, CatalogueError, Composed, ExplicitBinding, Generation, Insistence, PersonaRef,
-    Resolution,
+    ActivationState, Composed, ExplicitBinding, Generation, Insistence, PersonaRef, Resolution,
 };
 use crate::hypervisor::DomainId;
 use crate::store::Batch;
+
+use no::No;
 
 /// Between two looks at what there is to choose from, over all guests, at the least: each compares up to 64 personas.
 const LOOK_MS: u64 = 50;
@@ -37,23 +41,6 @@ const SWITCHES_AT_ONCE: u64 = 6;
 const REFUSAL_MS: u64 = 10_000;
 /// So many of them at once.
 const REFUSALS_AT_ONCE: u64 = 6;
-
-/// What a guest reads of the values of other keys is only that they differ: they are the host's.
-const KEYS_OF_THE_GUEST: [&str; 13] = [
-    "name",
-    "description",
-    "functional_role",
-    "allowed_switches",
-    "base_configuration",
-    "software_stack",
-    "environment_variables",
-    "command_overrides",
-    "restricted_commands",
-    "os_settings",
-    "application_settings",
-    "behavioral_settings",
-    "security_profile",
-];
 
 /// How often all guests together may look.
 pub(super) struct Looks(Pace);
@@ -94,45 +81,6 @@ impl Default for SwitchSide {
     }
 }
 
-/// Why a user does not get a persona.
-#[derive(Debug, thiserror::Error)]
-enum No {
-    #[error("no persona is in force here, and only one that is can let users choose another")]
-    NothingInForce,
-    #[error(
-        "persona `{of}` does not let users of the guest choose `{wanted}`; its allowed_switches would have to name it"
-    )]
-    NotAllowed { of: PersonaName, wanted: String },
-    #[error("the host has no persona `{0}`")]
-    NotHeld(PersonaName),
-    #[error("persona `{0}` is in force already")]
-    There(PersonaName),
-    #[error("another persona is being made active; ask again when that has ended")]
-    UnderWay,
-    #[error("the host is giving back what it changed and manages nothing")]
-    Retired,
-    #[error(
-        "persona `{persona}` wants at least {wanted}, and this machine can have {most} at most"
-    )]
-    TooSmall {
-        persona: PersonaName,
-        wanted: String,
-        most: String,
-    },
-    #[error("the trust level of persona `{of}` for a change of persona is {level}")]
-    NotTrusted { of: PersonaName, level: Level },
-    #[error("a person has just rejected that as proposal {0}")]
-    Rejected(u64),
-    #[error("too much waits for a person's word already")]
-    Full,
-    #[error("this machine has changed its persona too often of late; wait some minutes")]
-    TooOften,
-    #[error("the host has too many questions to answer; ask again in a moment")]
-    Busy,
-    #[error("{0}")]
-    Catalogue(String),
-}
-
 impl Daemon {
     /// A user of a guest asks something.
     pub(super) fn guest_asks(&mut self, id: DomainId, ask: Ask, now: Moment) {
@@ -160,71 +108,6 @@ impl Daemon {
         if let Err(error) = self.registry.tell(id, Told { ask_id, answer }) {
             tracing::debug!(domain = %id, error = sentence_of(&error), "a user of the guest is not told");
         }
-    }
-
-    fn offers(&self, id: DomainId, now: Moment) -> Offers {
-        let Some(tracked) = self.domains.get(&id) else {
-            return Offers::default();
-        };
-        let Some(in_force) = tracked.persona.in_force.as_deref() else {
-            return Offers::default();
-        };
-        let held = |name: &&PersonaName| self.catalog.current(name).is_ok();
-        let others = in_force.allowed_switches.iter().filter(held);
-        Offers {
-            current: Some(in_force.name.to_string()),
-            offers: others
-                .filter(|name| **name != in_force.name)
-                .map(|name| self.offer(id, in_force, name, now))
-                .collect(),
-            left_out: 0,
-            under_way: self.switch_text(id, now),
-        }
-    }
-
-    fn offer(&self, id: DomainId, in_force: &Persona, name: &PersonaName, now: Moment) -> Offer {
-        let checked = self.check_switch(id, in_force, name, now);
-        let permit = guest_switch_permit(in_force);
-        let level = in_force.trust.level(persona::Class::PersonaChange);
-        let of = in_force.name.clone();
-        let (course, changes, description) = match &checked {
-            Err(no) => (refused(no), Vec::new(), None),
-            Ok(then) => {
-                let course = match permit {
-                    Permit::Act => Course::AtOnce,
-                    Permit::Propose => Course::Approval,
-                    Permit::Never => refused(&No::NotTrusted { of, level }),
-                };
-                let changes = changes(in_force, &then.persona);
-                (course, changes, then.persona.description.clone())
-            }
-        };
-        Offer {
-            persona: name.to_string(),
-            description: description.unwrap_or_default(),
-            course,
-            changes,
-            more: 0,
-        }
-    }
-
-    /// What is on its way, in a sentence.
-    fn switch_text(&self, id: DomainId, now: Moment) -> Option<String> {
-        let open = self.state.proposals.open();
-        let waiting = open.filter(|proposal| proposal.domain == id);
-        let waiting = waiting.filter_map(|proposal| {
-            let to = proposal.guest_switch()?;
-            let left = proposal.expires.since(now).as_secs();
-            Some(format!(
-                "persona `{to}` waits for a person's word as proposal {}, for {left} s",
-                proposal.id
-            ))
-        });
-        let activation = self.catalog.activation(id);
-        let going = activation.filter(|activation| is_going(&activation.state));
-        let going = going.map(|_| "another persona is being made active".to_owned());
-        let all: Vec<String> = going.into_iter().chain(waiting).collect();
-        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// Whether a persona can be on a machine, whoever asks; what it would come to there.
@@ -433,92 +316,6 @@ impl Daemon {
         }
         Answer::refused(&no.to_string())
     }
-
-    /// Tells whoever asked for a switch that it has ended. Called after each change of an activation.
-    pub(super) fn follow_switch(&mut self, id: DomainId) {
-        let activation = self.catalog.activation(id).cloned();
-        let Some(side) = self.switch_side(id) else {
-            return;
-        };
-        let Some(under_way) = &side.under_way else {
-            return;
-        };
-        let ours = activation.filter(|activation| activation.generation == under_way.generation);
-        let answer = match ours {
-            None => Answer::failed("the machine was given another persona meanwhile"),
-            Some(activation) => match activation.state {
-                ActivationState::Active { .. } => Answer::Active {
-                    persona: under_way.persona.to_string(),
-                    remark: activation.remark.map(|remark| short(&remark)),
-                },
-                ActivationState::Failed { reason } => Answer::failed(&reason),
-                ActivationState::Pending
-                | ActivationState::Sent { .. }
-                | ActivationState::AgentAbsent => return,
-            },
-        };
-        let ask = side.under_way.take().and_then(|ended| ended.ask);
-        if let Some(ask) = ask {
-            self.tell_guest(id, ask, answer);
-        }
-    }
-
-    /// A person approved something; where it is a user's switch it is carried out now.
-    pub(super) fn carry_out_approved_switch(&mut self, proposal: &Proposal, now: Moment) {
-        let Some(name) = proposal.guest_switch() else {
-            return;
-        };
-        let id = proposal.domain;
-        let user = proposal.by.to_string();
-        let side = self.switch_side(id);
-        let ask = side.and_then(|side| side.waiting.remove(&proposal.id));
-        let in_force = self
-            .domains
-            .get(&id)
-            .and_then(|of| of.persona.in_force.clone());
-        let begun = match in_force.filter(|in_force| in_force.digest == proposal.digest) {
-            Some(in_force) => self
-                .check_switch(id, &in_force, &name, now)
-                .and_then(|_| self.begin_switch(id, &name, &user, ask.as_ref(), now)),
-            None => Err(No::NothingInForce),
-        };
-        let (answer, turn) = match begun {
-            Ok(answer) => (answer, Turn::CarriedOut),
-            Err(no) => {
-                let refused = self.refuse_switch(id, name.as_str(), &user, &no, now);
-                (refused, Turn::Refused)
-            }
-        };
-        let news = self.state.proposals.settle(proposal.id, turn);
-        self.proposals_changed(news.as_slice());
-        if let Some(ask) = ask {
-            self.tell_guest(id, ask, answer);
-        }
-        self.follow_switch(id);
-    }
-
-    /// Tells whoever waits for a person's word how that ended otherwise than by being carried out.
-    pub(super) fn switch_not_approved(&mut self, id: DomainId, proposal: u64, why: &str) {
-        let side = self.switch_side(id);
-        if let Some(ask) = side.and_then(|side| side.waiting.remove(&proposal)) {
-            self.tell_guest(id, ask, Answer::failed(why));
-        }
-    }
-
-    /// What has become of proposals, as far as users of guests wait for it.
-    pub(super) fn tell_proposals_ended(&mut self, news: &[News]) {
-        for News { proposal, turn } in news {
-            if !matches!(turn, Turn::Made | Turn::CarriedOut) && proposal.guest_switch().is_some() {
-                self.switch_not_approved(proposal.domain, proposal.id, &format!("it {turn}"));
-            }
-        }
-    }
-}
-
-impl From<CatalogueError> for No {
-    fn from(error: CatalogueError) -> Self {
-        Self::Catalogue(sentence_of(&error))
-    }
 }
 
 fn explicit(name: &PersonaName, by: String, at: Moment) -> ExplicitBinding {
@@ -539,18 +336,6 @@ fn is_going(state: &ActivationState) -> bool {
     )
 }
 
-fn refused(no: &No) -> Course {
-    Course::Refused {
-        reason: no.to_string(),
-    }
-}
-
-fn short(text: &str) -> String {
-    GuestWords::clean(text, MESSAGE_MAX, Lines::One)
-        .as_str()
-        .to_owned()
-}
-
 /// Who asks, as the audit has it.
 fn user_text(user: &GuestUser) -> String {
     let name = GuestWords::clean(&user.name, 64, Lines::One);
@@ -558,28 +343,4 @@ fn user_text(user: &GuestUser) -> String {
         "" => format!("the guest's user with uid {}", user.uid),
         name => format!("the guest's user {name} (uid {})", user.uid),
     }
-}
-
-/// What would be another value in the guest; of what is the host's own the name of the key alone, once.
-fn changes(now: &Persona, then: &Persona) -> Vec<ChangeLine> {
-    let mut lines: Vec<ChangeLine> = Vec::new();
-    let mut hosts = Vec::new();
-    for found in difference(now, then) {
-        let key = found.path.split(['.', '[']).next().unwrap_or_default();
-        if KEYS_OF_THE_GUEST.contains(&key) {
-            lines.push(ChangeLine {
-                subject: found.path,
-                now: found.before,
-                then: found.after,
-            });
-        } else if !hosts.iter().any(|known| known == key) {
-            hosts.push(key.to_owned());
-        }
-    }
-    lines.extend(hosts.into_iter().map(|subject| ChangeLine {
-        subject,
-        now: None,
-        then: None,
-    }));
-    lines
 }
