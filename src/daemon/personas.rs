@@ -1,42 +1,23 @@
-//! The persona path: tags and bindings -> the version that a domain is to have -> its activation in the guest -> what is
-//! in force. The catalogue keeps each step before it is taken, so that every start knows where the last one was.
+//! The persona path: tags and bindings -> the version that a domain is to have -> its activation in the guest (`guest`) -> what
+//! is in force. The catalogue keeps each step before it is taken, so that every start knows where the last one was.
 
-use std::time::Duration;
+mod guest;
 
+use agent_protocol::GateState;
 use agent_protocol::message::JournalState;
-use agent_protocol::{GateState, Operation, RequestId};
 
 use super::Daemon;
-use super::adjust::say_what_is_adjusted;
 use super::disk::wait_for_disk;
-use super::event::Event;
-use super::message::{
-    SettingsSent, message, reply_detail, script_text, settings_remark, settings_time,
-};
 use crate::act::sentence_of;
-use crate::agent::{ActivePersona, AgentError, AgentReply, Effect};
 use crate::audit::{AuditKind, Entry};
 use crate::catalog::{
-    Activation, ActivationEvent, ActivationState, AgentPresence, CatalogueError, Desired,
-    Generation, Insistence, Occasion, Origin, Resolution, Shown, Transition, Wanted,
+    Activation, ActivationEvent, AgentPresence, CatalogueError, Desired, Insistence, Occasion,
+    Origin, Resolution, Transition, Wanted,
 };
 use crate::hypervisor::DomainId;
 use crate::store::Batch;
 
-/// How long the guest may take besides its scripts.
-const GUEST_TIME: Duration = Duration::from_secs(30);
-
-/// What came of asking a guest.
-#[derive(Debug)]
-pub struct ActivationResult {
-    domain: DomainId,
-    generation: Generation,
-    /// What of settings was asked for; `None` where no persona is.
-    settings: Option<SettingsSent>,
-    /// What the guest has active where it confirms.
-    brings: Option<ActivePersona>,
-    answer: Result<AgentReply, AgentError>,
-}
+pub(super) use guest::ActivationResult;
 
 impl Daemon {
     /// What the domain's tags and bindings come to is worked out anew, and begun when it is something else than before.
@@ -295,227 +276,6 @@ impl Daemon {
         }
     }
 
-    /// An agent says hello and what it has active.
-    pub(super) fn agent_came(&mut self, id: DomainId) {
-        let Some(facts) = self
-            .domains
-            .get(&id)
-            .and_then(|tracked| tracked.agent.facts.as_ref())
-        else {
-            return;
-        };
-        let shown = match &facts.active {
-            Some(active) => match serde_json::from_value(serde_json::json!(active.digest.as_str()))
-            {
-                Ok(digest) => Shown::Persona {
-                    generation: Generation(active.generation),
-                    digest,
-                },
-                // What is no digest is not one of ours.
-                Err(_) => Shown::Nothing,
-            },
-            None => Shown::Nothing,
-        };
-        let before = self
-            .catalog
-            .activation(id)
-            .map(|activation| activation.state.clone());
-        let came = self.advance(id, ActivationEvent::AgentCame(shown.clone()), Vec::new());
-        if let Transition::Changed(now) = &came
-            && before.as_ref() != Some(&now.state)
-            && matches!(now.state, ActivationState::Active { .. })
-        {
-            let text = format!(
-                "the guest has it active already: {}",
-                wanted_text(&now.desired)
-            );
-            self.record(
-                AuditKind::Activation,
-                Some(id),
-                &text,
-                serde_json::Value::Null,
-            );
-        }
-        // A guest may show a persona that nobody here knows of, from another host or an earlier store: it is taken back.
-        if self.catalog.activation(id).is_none() && shown != Shown::Nothing {
-            let _ = self.resolve_with(id, Insistence::Again);
-        }
-        self.follow_activation(id);
-        self.bring_rules(id);
-    }
-
-    /// An activation that could not be put on its way although its agent is there, because too much else was, is tried
-    /// again.
-    pub(super) fn ask_guests_again(&mut self) {
-        let waiting: Vec<DomainId> = self
-            .domains
-            .iter()
-            .filter(|(id, tracked)| {
-                tracked.agent.facts.is_some()
-                    && self
-                        .catalog
-                        .activation(**id)
-                        .is_some_and(|of| of.state == ActivationState::AgentAbsent)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in waiting {
-            self.agent_came(id);
-        }
-    }
-
-    pub(super) fn agent_left(&mut self, id: DomainId) {
-        self.advance(id, ActivationEvent::AgentLeft, Vec::new());
-        self.follow_activation(id);
-    }
-
-    /// What was on its way when the daemon last ended is not on its way any more.
-    pub(super) fn forget_senders(&mut self) {
-        let ids: Vec<DomainId> = self.catalog.activations().map(|(id, _)| id).collect();
-        for id in ids {
-            self.advance(id, ActivationEvent::AgentLeft, Vec::new());
-        }
-    }
-
-    fn send(&mut self, id: DomainId, activation: &Activation) {
-        let generation = activation.generation;
-        let (mut settings, mut brings) = (None, None);
-        let (operation, deadline) = match &activation.desired {
-            Desired::Nothing => (
-                Operation::Deactivate {
-                    generation: generation.0,
-                },
-                GUEST_TIME,
-            ),
-            Desired::Persona { composition, .. } => match self.catalog.effective(composition) {
-                Ok(composed) => {
-                    let persona = &composed.persona;
-                    let version = composition.persona.version;
-                    let scripts = [&persona.pre_activation, &persona.post_activation];
-                    let time = scripts
-                        .into_iter()
-                        .flatten()
-                        .map(|script| script.timeout)
-                        .sum::<Duration>();
-                    let mut message = message(generation, version.get(), persona);
-                    let agent = self.domains.get(&id);
-                    let facts = agent.and_then(|tracked| tracked.agent.facts.as_ref());
-                    if let Ok(plain) = self.catalog.digest(&composition.plain()) {
-                        say_what_is_adjusted(&mut message, activation, &plain, facts);
-                    }
-                    settings = Some(SettingsSent::new(&message.settings, facts));
-                    let time = time + settings_time(&message.settings);
-                    self.rules_are_sent(id, &mut message);
-                    brings = Some(ActivePersona::of(&message));
-                    (
-                        Operation::Activate {
-                            activation: Box::new(message),
-                        },
-                        GUEST_TIME + time,
-                    )
-                }
-                Err(error) => {
-                    let reason = sentence_of(&error);
-                    self.advance(id, ActivationEvent::Refused(generation, reason), Vec::new());
-                    return;
-                }
-            },
-        };
-        // The same id for every try: what the guest has done already it does not do again. No other store's daemon has
-        // ever used it, so the guest cannot take this for something else that it did.
-        let Ok(request) = RequestId::new(format!("{}-{generation}", self.host_id)) else {
-            return;
-        };
-        self.advance(id, ActivationEvent::Sent, Vec::new());
-        let registry = self.registry.clone();
-        self.spawn(async move {
-            let answer = registry
-                .request(id, Some(request), operation, deadline)
-                .await;
-            Event::Activated(Box::new(ActivationResult {
-                domain: id,
-                generation,
-                settings,
-                brings,
-                answer,
-            }))
-        });
-    }
-
-    pub(super) fn activation_ended(&mut self, result: ActivationResult) {
-        let ActivationResult {
-            domain: id,
-            generation,
-            settings,
-            brings,
-            answer,
-        } = result;
-        let what = self
-            .catalog
-            .activation(id)
-            .map_or_else(String::new, |activation| wanted_text(&activation.desired));
-        match answer {
-            Ok(reply) => {
-                if let Some(tracked) = self.domains.get_mut(&id) {
-                    tracked.agent.confirmed(generation.0, brings);
-                }
-                self.guest_has_rules(id, generation.0, &reply);
-                let remark = settings_remark(settings, &reply);
-                let told = remark
-                    .as_ref()
-                    .map_or_else(String::new, |remark| format!("; {remark}"));
-                let text = format!("the guest confirms: {what}{told}{}", script_text(&reply));
-                if remark.is_some() {
-                    let remarked = ActivationEvent::Remarked(generation, remark);
-                    self.advance(id, remarked, Vec::new());
-                }
-                let entry =
-                    self.entry(AuditKind::Activation, Some(id), &text, reply_detail(&reply));
-                self.advance(id, ActivationEvent::Acknowledged(generation), vec![entry]);
-            }
-            // The guest is still at it since an earlier session; what it answers there counts.
-            Err(AgentError::AlreadyUnderWay { .. }) => {}
-            // It has no time for it yet, or it was not sent after all: tried again later.
-            Err(error) if not_yet(&error) => {
-                if self
-                    .catalog
-                    .activation(id)
-                    .is_some_and(|activation| activation.generation == generation)
-                {
-                    self.advance(id, ActivationEvent::AgentLeft, Vec::new());
-                }
-            }
-            Err(error) if error.effect() == Effect::Unknown => {
-                let text = format!("no answer yet: {what}: {}", sentence_of(&error));
-                let entry = self.entry(
-                    AuditKind::Activation,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-                self.advance(id, ActivationEvent::Silent(generation), vec![entry]);
-            }
-            Err(error) => {
-                let reason = sentence_of(&error);
-                let text = format!("it failed in the guest: {what}: {reason}");
-                let entry = self.entry(
-                    AuditKind::Activation,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-                self.advance(
-                    id,
-                    ActivationEvent::Refused(generation, reason),
-                    vec![entry],
-                );
-            }
-        }
-        self.follow_activation(id);
-        self.roll_on();
-        self.publish_soon();
-    }
-
     /// A domain that is no longer defined takes its binding with it.
     pub(super) fn forget_persona(&mut self, id: DomainId, name: &str) {
         let mut batch = Batch::new();
@@ -535,20 +295,6 @@ impl Daemon {
                 "a binding could not be removed"
             );
         }
-    }
-}
-
-/// Whether the guest was not asked, or has no time for it now.
-fn not_yet(error: &AgentError) -> bool {
-    match error {
-        AgentError::NotAttached { .. }
-        | AgentError::NotConnected { .. }
-        | AgentError::OwnedElsewhere { .. }
-        | AgentError::VersionMismatch { .. }
-        | AgentError::Flooding { .. }
-        | AgentError::Busy { .. } => true,
-        AgentError::Refused { code, .. } => code.as_str() == "busy",
-        _ => false,
     }
 }
 
