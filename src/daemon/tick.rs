@@ -1,7 +1,10 @@
 //! The control path, once a tick: figures are read, the planner makes one plan for the host, drift and notices are
-//! recorded, and each step is begun in a task of its own. What was asked for is in the store before it is begun.
+//! recorded, and each step is begun in a task of its own (`step`). What was asked for is in the store before it is begun
+//! (`carried`).
 
-use std::collections::BTreeMap;
+mod carried;
+mod step;
+
 use std::time::Duration;
 
 use persona::rule::{Action, Performed, Resource};
@@ -9,93 +12,21 @@ use persona::signal::{Metric, Signals};
 use persona::units::{Bytes, Moment};
 use planner::report::amount_text;
 use planner::snapshot::{Ability, Host, HostMemory, Run, Strain};
-use planner::state::DomainState;
-use planner::{Call, Ending, Plan, Policy, Snapshot, State, Step};
-use serde::{Deserialize, Serialize};
+use planner::{Call, Plan, Snapshot};
+use serde::Serialize;
 use tokio::time::Instant;
 
-use super::approvals::stored_proposals;
 use super::event::Event;
-use super::tracked::slot;
 use super::{Daemon, limits, systemd};
-use crate::act::{self, Aftermath, Outcome, Settings};
-use crate::audit::{AuditKind, Entry};
-use crate::catalog::CatalogueError;
-use crate::config::Config;
-use crate::hypervisor::{DomainDescription, DomainId};
+use crate::audit::AuditKind;
 use crate::observe::guest;
-use crate::store::{Batch, Store, StoreError, Stored, Tree};
-use crate::view::{DecisionView, HypervisorState, OutcomeWord};
+use crate::view::HypervisorState;
+
+pub(super) use carried::{Carried, carried_state, host_boot};
+pub(super) use step::{settings, word};
 
 /// Domains are listed anew this often, in case an event was lost.
 const LIST_AGAIN: Duration = Duration::from_secs(300);
-
-/// States in one commit, well below what the store takes at once.
-const STATES_A_COMMIT: usize = 100;
-
-/// How steps are carried out under a configuration.
-pub(super) fn settings(config: &Config) -> Settings {
-    Settings {
-        vcpu_deadline: Duration::from_secs(config.vcpu.deadline_s),
-        memory_deadline: Duration::from_secs(config.memory.deadline_s),
-        consent_deadline: Duration::from_secs(config.agent.consent_s),
-        removal: config.vcpu.removal,
-    }
-}
-
-/// The planner's state of one domain, as it is stored, and what tells whether it still belongs to the running machine.
-/// The number of the instance alone does not: libvirt counts from 1 again after the host's boot.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Carried {
-    state: DomainState,
-    /// The emulator's process.
-    process: Option<u32>,
-    /// The host's boot.
-    boot: String,
-}
-
-/// What was carried when the daemon last ran.
-pub(super) struct CarriedOver {
-    pub(super) state: State,
-    pub(super) processes: BTreeMap<DomainId, u32>,
-}
-
-impl Stored for Carried {
-    const TREE: Tree = Tree::Planner;
-}
-
-/// The planner's state from when the daemon last ran, as far as the host has not booted since.
-pub(super) fn carried_state(
-    store: &Store,
-    policy: &Policy,
-    now: Moment,
-) -> Result<CarriedOver, StoreError> {
-    let mut state = State::default();
-    let mut processes = BTreeMap::new();
-    let boot = host_boot();
-    for (key, carried) in store.all::<Carried>()? {
-        let Ok(id) = <[u8; 16]>::try_from(key.as_slice()) else {
-            continue;
-        };
-        if carried.boot != boot {
-            // Of the machines before the host's boot nothing is left but what people said of them.
-            state.domains.insert(DomainId(id), carried.state);
-            state.rest(DomainId(id), now);
-        } else {
-            processes.extend(carried.process.map(|process| (DomainId(id), process)));
-            state.domains.insert(DomainId(id), carried.state);
-        }
-    }
-    state.proposals = stored_proposals(store)?;
-    state.resume(policy, now);
-    Ok(CarriedOver { state, processes })
-}
-
-/// Tells one boot of the host from another (proc_sys_kernel(5)); the same where the kernel does not say.
-pub(super) fn host_boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| String::new(), |boot| boot.trim().to_owned())
-}
 
 impl Daemon {
     pub(super) fn tick(&mut self) {
@@ -330,206 +261,6 @@ impl Daemon {
         for step in plan.limits {
             self.begin_limit(step);
         }
-    }
-
-    fn begin_step(&mut self, step: Step, now: Moment) {
-        if let Some(domain) = self.domains.get_mut(&step.domain) {
-            domain.decision = Some(decision(&step, now, None, step.sentence()));
-        }
-        self.acting += 1;
-        let hands = self.hands.clone();
-        self.spawn(async move {
-            let lost = Box::new(step.clone());
-            let hypervisor = hands.hypervisor.clone();
-            // A task of its own once more, so that a fault of ours in it ends as "unknown" and not as silence.
-            match tokio::spawn(async move { act::act(&hands, step).await }).await {
-                Ok(outcome) => {
-                    // The step is under way until what it changed is known, so that the ledger stays an upper bound and
-                    // an old description is not taken for a hand's work.
-                    let description = hypervisor.describe(outcome.step.domain).await.ok();
-                    Event::Acted(Box::new(outcome), description.map(Box::new))
-                }
-                Err(_) => Event::ActLost(lost),
-            }
-        });
-    }
-
-    pub(super) fn step_ended(
-        &mut self,
-        mut outcome: Outcome,
-        description: Option<DomainDescription>,
-    ) {
-        self.note_migration(&mut outcome);
-        self.acting = self.acting.saturating_sub(1);
-        self.ended.0 += 1;
-        let now = self.clock.now();
-        let (id, resource) = (outcome.step.domain, outcome.step.resource);
-        if let Some(domain) = self.domains.get_mut(&id) {
-            domain.changed = self.ended;
-            domain.step_showed(&outcome);
-            if let Some(description) = description {
-                self.take_description(description);
-            }
-        }
-        // What the daemon believes is asked for, not what the step saw: where they differ, the next description shows it.
-        let overtaken = outcome.aftermath == Aftermath::AskedByOthers;
-        let asked = if overtaken {
-            // So the next plan sees that a hand has changed it since; of a revert nothing is carried any more.
-            Some(outcome.step.to)
-        } else {
-            let domain = self.domains.get(&id);
-            domain.map(|domain| domain.snapshot(now, 1).asked(resource))
-        };
-        match &outcome.veto {
-            Some(veto) => {
-                self.state
-                    .veto(&outcome.step, veto, asked, &self.policy, now);
-                self.recording.touched(id);
-            }
-            None if outcome.untried || overtaken => {
-                self.state.untried(&outcome.step, asked);
-                self.recording.touched(id);
-            }
-            None => self
-                .state
-                .finish(&outcome.step, outcome.ending, asked, &self.policy, now),
-        }
-        self.impacts.open.end(&outcome.step, outcome.ending, now);
-        self.recording
-            .step_ended(now, &outcome.step, outcome.ending, asked);
-        match outcome.aftermath {
-            Aftermath::Nothing | Aftermath::AskedByOthers => {}
-            Aftermath::NeedsReboot => {
-                self.state.needs_reboot(id);
-                self.recording.touched(id);
-            }
-            Aftermath::RemovalPending => {
-                self.state.may_come_late(id, resource, outcome.step.to);
-                self.recording.touched(id);
-            }
-        }
-        let text = outcome.sentence();
-        let entry = self.entry(AuditKind::Action, Some(id), &text, json(&outcome));
-        self.keep_states(&[id], vec![entry]);
-        self.observer.refresh(id);
-        if let Some(domain) = self.domains.get_mut(&id) {
-            domain.decision = Some(decision(
-                &outcome.step,
-                now,
-                Some(word(outcome.ending)),
-                text,
-            ));
-            domain.outcomes[slot(resource)] = Some(outcome);
-        }
-        self.look(id);
-        self.publish_soon();
-    }
-
-    pub(super) fn step_lost(&mut self, step: &Step) {
-        let outcome = Outcome {
-            step: step.clone(),
-            ending: Ending::Unknown,
-            requested: step.to,
-            plugged: None,
-            guest: None,
-            asked: None,
-            aftermath: Aftermath::Nothing,
-            note: Some("the daemon's own task failed; its log has more".into()),
-            veto: None,
-            untried: false,
-        };
-        self.step_ended(outcome, None);
-    }
-
-    /// Puts the planner's states of some domains and what is to be recorded of them into the store, with one wait for the
-    /// disk where that is possible; the records are announced afterwards. What is carried no longer is removed from it.
-    pub(super) fn keep_states(&mut self, domains: &[DomainId], entries: Vec<Entry>) {
-        let boot = host_boot();
-        let mut kept = Ok(());
-        let mut entries = entries;
-        let mut chunks = domains.chunks(STATES_A_COMMIT).peekable();
-        while let Some(domains) = chunks.next() {
-            let mut batch = Batch::new();
-            for id in domains {
-                // That a rule has called for something and what it called for are known together, or neither is.
-                let calls = self.guest_calls.put(&mut batch, *id);
-                kept = kept.and(calls.map_err(CatalogueError::from));
-                let Some(state) = self.state.domain(*id) else {
-                    // Nothing is carried any more, so nothing shall come back after a restart.
-                    batch.remove::<Carried>(id.0);
-                    continue;
-                };
-                let process = self
-                    .domains
-                    .get(id)
-                    .and_then(|domain| domain.description.process);
-                let carried = Carried {
-                    state: state.clone(),
-                    process,
-                    boot: boot.clone(),
-                };
-                kept = kept.and(batch.put(id.0, &carried).map_err(CatalogueError::from));
-            }
-            // The records come with what they tell of, and the rest of them with the last.
-            let last = chunks.peek().is_none();
-            let of_these = |entry: &mut Entry| {
-                let domain = entry.domain.as_ref();
-                last || domain.is_some_and(|(id, _)| domains.contains(id))
-            };
-            let with: Vec<Entry> = if kept.is_ok() {
-                entries.extract_if(.., of_these).collect()
-            } else {
-                Vec::new()
-            };
-            let again = with.clone();
-            kept = kept.and_then(|()| {
-                self.commit(batch, with)
-                    .inspect_err(|_| entries.extend(again))
-            });
-            if kept.is_ok() {
-                for id in domains {
-                    self.guest_calls.is_kept(*id);
-                }
-            }
-        }
-        if let Err(error) = kept {
-            let error = act::sentence_of(&error);
-            tracing::error!(%error, "cooldowns and holds could not be stored");
-            self.problems.insert(
-                "store-write",
-                format!("the store could not be written: {error}"),
-            );
-        } else {
-            self.problems.remove("store-write");
-        }
-        // What is left over is recorded all the same.
-        self.record_all(entries);
-    }
-}
-
-fn decision(step: &Step, at: Moment, outcome: Option<OutcomeWord>, text: String) -> DecisionView {
-    let rule = match &step.by {
-        planner::report::Wish::Rule(name) | planner::report::Wish::Undo(name) => Some(name.clone()),
-        _ => None,
-    };
-    DecisionView {
-        at,
-        resource: super::show::resource(step.resource),
-        rule,
-        from: Some(step.from),
-        to: step.to,
-        outcome,
-        text,
-    }
-}
-
-/// The word of an ending.
-pub(super) fn word(ending: Ending) -> OutcomeWord {
-    match ending {
-        Ending::Applied => OutcomeWord::Applied,
-        Ending::Partial => OutcomeWord::Partial,
-        Ending::Refused => OutcomeWord::Refused,
-        Ending::Unknown => OutcomeWord::Unknown,
     }
 }
 
