@@ -1,4 +1,7 @@
-//! `org.virtpersona1.Domain`: one object for each domain that the hypervisor defines.
+//! `org.virtpersona1.Domain`: one object for each domain that the hypervisor defines. Its methods stand in one block, because
+//! the introspection data are made of it; what its properties are made of is in `properties`.
+
+mod properties;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,7 +9,7 @@ use std::time::Duration;
 use persona::domain::DomainId;
 use persona::units::{Bytes, Moment};
 use zbus::message::Header;
-use zbus::{OwnedFd, OwnedVariant, Variant, fdo, interface};
+use zbus::{OwnedFd, OwnedVariant, fdo, interface};
 
 use super::calls::{Calls, unexpected};
 use super::dict::{Dict, to_dict, to_dicts};
@@ -14,7 +17,10 @@ use super::error::Failure;
 use super::names::Action;
 use super::options::Options;
 use crate::command::{Command, DomainName, Execution, Mode, PersonaRef, Refusal, Reply};
-use crate::view::{AgentView, Change, DomainView, Held, ProposalView};
+use crate::view::{Change, DomainView, Held};
+
+pub(super) use properties::changed;
+use properties::{active_persona, agent, last_decision, proposals, state};
 
 /// The object of a domain.
 pub(super) struct Domain {
@@ -62,44 +68,6 @@ impl Domain {
     }
 }
 
-fn state(domain: &DomainView) -> String {
-    match serde_json::to_value(domain.state) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
-}
-
-fn active_persona(domain: &DomainView) -> Dict {
-    domain.persona.as_ref().map(to_dict).unwrap_or_default()
-}
-
-/// The agent without what changes at each sign of life.
-fn agent(domain: &DomainView) -> Dict {
-    to_dict(&AgentView {
-        last_seen_ms: None,
-        ..domain.agent.clone()
-    })
-}
-
-fn last_decision(domain: &DomainView) -> Dict {
-    domain
-        .last_decision
-        .as_ref()
-        .map(to_dict)
-        .unwrap_or_default()
-}
-
-/// The proposals without the figures behind them, which change all the time.
-fn proposals(domain: &DomainView) -> Vec<Dict> {
-    let bare = |proposal: &ProposalView| {
-        to_dict(&ProposalView {
-            why: Vec::new(),
-            ..proposal.clone()
-        })
-    };
-    domain.proposals.iter().map(bare).collect()
-}
-
 fn part(word: &str) -> Result<Held, Failure> {
     match word {
         "vcpus" => Ok(Held::Vcpus),
@@ -110,54 +78,6 @@ fn part(word: &str) -> Result<Held, Failure> {
             reason: format!("`{word}` is none of `vcpus`, `memory` and `limits`"),
         })),
     }
-}
-
-/// What of a domain's view is a property that emits changes, and differs.
-pub(super) fn changed(
-    old: &DomainView,
-    new: &DomainView,
-) -> HashMap<&'static str, Variant<'static>> {
-    let mut changed = HashMap::new();
-    if old.name != new.name {
-        changed.insert("Name", new.name.clone().into());
-    }
-    if old.state != new.state {
-        changed.insert("State", state(new).into());
-    }
-    if old.tags != new.tags {
-        changed.insert("Tags", new.tags.clone().into());
-    }
-    if old.persona != new.persona {
-        changed.insert("ActivePersona", active_persona(new).into());
-    }
-    if old.activation != new.activation {
-        changed.insert("Activation", to_dict(&new.activation).into());
-    }
-    if old.vcpus != new.vcpus {
-        changed.insert("Vcpus", to_dict(&new.vcpus).into());
-    }
-    if old.memory != new.memory {
-        changed.insert("Memory", to_dict(&new.memory).into());
-    }
-    if (old.agent.state, &old.agent.version) != (new.agent.state, &new.agent.version) {
-        changed.insert("Agent", agent(new).into());
-    }
-    if old.last_decision != new.last_decision {
-        changed.insert("LastDecision", last_decision(new).into());
-    }
-    if old.holds != new.holds {
-        changed.insert("Holds", to_dicts(&new.holds).into());
-    }
-    if old.limits != new.limits {
-        changed.insert("Limits", to_dicts(&new.limits).into());
-    }
-    if proposals(old) != proposals(new) {
-        changed.insert("Proposals", proposals(new).into());
-    }
-    if old.problems != new.problems {
-        changed.insert("Problems", new.problems.clone().into());
-    }
-    changed
 }
 
 #[interface(name = "org.virtpersona1.Domain")]
