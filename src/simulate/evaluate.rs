@@ -13,8 +13,8 @@ use persona::signal::{Metric, Signal, Source};
 use persona::{Moment, Persona};
 use planner::Detail;
 
-use super::machine::{Load, Setting, SettingError, Sizes};
 use super::replay::{Outcome, ReplayError, moments};
+use super::sizes::{Load, Setting, SettingError, Sizes};
 use super::survey::{Survey, Surveyed};
 use super::trace::{Moments, Row, TraceError};
 use super::when::TimeForm;

@@ -8,6 +8,7 @@
 //! line       its lines as cells, one at a time
 //! trace      its lines as readings and events
 //! survey     a first pass: from when to when, and how often each column has a reading
+//! sizes      what the simulated domain starts with and may grow to
 //! machine    the simulated domain, and what the rules read of it
 //! replay     the second pass: a tick a second, or those that were recorded
 //! happening  what is told while it goes
@@ -21,6 +22,7 @@ mod happening;
 mod line;
 mod machine;
 mod replay;
+mod sizes;
 mod survey;
 mod tally;
 mod trace;
@@ -30,8 +32,8 @@ mod words;
 pub use column::{CellError, ColumnError};
 pub use happening::{Bound, Happening, Sample, What};
 pub use line::LineError;
-pub use machine::{Follows, Load, Setting, SettingError, Sizes};
 pub use replay::{Outcome, ReplayError, replay, replay_recording};
+pub use sizes::{Follows, Load, Setting, SettingError, Sizes};
 pub use survey::{Recorded, Survey, Surveyed, TICK};
 pub use tally::{RuleOutcome, Silence, Totals, Why, Work};
 pub use trace::TraceError;

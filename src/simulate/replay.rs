@@ -1,27 +1,29 @@
 //! The replay: a tick a second from the trace's first line to its end, each through the same planner as the daemon's,
 //! on one simulated domain. Steps take effect at once. A recording is played at the ticks that were recorded, and follows
-//! what was done then as long as the same is decided.
+//! what was done then as long as the same is decided: that is in `recorded`. Why something happened is in `cause`.
+
+mod cause;
+mod recorded;
 
 use std::io::{BufRead, Read};
 
-use persona::rule::{Condition, Knob, Resource, Truth};
 use persona::signal::{Metric, Signals};
 use persona::{DomainId, Moment, Persona};
-use planner::consent::Consent;
 use planner::proposal::{Subject, Turn};
-use planner::report::{Reason, ResourceReport, Verdict, Wish};
-use planner::snapshot::{Domain, Host, KnobReading, Strain};
-use planner::{Detail, Ending, LimitStep, Means, Other, Plan, Policy, Snapshot, State, Step};
+use planner::report::{Reason, Verdict, Wish};
+use planner::snapshot::{Domain, Host, Strain};
+use planner::{Detail, Ending, LimitStep, Other, Policy, Snapshot, State, Step};
 use serde::Serialize;
 
-use super::happening::{Bound, Cause, Happening, Sample, What};
-use super::machine::{Follows, Machine, Sizes};
+use super::happening::{Bound, Happening, What};
+use super::machine::Machine;
+use super::sizes::{Follows, Sizes};
 use super::survey::{Recorded, Survey};
 use super::tally::{
     Refused, RuleOutcome, SATURATED, Saturated, Tally, Totals, is_limit, kind_of_step,
 };
 use super::trace::{Moments, Row, Rows, TraceError};
-use crate::record::{Tick, Trace, Why};
+use crate::record::Trace;
 
 /// What a replay came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -210,108 +212,6 @@ impl<'a> Replay<'a> {
         (Outcome { rules, totals }, self.left)
     }
 
-    /// What a recorded tick tells of the time before its plan: the host's stage, steps that ended, and carried state.
-    fn carry(&mut self, tick: &Tick<'_>) {
-        self.state.host = tick.host.stages;
-        if self.policy != tick.host.policy {
-            self.policy = tick.host.policy.clone();
-        }
-        if self.machine.follows == Follows::Itself {
-            return;
-        }
-        for ended in &tick.ended {
-            self.state.finish(
-                &ended.step,
-                ended.ending,
-                ended.asked,
-                &self.policy,
-                ended.at,
-            );
-        }
-        for turned in &tick.turned {
-            let (step, ending, shown) = (&turned.step, turned.ending, turned.shown);
-            self.state
-                .finish_limit(step, ending, shown, &self.policy, turned.at);
-        }
-        for need in &tick.needs {
-            // Whether it was heard shows in the plan.
-            let _ = self.state.need(self.id, need.more, &self.policy, need.at);
-        }
-        let Some(note) = &tick.state else { return };
-        let Some(mut told) = note.state.clone() else {
-            self.state.forget(self.id);
-            return;
-        };
-        let before = self.state.domains.remove(&self.id);
-        if let Some(before) = before.filter(|_| note.why != Why::Start) {
-            if told.persona.as_ref() != Some(&self.persona.digest) {
-                // What the rules of another persona did is not what these do.
-                told.persona = before.persona;
-                told.effects = before.effects;
-                told.standing = before.standing;
-                told.quota = before.quota;
-                told.started = before.started;
-            }
-            // Windows are not told; they go on.
-            told.rules = before.rules;
-            told.shift = before.shift;
-            told.agentless = before.agentless;
-            told.needs = before.needs;
-            told.vcpus.peak = before.vcpus.peak;
-            told.memory.peak = before.memory.peak;
-            told.vcpus.lag = before.vcpus.lag;
-            told.memory.lag = before.memory.lag;
-        }
-        self.state.domains.insert(self.id, told);
-    }
-
-    /// From here on the domain goes its own way: what is under way takes effect at once.
-    fn leave(&mut self, now: Moment) {
-        self.left = Some(now);
-        self.machine.follows = Follows::Itself;
-        for resource in [Resource::Vcpus, Resource::Memory] {
-            let flight = self
-                .state
-                .domain(self.id)
-                .and_then(|state| state.resource(resource).in_flight.clone());
-            if let Some(flight) = flight {
-                let step = Step {
-                    domain: self.id,
-                    instance: flight.instance,
-                    resource,
-                    from: flight.from,
-                    to: flight.to,
-                    means: Means::Usual,
-                    by: Wish::Minimum,
-                    effect: flight.effect,
-                    consent: Consent::default(),
-                };
-                self.machine.change(resource, step.to);
-                let to = Some(step.to);
-                self.state
-                    .finish(&step, Ending::Applied, to, &self.policy, now);
-            }
-        }
-        for knob in Knob::ALL {
-            let state = self.state.domain(self.id);
-            let slot = state.and_then(|state| state.limits.get(&knob));
-            let Some(flight) = slot.and_then(|slot| slot.in_flight) else {
-                continue;
-            };
-            let turn = LimitStep {
-                domain: self.id,
-                instance: flight.instance,
-                knob,
-                from: KnobReading::Unknown,
-                to: flight.to,
-                by: Wish::Base,
-            };
-            let shown = Some(self.machine.turn(knob, turn.to));
-            self.state
-                .finish_limit(&turn, Ending::Applied, shown, &self.policy, now);
-        }
-    }
-
     fn tick<E>(
         &mut self,
         now: Moment,
@@ -462,25 +362,6 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn refusal(
-        &self,
-        plan: &Plan,
-        line: &ResourceReport,
-        by: &Wish,
-        reason: &Reason,
-        wanted: u64,
-    ) -> Happening {
-        let what = What::Refused {
-            resource: line.resource,
-            present: line.present,
-            wanted,
-            clamps: Bound::all(&line.clamps),
-            reason: reason.sentence(line.resource),
-        };
-        let cause = self.cause(plan, by);
-        Happening::new(self.moment(plan.at), cause, what, None)
-    }
-
     fn saturation(&self, now: Moment) -> Saturated {
         let busy = self
             .machine
@@ -500,84 +381,5 @@ impl<'a> Replay<'a> {
             memory_pressure: value(Metric::HostMemoryPressure),
             cpu_pressure: value(Metric::HostCpuPressure),
         }
-    }
-
-    /// Who has a wish, and what it rests on.
-    fn cause(&self, plan: &Plan, by: &Wish) -> Cause {
-        let rule = match by {
-            Wish::Rule(name) | Wish::Undo(name) => self.index(name),
-            Wish::Minimum
-            | Wish::Maximum
-            | Wish::Initial
-            | Wish::Return
-            | Wish::Need
-            | Wish::Donation(_)
-            | Wish::Base
-            | Wish::BackOnline
-            | Wish::Guest(_)
-            | Wish::Quota { .. }
-            | Wish::Restore => None,
-        };
-        let rule = rule.map(|index| &self.persona.rules[index]);
-        let condition = rule.and_then(|rule| match by {
-            Wish::Undo(_) => rule.until.as_ref(),
-            _ => Some(&rule.when),
-        });
-        let samples = self.samples(plan, by);
-        Cause {
-            rule: rule.map(|rule| rule.name.to_string()),
-            by: by.to_string(),
-            condition: condition
-                .filter(|_| samples.is_empty())
-                .map(Condition::text),
-            samples,
-        }
-    }
-
-    /// What was looked at for a wish.
-    fn samples(&self, plan: &Plan, by: &Wish) -> Vec<Sample> {
-        match by {
-            Wish::Rule(name) => {
-                let reports = plan.reports.iter().flat_map(|report| &report.rules);
-                let looked = reports
-                    .filter(|report| report.name == *name && report.truth == Truth::True)
-                    .flat_map(|report| &report.looked);
-                looked
-                    .map(|looked| Sample::looked(looked, plan.at))
-                    .collect()
-            }
-            Wish::Undo(name) => self
-                .index(name)
-                .and_then(|index| self.persona.rules[index].until.as_ref())
-                .map_or_else(Vec::new, |until| {
-                    Sample::read(until, &self.machine, plan.at)
-                }),
-            Wish::Minimum
-            | Wish::Maximum
-            | Wish::Initial
-            | Wish::Return
-            | Wish::Need
-            | Wish::Donation(_)
-            | Wish::Base
-            | Wish::BackOnline
-            | Wish::Guest(_)
-            | Wish::Quota { .. }
-            | Wish::Restore => Vec::new(),
-        }
-    }
-
-    fn index(&self, rule: &str) -> Option<usize> {
-        self.persona
-            .rules
-            .iter()
-            .position(|known| known.name == rule)
-    }
-
-    /// A moment as the trace says it, and in seconds since its beginning.
-    fn moment(&self, now: Moment) -> (String, f64) {
-        (
-            self.survey.form.show(now),
-            now.since(self.survey.first).as_secs_f64(),
-        )
     }
 }
