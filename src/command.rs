@@ -1,27 +1,22 @@
-//! What a person asks of the daemon, and what it answers. `bus/` makes a [`Request`] of each call after it has
-//! authorised the caller; the daemon's one task carries it out and answers. Neither parsing nor authorisation is here.
+//! What a person asks of the daemon, and what it answers (`reply`, `refusal`). `bus/` makes a [`Request`] of each call after it
+//! has authorised the caller; the daemon's one task carries it out and answers. Neither parsing nor authorisation is here.
 //!
 //! What can be read from the published [`crate::view::View`] (domains, personas, mappings) is not asked for here. The
 //! daemon publishes the view that shows a change before it answers the command that made it.
 
+mod refusal;
+mod reply;
+
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, PipeWriter};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use persona::units::{Bytes, Moment};
 use tokio::sync::oneshot;
 
-use crate::view::{
-    AdoptionView, AppliedView, AuditView, Change, DoctorView, DocumentFormat, DocumentView,
-    EffectiveView, ExplainView, FragmentView, Held, HoldView, MappedView, PlanView, ProblemView,
-    ProposalView, RetiredView, StoredView, VersionView,
-};
+use crate::view::{DocumentFormat, Held};
+
+pub use refusal::{Noun, Refusal};
+pub use reply::{Handed, Reply};
 
 /// A command with who gave it and where the answer goes.
 #[derive(Debug)]
@@ -321,222 +316,6 @@ pub enum Command {
     Reload,
 }
 
-/// What the daemon answers to a command that it carried out.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// It is done.
-    Done(Change),
-    /// What was stored or made current.
-    Stored(StoredView),
-    /// A version with its text.
-    Document(DocumentView),
-    /// Versions, the oldest first.
-    History(Vec<VersionView>),
-    /// An activation that has begun.
-    Applied(AppliedView),
-    /// What an activation would change.
-    Plan(PlanView),
-    /// An override that a tag lays over personas now.
-    Mapped(MappedView),
-    /// An override with its text.
-    Fragment(FragmentView),
-    /// What is in force on a domain.
-    Effective(Box<EffectiveView>),
-    /// The tags that a domain has now.
-    Tags(Vec<String>),
-    /// What an adoption changes, or has changed.
-    Adoption(Box<AdoptionView>),
-    /// Why a domain did or did not change.
-    Explain(Box<ExplainView>),
-    /// A file with a recording.
-    Recording(Handed),
-    /// A pipe with the lines of a command that is under way, each a [`crate::view::ExecutionLine`].
-    Execution(Handed),
-    /// Audit records.
-    Audit(AuditView),
-    /// Checks.
-    Doctor(DoctorView),
-    /// A proposal on which somebody has decided.
-    Proposal(Box<ProposalView>),
-    /// What of a domain is left alone now.
-    Held(Vec<HoldView>),
-    /// What is left to be given back.
-    Retired(RetiredView),
-}
-
-/// A file or pipe that is handed to whoever asked, open for reading and without a name.
-#[derive(Clone, Debug)]
-pub struct Handed(Arc<File>);
-
-impl PartialEq for Handed {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Handed {
-    /// A new file to write to, and the way to read it. It lies in `folder`, where there is room for large ones, and goes
-    /// with the last who has it open.
-    ///
-    /// # Errors
-    /// Where it cannot be made.
-    pub fn file(folder: &Path) -> io::Result<(File, Self)> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("handed.{}.{number}", std::process::id()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)?;
-        let read = File::open(&path);
-        std::fs::remove_file(&path)?;
-        Ok((file, Self(Arc::new(read?))))
-    }
-
-    /// A pipe: the end to write to, and the one to hand over.
-    ///
-    /// # Errors
-    /// Where the system has no descriptor left.
-    pub fn pipe() -> io::Result<(PipeWriter, Self)> {
-        let (read, write) = io::pipe()?;
-        Ok((write, Self(Arc::new(File::from(OwnedFd::from(read))))))
-    }
-
-    /// The file, at its beginning.
-    ///
-    /// # Errors
-    /// Where the system has no descriptor left.
-    pub fn open(&self) -> io::Result<File> {
-        self.0.try_clone()
-    }
-}
-
-/// What a name was looked up as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noun {
-    /// A domain.
-    Domain,
-    /// A persona.
-    Persona,
-    /// A version of a persona.
-    Version,
-    /// The meaning of a tag.
-    Mapping,
-    /// An override that a tag means.
-    Override,
-    /// Something that waits for a person.
-    Proposal,
-}
-
-impl std::fmt::Display for Noun {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Domain => "domain",
-            Self::Persona => "persona",
-            Self::Version => "persona version",
-            Self::Mapping => "mapping of a tag",
-            Self::Override => "override of tag",
-            Self::Proposal => "proposal",
-        })
-    }
-}
-
-/// Why a command was not carried out. Each displays as one sentence that a person can act on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is no such thing.
-    #[error("there is no {what} `{name}`{}", did_you_mean(.nearest.as_deref()))]
-    NotFound {
-        /// What was looked up.
-        what: Noun,
-        /// By which name.
-        name: String,
-        /// The nearest name that exists.
-        nearest: Option<String>,
-    },
-    /// There is such a persona already.
-    #[error("there is a persona `{name}` already; store a further version with `update`")]
-    AlreadyExists {
-        /// Its name.
-        name: String,
-    },
-    /// The document has errors.
-    #[error("the document is not a valid persona:\n{rendered}")]
-    InvalidPersona {
-        /// Every problem, errors and warnings.
-        problems: Vec<ProblemView>,
-        /// The same for people, with source lines underlined, without colour.
-        rendered: String,
-    },
-    /// An argument cannot be understood.
-    #[error("argument `{argument}` is not right: {reason}")]
-    BadArgument {
-        /// Its name.
-        argument: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The state of things does not allow it; the reason says what to do first.
-    #[error("{reason}")]
-    Refused {
-        /// The whole sentence.
-        reason: String,
-    },
-    /// Another command or action is at work on the same thing, or too many wait.
-    #[error("{reason}; try again in a moment")]
-    Busy {
-        /// What is at work.
-        reason: String,
-    },
-    /// The command needs the agent in the guest.
-    #[error("the agent in domain `{domain}` is not available: {reason}")]
-    AgentUnavailable {
-        /// The domain.
-        domain: String,
-        /// Why.
-        reason: String,
-    },
-    /// What is asked contradicts something else that was asked.
-    #[error("{reason}")]
-    Conflict {
-        /// The whole sentence.
-        reason: String,
-    },
-    /// The caller may not do this.
-    #[error("user `{caller}` is not authorised for `{action}`: {reason}")]
-    NotAuthorized {
-        /// The user.
-        caller: String,
-        /// The polkit action.
-        action: String,
-        /// Who would have to allow it.
-        reason: String,
-    },
-    /// The hypervisor cannot be reached or refused.
-    #[error("the hypervisor did not do it: {reason}")]
-    Hypervisor {
-        /// Its error with its causes.
-        reason: String,
-    },
-    /// A fault of the daemon or of its store; the log has more.
-    #[error("{operation} failed: {reason}; the daemon's log has more")]
-    Failed {
-        /// What failed.
-        operation: String,
-        /// Why.
-        reason: String,
-    },
-    /// The daemon is going down.
-    #[error("the daemon is shutting down, so nothing was changed; try again when it runs")]
-    Stopping,
-}
-
-fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -558,22 +337,5 @@ mod tests {
                 "{text}: {parsed:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_name_that_is_not_found_suggests_the_nearest() {
-        let refusal = |nearest: Option<&str>| {
-            Refusal::NotFound {
-                what: Noun::Domain,
-                name: "wbe".to_owned(),
-                nearest: nearest.map(str::to_owned),
-            }
-            .to_string()
-        };
-        assert_eq!(refusal(None), "there is no domain `wbe`");
-        assert_eq!(
-            refusal(Some("web")),
-            "there is no domain `wbe`; did you mean `web`?"
-        );
     }
 }
