@@ -1,11 +1,12 @@
 //! Signals and their readings: what a rule may look at, in which unit, from which source, how old. The collecting
 //! is not here (the daemon's `observe` and the agent's telemetry do it); rules read readings through [`Signals`].
-//! The metrics that have a name of their own are in `catalogue`, what happens to a machine in `event`, what is made of counts
-//! in `counter`.
+//! The metrics that have a name of their own are in `metric`, and in the table `catalogue` what is known of each; those without
+//! a row there in `named`, what happens to a machine in `event`, what is made of counts in `counter`.
 
 mod catalogue;
 mod counter;
 mod event;
+mod metric;
 mod named;
 
 use std::fmt;
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::units::Moment;
 
-pub use catalogue::{Measured, Metric, MetricError};
+pub use catalogue::Measured;
 pub use counter::{Counter, Growth};
 pub use event::{Event, EventError, EventKind};
+pub use metric::{Metric, MetricError};
 pub use named::{Named, NamedError};
 
 /// Who claims a value, from the least to the most trusted.
