@@ -118,6 +118,35 @@ fn say(guest: &Guest, word: &str) -> String {
 }
 
 #[test]
+fn what_a_scan_finds_is_logged_at_a_level_that_is_kept() {
+    let guest = desktop();
+    let (_agent, mut peer, _) = guest.greet();
+    let levels = [
+        (Some(LoggingLevel::Debug), "warning"),
+        (None, "warning"),
+        (Some(LoggingLevel::Error), "err"),
+        (Some(LoggingLevel::Critical), "crit"),
+        (Some(LoggingLevel::Emergency), "alert"),
+    ];
+    for (id, (logging_level, word)) in (1..).zip(levels) {
+        let wish = Settings {
+            logging_level,
+            security_scan: Some(Frequency::Daily),
+            auto_update: Some(Frequency::Daily),
+            ..Settings::default()
+        };
+        hold(&mut peer, id, wish);
+        let unit = |task: &str| {
+            let path = format!("etc/systemd/system/virt-persona-{task}.service");
+            guest.read(&path).unwrap()
+        };
+        let line = format!("SyslogLevel={word}\n");
+        assert!(unit("scan").contains(&line), "{}", unit("scan"));
+        assert!(unit("update").contains("SyslogLevel=info\n"));
+    }
+}
+
+#[test]
 fn every_setting_is_brought_about_and_goes_with_the_persona() {
     use SettingOutcome::{Applied, Restored, Unchanged};
     let guest = desktop();
@@ -171,7 +200,7 @@ fn every_setting_is_brought_about_and_goes_with_the_persona() {
     );
     has(
         "etc/systemd/system/virt-persona-scan.service",
-        "ExecStart=/usr/bin/debsecan\n",
+        "SyslogLevel=warning\nExecStart=/usr/bin/debsecan\n",
     );
     has(
         "etc/profile.d/50-virt-persona.sh",

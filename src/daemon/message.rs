@@ -24,8 +24,8 @@ use super::guest_rules;
 use crate::agent::{Activated, AgentFacts, AgentReply, SettingEnd, SettingsEnd};
 use crate::catalog::Generation;
 
-/// As long as systemd waits for a unit by default, and the agent for `systemctl`.
-const UNIT_TIME: Duration = Duration::from_secs(100);
+/// As long as the agent waits for `systemctl`.
+const UNIT_TIME: Duration = Duration::from_secs(200);
 /// No set of settings but packages holds an activation up for longer.
 const MOST_SETTINGS_TIME: Duration = Duration::from_secs(1_800);
 

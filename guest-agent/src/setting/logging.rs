@@ -43,7 +43,7 @@ pub(super) fn wish(
 }
 
 /// The level's name and number (syslog(3)).
-fn name_of(level: LoggingLevel) -> (&'static str, u8) {
+pub(super) fn name_of(level: LoggingLevel) -> (&'static str, u8) {
     match level {
         LoggingLevel::Emergency => ("emerg", 0),
         LoggingLevel::Alert => ("alert", 1),

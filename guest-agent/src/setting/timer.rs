@@ -2,10 +2,14 @@
 //! systemd where it runs the guest, else by cron. While a persona says how often packages are updated, the distribution's
 //! own timer for it does not run beside.
 
-use agent_protocol::{SettingOutcome, Settings, settings::Frequency};
+use agent_protocol::{
+    SettingOutcome, Settings,
+    settings::{Frequency, LoggingLevel},
+};
 
 use super::{
-    Guest, MARK, Machine, Once, Resource, SettingError, State, Wishes, refused, unit::Existence,
+    Guest, MARK, Machine, Once, Resource, SettingError, State, Wishes, logging, refused,
+    unit::Existence,
 };
 
 /// Something that is done regularly.
@@ -16,6 +20,8 @@ struct Task {
     description: &'static str,
     /// Commands, one after the other; the first that fails is the last.
     commands: Vec<String>,
+    /// The level at which the journal has what they say.
+    level: LoggingLevel,
 }
 
 /// A package manager: the program that tells of it, how it updates everything without asking, the distribution's timers.
@@ -99,6 +105,7 @@ pub(super) fn wish_updates(
             .iter()
             .map(|arguments| format!("{program} {arguments}"))
             .collect(),
+        level: LoggingLevel::Info,
     };
     schedule(&task, frequency, guest, wishes)
 }
@@ -130,8 +137,19 @@ pub(super) fn wish_scans(
         name: "virt-persona-scan",
         description: "Scan of this machine, as its persona has it",
         commands: vec![command],
+        level: level_of_findings(settings),
     };
     schedule(&task, frequency, guest, wishes)
+}
+
+/// A scan is run for what it finds: that is a warning, and more where the persona has less than warnings dropped. What is an
+/// emergency goes to every terminal, so that it is never one.
+fn level_of_findings(settings: &Settings) -> LoggingLevel {
+    match settings.logging_level {
+        Some(LoggingLevel::Emergency | LoggingLevel::Alert) => LoggingLevel::Alert,
+        Some(level @ (LoggingLevel::Critical | LoggingLevel::Error)) => level,
+        _ => LoggingLevel::Warning,
+    }
 }
 
 fn schedule(
@@ -155,7 +173,9 @@ fn schedule(
         name,
         description,
         commands,
+        level,
     } = task;
+    let (level, _) = logging::name_of(*level);
     if guest.has_systemd() {
         let run: String = commands
             .iter()
@@ -163,7 +183,7 @@ fn schedule(
             .collect();
         let service = format!(
             "{MARK}\n[Unit]\nDescription={description}\nAfter=network-online.target\n\n[Service]\nType=oneshot\n\
-             Environment=DEBIAN_FRONTEND=noninteractive\nNice=10\nIOSchedulingClass=idle\n{run}"
+             Environment=DEBIAN_FRONTEND=noninteractive\nNice=10\nIOSchedulingClass=idle\nSyslogLevel={level}\n{run}"
         );
         // Persistent: what was due while the machine was off is done when it runs again.
         let timer = format!(

@@ -24,10 +24,11 @@ pub(in crate::setting) struct Errand {
     pub(in crate::setting) keep: usize,
 }
 
-/// Programs of the system have as long: more than systemd waits for a unit to start or stop.
+/// Programs of the system have as long: more than systemd waits for a unit to stop and start again (90 s each). On a guest that gets
+/// little of its host's processors even `systemctl enable` takes minutes, and one that is given up leaves nobody knows what.
 const SYSTEM: Errand = Errand {
     variables: &[],
-    time: Duration::from_secs(100),
+    time: Duration::from_secs(200),
     keep: SCRIPT_OUTPUT_KEEP,
 };
 
