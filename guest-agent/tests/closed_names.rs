@@ -236,9 +236,12 @@ fn nothing_is_closed_to_which_somebody_else_could_lead_a_name() {
             }),
             "{came:?}"
         );
-        // Nor a link to what is root's.
+        // Nor a link to what is root's, unless that user cannot put another in its place.
         chown(guest.path("home"), Some(0), None).unwrap();
         lchown(guest.path("home/tool"), Some(1000), None).unwrap();
+        again(&mut peer, 0o750);
+        let group = fs::Permissions::from_mode(0o775);
+        fs::set_permissions(guest.path("home"), group).unwrap();
         let came = again(&mut peer, 0o755);
         assert!(
             came.iter().any(|(path, _, why)| {

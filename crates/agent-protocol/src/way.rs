@@ -16,8 +16,9 @@ const KIND: u32 = 0o170_000;
 const DIRECTORY: u32 = 0o040_000;
 /// A directory in which only the owner of a thing may rename it or take it away.
 const STICKY: u32 = 0o1000;
-/// Whoever may write.
+/// Whoever may write, and with the group.
 const OTHERS_WRITE: u32 = 0o002;
+const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
 /// Whose a link or a directory is: who can lead a way through it elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +46,40 @@ impl Owner {
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A symbolic link, with what is written in it.
-    Link(PathBuf, Owner),
+    /// A symbolic link.
+    Link {
+        /// What is written in it.
+        target: PathBuf,
+        /// Whose it is.
+        owner: Owner,
+        /// Who can put another link in its place.
+        turner: Owner,
+    },
     /// Anything else.
     Other(Owner),
     /// Nothing, or nothing that may be looked behind.
     Nothing,
+}
+
+impl Seen {
+    /// A link by what is written in it, the user who owns it, and the user and the mode of its directory as lstat(2) tells them,
+    /// if it does. What is written in a link never changes, so it is turned by whoever may write to its directory, and one that
+    /// a user has in a directory that only root may write to (from a copy that keeps owners) by root alone.
+    pub fn link(target: PathBuf, user: u32, directory: Option<(u32, u32)>) -> Self {
+        let owner = match user {
+            0 => Owner::Root,
+            user => Owner::User(user),
+        };
+        // In a group's directory and in a sticky one it can be its owner who may.
+        let is_roots =
+            directory.is_some_and(|(user, mode)| user == 0 && mode & GROUP_OR_OTHERS_WRITE == 0);
+        let turner = if is_roots { Owner::Root } else { owner };
+        Self::Link {
+            target,
+            owner,
+            turner,
+        }
+    }
 }
 
 /// A way that was gone. All paths are absolute, and no directory in them is a link.
@@ -121,7 +150,11 @@ pub fn follow(path: &Path, mut look: impl FnMut(&Path) -> Seen) -> Way {
             Seen::Nothing
         };
         match seen {
-            Seen::Link(target, owner) => {
+            Seen::Link {
+                target,
+                owner,
+                turner,
+            } => {
                 if !way.turns(owner) {
                     way.barred = Some(next);
                     return way;
@@ -130,7 +163,7 @@ pub fn follow(path: &Path, mut look: impl FnMut(&Path) -> Seen) -> Way {
                 if links > LINKS_MAX {
                     return way;
                 }
-                way.pass(&next, owner);
+                way.pass(&next, turner);
                 is_turned = way.others.is_some();
                 enter(&target, &mut place, &mut ahead);
             }
@@ -187,7 +220,11 @@ mod tests {
         follow(Path::new(path), |path| {
             match tree.get(path.to_str().unwrap()) {
                 Some(("", owner)) => Seen::Other(*owner),
-                Some((target, owner)) => Seen::Link(target.into(), *owner),
+                Some((target, owner)) => Seen::Link {
+                    target: target.into(),
+                    owner: *owner,
+                    turner: *owner,
+                },
                 None => Seen::Nothing,
             }
         })
@@ -346,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_a_users_in_a_directory_of_roots_turns_as_well() {
+    fn a_link_of_a_users_turns_where_its_owner_may_be_one_who_can_put_another_in_its_place() {
         let tree = |to, owner| {
             let tree = [
                 ("/tmp", "", ROOT),
@@ -360,6 +397,36 @@ mod tests {
         assert_eq!(tree("/tmp/x", ANNA).barred, Some("/tmp".into()));
         // A file at the end turns nothing.
         assert_eq!(tree("", ANNA).others, None);
+        let turner = |user, directory| match Seen::link("x".into(), user, directory) {
+            Seen::Link { turner, .. } => turner,
+            other => panic!("{other:?}"),
+        };
+        for mode in [0o041_777, 0o040_775, 0o040_757] {
+            assert_eq!(turner(1000, Some((0, mode))), ANNA, "{mode:o}");
+            assert_eq!(turner(0, Some((0, mode))), ROOT, "{mode:o}");
+        }
+        assert_eq!(turner(1000, Some((0, 0o040_755))), ROOT);
+        assert_eq!(turner(1000, Some((1001, 0o040_755))), ANNA);
+        assert_eq!(turner(1000, None), ANNA);
+    }
+
+    #[test]
+    fn a_link_that_its_owner_cannot_turn_leads_on_as_roots_does() {
+        let go = |home: Owner| {
+            follow(Path::new("/opt/tool"), |path| {
+                match path.to_str().unwrap() {
+                    "/opt" => Seen::Other(home),
+                    "/opt/tool" => Seen::link("/bin/sh".into(), 1000, Some((0, 0o040_755))),
+                    _ => Seen::Other(ROOT),
+                }
+            })
+        };
+        let way = go(ROOT);
+        assert_eq!((way.end, way.others), (Some("/bin/sh".into()), None));
+        assert_eq!(way.names, paths(&["/opt/tool", "/bin/sh"]));
+        // Whoever can turn the way before it chose it.
+        assert_eq!(go(ANNA).barred, Some("/bin".into()));
+        assert_eq!(go(BOB).barred, Some("/opt/tool".into()));
     }
 
     #[test]

@@ -37,8 +37,10 @@ impl Former {
             .retain(|_, place| restricted.contains(&*place.command));
     }
 
+    /// Learns what is refused now, but for what somebody else than root led a name to: that user could put one file after the
+    /// other there, and would choose where they are looked for.
     pub(crate) fn learn(&mut self, files: &BTreeMap<Identity, Target>) {
-        for (identity, target) in files {
+        for (identity, target) in files.iter().filter(|(_, target)| target.is_fixed) {
             let place = Place {
                 command: Arc::from(target.name.as_str()),
                 path: target.place.clone(),
@@ -61,8 +63,9 @@ impl Former {
     /// Those that dpkg keeps under another name to put them back should it fail.
     pub(crate) fn kept_aside(&self, files: &BTreeMap<Identity, Target>) -> Vec<Barred> {
         let aside = |identity: Identity, place: &Place| {
-            let found = look(&aside(&place.path), libc::O_PATH).ok().flatten();
-            found.is_some_and(|found| found.identity() == identity)
+            let path = aside(&place.path);
+            let found = look(&path, libc::O_PATH | libc::O_NOFOLLOW).ok().flatten();
+            found.is_some_and(|found| found.identity() == identity && found.place(&path) == path)
         };
         let replaced = self
             .0

@@ -97,6 +97,10 @@ pub(crate) fn guard(targets: &Targets, twins: &mut Names, root: &Path) -> Guards
             continue;
         }
         let place = found.place(path);
+        // Somebody has turned the way since it was gone, which a watched directory tells, and it is gone again.
+        if place != *path {
+            continue;
+        }
         let directory = Directory { found, place };
         let unfit = if is_foreign(&directory.found) {
             foreign = true;
@@ -248,6 +252,8 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::targets::{Places, find};
+    use std::os::unix::fs::{chown, symlink};
 
     #[test]
     fn a_name_is_refused_also_while_its_file_is_unpacked_or_already_gone() {
@@ -287,20 +293,35 @@ mod tests {
     #[test]
     fn where_devices_are_or_others_write_no_directory_is_marked() {
         let root = tempfile::tempdir().unwrap();
+        let own = stat(root.path()).unwrap().st_uid != 0;
         let mut targets = Targets::default();
-        for (path, mode) in [("usr/bin", 0o755), ("run/x", 0o755), ("srv", 0o757)] {
+        for (path, mode, user) in [
+            ("usr/bin", 0o755, 0),
+            ("run/x", 0o755, 0),
+            ("srv", 0o757, 0),
+            ("opt/app", 0o755, 998),
+        ] {
             let path = root.path().join(path);
             fs::create_dir_all(&path).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            if !own {
+                chown(&path, Some(user), None).unwrap();
+            }
             targets.guarded.insert(path);
         }
+        // Somebody put a link there after the way was gone.
+        symlink("usr", root.path().join("turned")).unwrap();
+        targets.guarded.insert(root.path().join("turned"));
+        targets.guarded.insert(root.path().join("turned/bin"));
+        fs::create_dir(root.path().join("sbin")).unwrap();
+        symlink("../sbin", root.path().join("opt/link")).unwrap();
+        targets.guarded.insert(root.path().join("opt/link"));
         targets.guarded.insert(root.path().join("none"));
         let guards = guard(&targets, &mut Names::new(), root.path());
-        let own = stat(root.path()).unwrap().st_uid != 0;
         assert_eq!(guards.directories.len(), usize::from(!own));
         assert_eq!(
             guards.problems.len(),
-            2 + usize::from(own),
+            3 + usize::from(own),
             "{:?}",
             guards.problems
         );
@@ -325,7 +346,7 @@ mod tests {
         };
         let mut twins = Names::new();
         let mut guards = || {
-            let targets = crate::targets::find(&table, root.path());
+            let targets = find(&table, root.path(), &Places::new());
             guard(&targets, &mut twins, root.path()).refused
         };
         assert!(guards().named(b"perl5").is_some());

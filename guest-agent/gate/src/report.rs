@@ -26,6 +26,8 @@ const WAITING_MAX: usize = 64;
 const QUIET: Duration = Duration::from_secs(60);
 /// Persons and commands that are remembered for this; more are all named.
 const REMEMBERED_MAX: usize = 1024;
+/// So many other sentences are said in that time; somebody can have them made without end.
+const SENTENCES_MAX: usize = 256;
 /// Longest line in bytes.
 const LINE_MAX: usize = 512;
 
@@ -34,6 +36,28 @@ pub(crate) fn line(text: &str) {
     let text = clean_text(text, LINE_MAX).replace('\n', " ");
     // There is nowhere to tell that standard error is gone.
     let _ = writeln!(io::stderr().lock(), "virt-persona-gate: {text}");
+}
+
+/// What was said of late. Links that a user turns without end would fill the journal, which then drops lines of refusals.
+#[derive(Debug, Default)]
+pub(crate) struct Sentences(BTreeMap<String, Instant>);
+
+impl Sentences {
+    /// Writes a line, unless it was written within a minute or as many others were.
+    pub(crate) fn line(&mut self, text: &str) {
+        if self.is_due(text, Instant::now()) {
+            line(text);
+        }
+    }
+
+    fn is_due(&mut self, text: &str, now: Instant) -> bool {
+        self.0.retain(|_, since| now.duration_since(*since) < QUIET);
+        if self.0.len() >= SENTENCES_MAX || self.0.contains_key(text) {
+            return false;
+        }
+        self.0.insert(text.to_owned(), now);
+        true
+    }
 }
 
 /// An error with its causes, in one line.
@@ -128,5 +152,21 @@ mod tests {
         assert!(at(3, &refusal(1000, "ss")).is_some());
         assert!(at(60, &nc).unwrap().ends_with(", and 2 times before"));
         assert_eq!(at(61, &nc), None);
+    }
+    #[test]
+    fn a_sentence_is_said_once_a_minute_and_so_many_of_them() {
+        let mut sentences = Sentences::default();
+        let start = Instant::now();
+        let mut at = |seconds, text: &str| {
+            let now = start + Duration::from_secs(seconds);
+            sentences.is_due(text, now)
+        };
+        assert!(at(0, "one") && at(1, "two"));
+        assert!(!at(2, "one") && !at(59, "one"));
+        assert!(at(60, "one") && !at(60, "two") && at(61, "two"));
+        for other in 2..SENTENCES_MAX {
+            assert!(at(61, &other.to_string()));
+        }
+        assert!(!at(62, "three") && at(121, "three"));
     }
 }

@@ -22,7 +22,7 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use crate::report::{chain, line};
+use crate::report::{Sentences, chain};
 
 /// Whoever may read it could lock it, and the gate would not begin.
 const LOCK_MODE: u32 = 0o600;
@@ -55,6 +55,7 @@ pub(crate) struct Standing {
     file: PathBuf,
     lock: Flock<File>,
     told: Option<GateStanding>,
+    sentences: Sentences,
 }
 
 impl Standing {
@@ -90,6 +91,7 @@ impl Standing {
                         file: directory.join(STANDING_FILE),
                         lock,
                         told: None,
+                        sentences: Sentences::default(),
                     });
                 }
                 // Who looks whether a gate runs holds it for a moment, too.
@@ -106,17 +108,24 @@ impl Standing {
         self.lock.as_fd()
     }
 
-    /// Writes how far the table is held, when that has changed.
+    /// Writes how far the table is held, when that has changed, and says the problems that are new.
     pub(crate) fn tell(&mut self, standing: &GateStanding) {
         if self.told.as_ref() == Some(standing) {
             return;
         }
+        let told = self.told.as_ref();
+        let told = told.map_or(&[][..], |told| &told.problems);
         for problem in &standing.problems {
-            line(problem);
+            if !told.contains(problem) {
+                self.sentences.line(problem);
+            }
         }
         match self.write(standing) {
             Ok(()) => self.told = Some(standing.clone()),
-            Err(error) => line(&format!("cannot write {}: {error}", self.file.display())),
+            Err(error) => {
+                let text = format!("cannot write {}: {error}", self.file.display());
+                self.sentences.line(&text);
+            }
         }
     }
 

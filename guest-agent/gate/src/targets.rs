@@ -86,7 +86,12 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// Where it lies behind all links.
     pub(crate) place: PathBuf,
+    /// Whether a name leads here by a way that nobody but root can turn.
+    pub(crate) is_fixed: bool,
 }
+
+/// Where files lie that are refused.
+pub(crate) type Places = BTreeMap<Identity, PathBuf>;
 
 /// All that a table comes to at the moment.
 #[derive(Debug, Default)]
@@ -106,8 +111,8 @@ pub(crate) struct Targets {
     pub(crate) problems: Vec<String>,
 }
 
-/// Looks all names of a table up, in all of its directories.
-pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
+/// Looks all names of a table up, in all of its directories; `refused` is what the last look came to.
+pub(crate) fn find(table: &GateTable, root: &Path, refused: &Places) -> Targets {
     let root = &fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     let mut targets = Targets::default();
     // The judge reads files of processes itself, and would have to wait for itself.
@@ -116,7 +121,7 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
         let mut found = false;
         for directory in table.path.split(':') {
             let asked = Path::new("/").join(directory).join(name);
-            let led = go(&asked, root);
+            let led = go(&asked, root, refused);
             targets.learn(name, &led.way, root);
             // Else whoever turns it could have any file refused until that is seen, and have the judge wait where he likes.
             if led.is_fixed {
@@ -138,10 +143,11 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
                         targets.problems.push(problem);
                         continue;
                     }
-                    targets.files.entry(file.identity()).or_insert(Target {
+                    targets.enter(Target {
                         found: file,
                         name: name.clone(),
                         place,
+                        is_fixed: led.is_fixed,
                     });
                 }
                 Ok(_) => found |= led.way.barred.is_some(),
@@ -160,6 +166,14 @@ pub(crate) fn find(table: &GateTable, root: &Path) -> Targets {
 }
 
 impl Targets {
+    /// Enters a file. Several ways can lead to it, and one that nobody can turn says what it is before the others.
+    fn enter(&mut self, target: Target) {
+        let known = self.files.get(&target.found.identity());
+        if known.is_none_or(|known| target.is_fixed && !known.is_fixed) {
+            self.files.insert(target.found.identity(), target);
+        }
+    }
+
     /// Enters the way from a restricted command to its file.
     fn learn(&mut self, command: &str, way: &Way, root: &Path) {
         let directories = way.directories.iter();
@@ -187,7 +201,7 @@ struct Led {
     is_fixed: bool,
 }
 
-fn go(asked: &Path, root: &Path) -> Led {
+fn go(asked: &Path, root: &Path, refused: &Places) -> Led {
     let mut is_there = true;
     let mut is_shared = false;
     let mut failed = None;
@@ -209,7 +223,7 @@ fn go(asked: &Path, root: &Path) -> Led {
     let is_fixed = way.others.is_none() && !is_shared;
     let found = match (failed, way.end.clone().filter(|_| is_there)) {
         (Some(error), _) => Err(error),
-        (None, Some(end)) => end_of(&mut way, &end, root),
+        (None, Some(end)) => end_of(&mut way, &end, root, refused),
         (None, None) => Ok(None),
     };
     Led {
@@ -220,8 +234,10 @@ fn go(asked: &Path, root: &Path) -> Led {
 }
 
 /// What lies at the end of a way. Where somebody could turn the way, this can be done between two looks, and a file can be there
-/// under another of its names: then it is what lies there itself only if it is that user's, or has no other name.
-fn end_of(way: &mut Way, end: &Path, root: &Path) -> io::Result<Option<Found>> {
+/// under another of its names: then it is what lies there itself only if it is that user's, or has no other name. If it had
+/// none when it was refused here before it still is: whoever gives it one elsewhere, such as a package manager or a third, is to
+/// free nothing by that.
+fn end_of(way: &mut Way, end: &Path, root: &Path, refused: &Places) -> io::Result<Option<Found>> {
     let place = below(root, end);
     let found = look(&place, libc::O_PATH | libc::O_NOFOLLOW)?;
     let (Some(file), Some((_, whose))) = (&found, &way.others) else {
@@ -232,7 +248,9 @@ fn end_of(way: &mut Way, end: &Path, root: &Path) -> io::Result<Option<Found>> {
         return Ok(None);
     }
     let metadata = &file.metadata;
-    if metadata.nlink() > 1 && Owner::of(metadata.uid(), metadata.mode()) != *whose {
+    let is_known = refused.get(&file.identity()) == Some(&place);
+    let has_links = metadata.is_file() && metadata.nlink() > 1 && !is_known;
+    if has_links && Owner::of(metadata.uid(), metadata.mode()) != *whose {
         way.barred = Some(end.to_owned());
         return Ok(None);
     }
@@ -267,12 +285,18 @@ fn seen(place: &Path) -> io::Result<Option<(Seen, Metadata)>> {
         Err(error) if is_nothing(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let owner = Owner::of(found.uid(), found.mode());
     if !found.is_symlink() {
+        let owner = Owner::of(found.uid(), found.mode());
         return Ok(Some((Seen::Other(owner), found)));
     }
     match fs::read_link(place) {
-        Ok(target) => Ok(Some((Seen::Link(target, owner), found))),
+        Ok(target) => {
+            let directory = place
+                .parent()
+                .and_then(|directory| fs::symlink_metadata(directory).ok());
+            let directory = directory.map(|directory| (directory.uid(), directory.mode()));
+            Ok(Some((Seen::link(target, found.uid(), directory), found)))
+        }
         // It went, or is a link no more; its directory tells.
         Err(error) if is_nothing(&error) || error.kind() == io::ErrorKind::InvalidInput => Ok(None),
         Err(error) => Err(error),
@@ -302,7 +326,10 @@ pub(crate) fn look(path: &Path, flags: i32) -> io::Result<Option<Found>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{ffi::OsStr, os::unix::fs::symlink};
+    use std::{
+        ffi::OsStr,
+        os::unix::fs::{PermissionsExt as _, chown, symlink},
+    };
 
     fn table(restricted: &[&str]) -> GateTable {
         GateTable {
@@ -329,7 +356,11 @@ mod tests {
         symlink("loop", path("usr/bin/loop")).unwrap();
         fs::create_dir(path("usr/bin/folder")).unwrap();
 
-        let targets = find(&table(&["nc", "loop", "folder", "none"]), root.path());
+        let targets = find(
+            &table(&["nc", "loop", "folder", "none"]),
+            root.path(),
+            &Places::new(),
+        );
         let mut places: Vec<_> = targets.files.values().map(|file| &file.place).collect();
         places.sort();
         assert_eq!(places, [&path("opt/nc.real"), &path("usr/local/bin/nc")]);
@@ -362,7 +393,7 @@ mod tests {
         symlink("tool-1", path("opt/tool")).unwrap();
         symlink("../../opt/tool/bin/tool", path("usr/bin/tool")).unwrap();
         symlink("../../srv/later/bin/late", path("usr/bin/late")).unwrap();
-        let targets = find(&table(&["tool", "late"]), root.path());
+        let targets = find(&table(&["tool", "late"]), root.path(), &Places::new());
         assert_eq!(targets.absent, ["late"]);
         for directory in ["opt", "opt/tool-1", "opt/tool-1/bin", "srv", "usr/bin"] {
             assert!(
@@ -373,5 +404,66 @@ mod tests {
         // What lies in them is opened under other names.
         assert!(!targets.guarded.contains(&path("opt")));
         assert!(targets.guarded.contains(&path("opt/tool-1/bin")));
+    }
+
+    #[test]
+    fn where_anybody_can_make_names_a_way_leads_to_a_file_and_is_not_looked_up_for_the_judge() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |path: &str| root.path().join(path);
+        for directory in ["usr/bin", "tmp"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        fs::set_permissions(path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        for file in ["usr/bin/nc", "tmp/tool"] {
+            fs::write(path(file), "").unwrap();
+        }
+        symlink("../../tmp/tool", path("usr/bin/tool")).unwrap();
+        let targets = find(&table(&["nc", "tool"]), root.path(), &Places::new());
+        let fixed = |name: &str| {
+            let file = targets.files.values().find(|file| file.name == name);
+            let is_looked_up = targets
+                .paths
+                .contains(&(path("usr/bin").join(name), name.into()));
+            (file.unwrap().is_fixed, is_looked_up)
+        };
+        assert_eq!(fixed("nc"), (true, true));
+        assert_eq!(fixed("tool"), (false, false));
+    }
+
+    #[test]
+    fn a_file_to_which_several_ways_lead_lies_where_one_does_that_nobody_can_turn() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |path: &str| root.path().join(path);
+        for directory in ["usr/bin", "usr/local/bin", "opt", "bin"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        fs::write(path("opt/tool"), "").unwrap();
+        for own in ["opt", "opt/tool"] {
+            chown(path(own), Some(998), None).unwrap();
+        }
+        symlink("../../../opt/tool", path("usr/local/bin/tool")).unwrap();
+        let found = || {
+            let targets = find(&table(&["tool"]), root.path(), &Places::new());
+            let (_, file) = targets.files.into_iter().next().unwrap();
+            (file.place, file.is_fixed)
+        };
+        assert_eq!(found(), (path("opt/tool"), false));
+        fs::hard_link(path("opt/tool"), path("usr/bin/tool")).unwrap();
+        symlink("../opt/tool", path("bin/tool")).unwrap();
+        assert_eq!(found(), (path("usr/bin/tool"), true));
+    }
+
+    #[test]
+    fn a_directory_at_the_end_of_somebody_elses_way_is_no_file_with_hard_links() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |path: &str| root.path().join(path);
+        for directory in ["usr/bin", "opt/tool/in"] {
+            fs::create_dir_all(path(directory)).unwrap();
+        }
+        chown(path("opt"), Some(998), None).unwrap();
+        symlink("../../opt/tool", path("usr/bin/tool")).unwrap();
+        let targets = find(&table(&["tool"]), root.path(), &Places::new());
+        assert_eq!(targets.absent, ["tool"]);
+        assert_eq!(targets.problems, [""; 0]);
     }
 }

@@ -27,14 +27,20 @@ use crate::{
     former::Former,
     guarded::{DIRECTORY, Directory, Names, guard},
     judge::{ASKED, ASKED_INSIDE, Barred, Rules, Ruling},
-    report::line,
+    report::{Sentences, line},
     service::Service,
     standing::Standing,
-    targets::{Found, Identity, Targets, find, look},
+    targets::{Found, Identity, Places, Targets, find, look},
 };
 
 /// Without any notice all is looked up again after so many milliseconds.
 const PAUSE_MS: u16 = 10_000;
+
+/// So often all is looked up before the marks are made of what was found. Each time but the last is for directories that were
+/// not watched the time before, of which a user who turns a link without end has new ones every time.
+const LOOKS_MAX: usize = 8;
+/// So many notices are read before all is looked up, by a buffer each; somebody can make them without end.
+const READS_MAX: usize = 256;
 
 /// Names that come, go or change, and directories that do.
 const NOTICED: AddWatchFlags = AddWatchFlags::IN_CREATE
@@ -105,12 +111,13 @@ pub(crate) fn run(
         ruling,
         notices: &notices,
         watches: BTreeMap::new(),
-        places: BTreeMap::new(),
+        places: Places::new(),
         guards: BTreeMap::new(),
         former: Former::default(),
         is_clean: true,
         twins: Names::new(),
         table: None,
+        sentences: Sentences::default(),
     };
     let mut ready = false;
     loop {
@@ -126,7 +133,11 @@ pub(crate) fn run(
             Err(errno) => return Err(WatchError::Notices(errno)),
         }
         // What they say is that something changed; all is looked up again.
-        while notices.read_events().is_ok() {}
+        for _ in 0..READS_MAX {
+            if notices.read_events().is_err() {
+                break;
+            }
+        }
     }
 }
 
@@ -140,6 +151,17 @@ fn read_table(path: &Path) -> Result<Option<GateTable>, TableError> {
     }
 }
 
+/// Looks until nothing is new to the look, or often enough; what the last look found.
+fn settled<T>(mut look: impl FnMut() -> (T, bool)) -> T {
+    for _ in 1..LOOKS_MAX {
+        let (found, is_new) = look();
+        if !is_new {
+            return found;
+        }
+    }
+    look().0
+}
+
 /// What is marked.
 struct Marks<'a> {
     root: PathBuf,
@@ -148,7 +170,7 @@ struct Marks<'a> {
     notices: &'a Inotify,
     watches: BTreeMap<PathBuf, WatchDescriptor>,
     /// Where each marked file lies.
-    places: BTreeMap<Identity, PathBuf>,
+    places: Places,
     /// Where each marked directory is.
     guards: BTreeMap<Identity, PathBuf>,
     /// What was marked under this table, and may have been replaced since.
@@ -159,6 +181,8 @@ struct Marks<'a> {
     twins: Names,
     /// The last table that could be read.
     table: Option<GateTable>,
+    /// What was said that somebody else than root can bring about.
+    sentences: Sentences,
 }
 
 impl Marks<'_> {
@@ -201,7 +225,7 @@ impl Marks<'_> {
         });
         self.is_clean &= targets.files.is_empty() && directories.is_empty();
         let guards = self.guard(directories, &mut problems);
-        let mut places = BTreeMap::new();
+        let mut places = Places::new();
         for (identity, target) in &targets.files {
             // Again also where it was marked before: the number can be another file's by now.
             let marked = self.group.mark(
@@ -213,11 +237,13 @@ impl Marks<'_> {
             match marked {
                 Ok(()) => {
                     if !self.places.contains_key(identity) {
-                        line(&format!(
-                            "`{}` is refused to people: {}",
-                            target.name,
-                            target.place.display()
-                        ));
+                        let place = target.place.display();
+                        let text = format!("`{}` is refused to people: {place}", target.name);
+                        if target.is_fixed {
+                            line(&text);
+                        } else {
+                            self.sentences.line(&text);
+                        }
                     }
                     places.insert(*identity, target.place.clone());
                 }
@@ -238,18 +264,19 @@ impl Marks<'_> {
         }
     }
 
-    /// Looks up until nothing was looked at before it was watched.
+    /// Looks up until nothing was looked at before it was watched. Where that does not come about soon, what was turned
+    /// meanwhile lies in directories that were watched, so the next look comes at once.
     fn find(&mut self, problems: &mut Vec<String>) -> Targets {
-        loop {
+        let others = problems.len();
+        settled(|| {
+            problems.truncate(others);
             let targets = match &self.table {
-                Some(table) => find(table, &self.root),
+                Some(table) => find(table, &self.root, &self.places),
                 None => Targets::default(),
             };
-            if !self.watch(&targets.directories, problems) {
-                return targets;
-            }
-            problems.clear();
-        }
+            let is_new = self.watch(&targets.directories, problems);
+            (targets, is_new)
+        })
     }
 
     /// Watches these directories and no others; says whether one is new.
@@ -308,7 +335,7 @@ impl Marks<'_> {
 
     /// Takes marks off files and directories that no name leads to any more. One that cannot be found is left: the judge
     /// allows what is not in its ruling.
-    fn let_go(&mut self, places: BTreeMap<Identity, PathBuf>, guards: BTreeMap<Identity, PathBuf>) {
+    fn let_go(&mut self, places: Places, guards: BTreeMap<Identity, PathBuf>) {
         let before = std::mem::replace(&mut self.places, places);
         let guarded = std::mem::replace(&mut self.guards, guards);
         if self.places.is_empty() && self.guards.is_empty() && self.former.is_empty() {
@@ -317,7 +344,11 @@ impl Marks<'_> {
                     .group
                     .mark(MarkFlags::FAN_MARK_FLUSH, ASKED, AT_FDCWD, None::<&Path>);
                 self.is_clean = true;
-                line("nothing is refused to people any more");
+                let text = "nothing is refused to people any more";
+                match self.table {
+                    None => line(text),
+                    Some(_) => self.sentences.line(text),
+                }
             }
             return;
         }
@@ -346,5 +377,26 @@ impl Marks<'_> {
                 Some(&found.handle()),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_at_every_look_is_looked_at_no_longer_than_a_few_times() {
+        let mut looks = 0;
+        let last = settled(|| {
+            looks += 1;
+            (looks, true)
+        });
+        assert_eq!((last, looks), (LOOKS_MAX, LOOKS_MAX));
+        let mut looks = 0;
+        let last = settled(|| {
+            looks += 1;
+            (looks, looks < 3)
+        });
+        assert_eq!((last, looks), (3, 3));
     }
 }

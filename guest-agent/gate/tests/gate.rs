@@ -16,7 +16,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use guest::{Gate, Guest, HUNG, OTHER, PERSON, SERVICE, is_persons, is_root, run, wait};
+use guest::{Gate, Guest, HUNG, PERSON, SERVICE, is_persons, is_root, run, wait};
 
 /// Ways to what `nc` does, each with whether it worked.
 fn attacks(guest: &Guest) -> Vec<(&'static str, bool)> {
@@ -121,75 +121,6 @@ fn a_program_that_is_replaced_comes_or_is_linked_anew_is_marked_again() {
     guest.program("usr/local/bin/later");
     refused("usr/local/bin/later");
     guest.held(Some(1), 3);
-}
-
-/// Puts a link of the person's own into his directory, in the place of what is there.
-fn point(guest: &Guest, target: &str) {
-    let new = guest.path("srv/anna/.new");
-    symlink(target, &new).unwrap();
-    lchown(&new, Some(PERSON), None).unwrap();
-    fs::rename(new, guest.path("srv/anna/tool")).unwrap();
-}
-
-#[test]
-fn a_user_who_has_a_part_of_the_way_has_nothing_refused_but_what_is_his_own() {
-    let guest = Guest::new();
-    fs::create_dir_all(guest.path("srv/anna")).unwrap();
-    guest.program("srv/anna/tool");
-    for own in ["srv/anna", "srv/anna/tool"] {
-        chown(guest.path(own), Some(PERSON), None).unwrap();
-    }
-    symlink("../../srv/anna/tool", guest.path("usr/bin/tool")).unwrap();
-    let _gate = guest.gate();
-    let mut generation = 0;
-    for strict in [false, true] {
-        generation += 1;
-        guest.hold_to(generation, &["nc", "tool"], strict);
-        guest.held(Some(generation), 2);
-        assert!(!guest.runs(OTHER, "usr/bin/tool"));
-        let told = |barred: &str| {
-            let why = format!(
-                "what /usr/bin/tool leads to is not refused: user {PERSON} owns /srv/anna and could lead it to any file, and {barred} is not that user's"
-            );
-            wait(&why, || {
-                let now = guest.standing().unwrap();
-                now.files == 1 && now.absent.is_empty() && now.problems.contains(&why)
-            });
-        };
-        for (target, barred) in [
-            ("../../usr/bin/other", "/srv"),
-            ("/usr/bin/other", "/usr"),
-            // It is refused by its own name.
-            ("../../usr/bin/nc", "/srv"),
-        ] {
-            point(&guest, target);
-            told(barred);
-            assert!(guest.runs(OTHER, "usr/bin/other"), "{target}");
-            assert!(!guest.runs(OTHER, "usr/bin/nc"), "{target}");
-        }
-        assert!(!guest.runs(OTHER, "usr/bin/tool"), "it leads to nc now");
-        // The same file under a name in his directory.
-        fs::hard_link(guest.path("usr/bin/other"), guest.path("srv/anna/.new")).unwrap();
-        fs::rename(guest.path("srv/anna/.new"), guest.path("srv/anna/tool")).unwrap();
-        told("/srv/anna/tool");
-        assert!(guest.runs(OTHER, "usr/bin/other"));
-        // A file of his, whose name is another program's.
-        guest.program("srv/anna/other");
-        chown(guest.path("srv/anna/other"), Some(PERSON), None).unwrap();
-        point(&guest, "other");
-        wait("his own is refused", || {
-            !guest.runs(OTHER, "srv/anna/other")
-        });
-        guest.held(Some(generation), 2);
-        assert!(guest.runs(OTHER, "usr/bin/other"));
-        // What root puts there itself.
-        fs::remove_file(guest.path("srv/anna/tool")).unwrap();
-        guest.held(Some(generation), 1);
-        guest.program("srv/anna/.new");
-        fs::rename(guest.path("srv/anna/.new"), guest.path("srv/anna/tool")).unwrap();
-        wait("it is refused again", || !guest.runs(OTHER, "usr/bin/tool"));
-        guest.held(Some(generation), 2);
-    }
 }
 
 #[test]

@@ -8,14 +8,14 @@ use std::{
     fs::{self, File, OpenOptions, Permissions},
     os::{
         fd::OwnedFd,
-        unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink},
+        unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown, symlink},
     },
     process::{Command, Stdio},
 };
 
 use nix::libc::O_PATH;
 
-use guest::{Guest, PERSON, run, wait};
+use guest::{Guest, PERSON, SERVICE, run, wait};
 
 const LOCK: &str = "run/virt-persona-gate/lock";
 
@@ -105,6 +105,29 @@ fn what_dpkg_keeps_until_the_package_is_unpacked_is_refused_and_an_alternative_t
     });
     wait("the first one is free", || runs(&one));
     assert!(guest.runs(PERSON, "opt/one"));
+    // One that was moved away is free, whatever a link says of the name by which dpkg would keep it.
+    fs::rename(guest.path("opt/two"), guest.path("opt/moved")).unwrap();
+    guest.held(Some(1), 1);
+    symlink("moved", guest.path("opt/two.dpkg-tmp")).unwrap();
+    guest.restrict(2, &["nc", "tool"]);
+    guest.held(Some(2), 1);
+    assert!(guest.runs(PERSON, "opt/moved"));
+}
+
+#[test]
+fn what_somebody_else_led_a_name_to_is_refused_no_longer_than_it_lies_there() {
+    let guest = Guest::new();
+    guest.program("opt/tool");
+    chown(guest.path("opt"), Some(SERVICE), None).unwrap();
+    symlink("../../opt/tool", guest.path("usr/bin/tool")).unwrap();
+    let _gate = guest.gate();
+    guest.restrict(1, &["nc", "tool"]);
+    guest.held(Some(1), 2);
+    let kept = handle(&guest, "opt/tool");
+    assert!(!runs(&kept));
+    replace(&guest, "opt/tool");
+    wait("the new one is refused", || !guest.runs(PERSON, "opt/tool"));
+    assert!(runs(&kept));
 }
 
 #[test]

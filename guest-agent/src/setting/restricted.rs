@@ -101,7 +101,7 @@ pub(super) fn is_nothing(error: &io::Error) -> bool {
 fn look(place: &Path, path: &str, turnable: &mut Option<String>) -> Seen {
     match fs::symlink_metadata(place) {
         Ok(found) if found.is_symlink() => match fs::read_link(place) {
-            Ok(target) => Seen::Link(target, owner(&found)),
+            Ok(target) => Seen::link(target, found.uid(), directory_of(place)),
             Err(_) => Seen::Nothing,
         },
         Ok(found) => {
@@ -114,6 +114,12 @@ fn look(place: &Path, path: &str, turnable: &mut Option<String>) -> Seen {
         // What cannot be looked at turns no way.
         Err(_) => Seen::Other(Owner::Root),
     }
+}
+
+/// The user and the mode of the directory in which something lies.
+fn directory_of(place: &Path) -> Option<(u32, u32)> {
+    let found = fs::symlink_metadata(place.parent()?).ok()?;
+    Some((found.uid(), found.mode()))
 }
 
 fn owner(found: &Metadata) -> Owner {
