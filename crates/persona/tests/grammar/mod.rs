@@ -220,7 +220,10 @@ fn slot(part: &'static str, pattern: &'static str) -> BoxedStrategy<String> {
         "VALUE" => prop_oneof![
             "[A-Za-z]{1,9}",
             (0_u32..100).prop_map(shown),
-            "\"[ a-z!-+'€]{0,9}\"".prop_filter("escape", |text| text.matches('"').count() == 2),
+            // A setting that says nothing is refused, as it is in a document.
+            "\"[ a-z!-+'€]{1,9}\"".prop_filter("escape or blank", |text| {
+                text.matches('"').count() == 2 && !text.trim_matches(['"', ' ']).is_empty()
+            }),
         ]
         .boxed(),
         "KEY" => prop_oneof![
