@@ -143,6 +143,19 @@ impl Machine {
         self.directory.join(self.name).with_extension("agent")
     }
 
+    /// Waits until the emulator has taken the port's client, which connects before that. To a guest that runs on before, the
+    /// client comes too late (see the test of migration).
+    pub(crate) fn has_client(&mut self) {
+        self.until("query-chardev", |devices| {
+            let device = devices
+                .as_array()?
+                .iter()
+                .find(|device| device["label"] == "agent")?;
+            let waits = device["filename"].as_str()?.starts_with("disconnected:");
+            (!waits).then_some(())
+        });
+    }
+
     fn command(&mut self, name: &str, arguments: Value) -> Value {
         let command = json!({"execute": name, "arguments": arguments});
         writeln!(self.monitor.get_mut(), "{command}").unwrap();

@@ -200,6 +200,7 @@ async fn a_migration_with_a_backlog_loses_no_frame_and_no_port_in_either_order_o
     // The next host's client is there before the guest is.
     let mut next = Machine::awaiting(directory.path(), "b");
     let mut reached = Client::connect(&next.socket(), 2);
+    next.has_client();
     origin.migrate(&mut next);
     let (second, before) = reached.greet();
     assert_eq!(second.inst, first.inst);
