@@ -24,7 +24,7 @@ test: setup ## unit, property and live tests (real libvirt and QEMU)
 kills: setup ## kill the guest's agent, and cut its power, at every point of each of its sequences; `make test` has a sample of some of them
 	@tests/guest/build >/dev/null
 	VIRT_PERSONA_ALL_POINTS=1 $(CARGO) test --package virt-persona-agent a_kill_at_any_point
-	VIRT_PERSONA_ALL_POINTS=1 $(CARGO) test --package virt-persona --test agent_qemu a_power_cut
+	VIRT_PERSONA_ALL_POINTS=1 $(CARGO) test --workspace --test agent_qemu a_power_cut
 
 test-guest: setup ## the cases that need systemd, cgroup v2 and network devices, in a Debian machine of their own; the first time builds it
 	@tests/debian/run $(CASES)

@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -26,6 +27,10 @@ use crate::sys::{self, Credentials};
 
 /// Kernels without pidfd_open are asked this often whether the program has ended.
 const OLD_KERNEL_INTERVAL_MS: u64 = 50;
+/// How long a program that is just being written is tried for, and how often: who writes a file may hold it a moment longer than
+/// the writing takes, and a child that he starts meanwhile holds it until its own exec.
+const BUSY_TIME: Duration = Duration::from_secs(2);
+const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 /// Bytes of the beginning of an output that are kept beside its end: what a hook says comes first.
 const HEAD_MAX: usize = 2 * 1_024;
 
@@ -152,6 +157,21 @@ pub(crate) fn converse(
     })
 }
 
+/// Starts a program, and again for a while where somebody has its file open for writing (execve(2), `ETXTBSY`).
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let until = Instant::now() + BUSY_TIME;
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < until =>
+            {
+                thread::sleep(BUSY_INTERVAL);
+            }
+            started => return started,
+        }
+    }
+}
+
 /// How the watch over a program ended; the child is not yet waited for.
 enum End {
     ByItself,
@@ -191,7 +211,7 @@ impl Running {
                 .stderr(Stdio::inherit()),
         };
         sys::isolate(&mut command, credentials);
-        let child = command.spawn()?;
+        let child = spawn(&mut command)?;
         // Process ids fit an i32 on every Linux.
         let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         let ended = sys::open_child(child.id()).ok();
@@ -346,5 +366,63 @@ impl Tail {
             clean_text(&String::from_utf8_lossy(&self.bytes), usize::MAX),
             self.truncated,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{fs, os::unix::fs::OpenOptionsExt as _};
+
+    use super::*;
+
+    /// A program of this directory with somebody who writes to it.
+    fn in_the_writing(directory: &tempfile::TempDir) -> (PathBuf, File) {
+        let path = directory.path().join("program");
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .mode(0o755)
+            .open(&path)
+            .unwrap();
+        file.write_all(b"#!/bin/sh\necho ran\n").unwrap();
+        (path, file)
+    }
+
+    fn bounds() -> Bounds {
+        Bounds {
+            deadline: Instant::now() + Duration::from_secs(60),
+            grace: Duration::from_secs(1),
+            keep: SCRIPT_OUTPUT_KEEP,
+        }
+    }
+
+    #[test]
+    fn a_program_runs_when_whoever_writes_it_is_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, file) = in_the_writing(&directory);
+        let busy = Command::new(&path).spawn().unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ExecutableFileBusy);
+        let writer = thread::spawn(move || {
+            thread::sleep(3 * BUSY_INTERVAL);
+            drop(file);
+        });
+        let ended = run(Command::new(&path), None, bounds(), &mut Nothing).unwrap();
+        writer.join().unwrap();
+        assert!(ended.succeeded());
+        assert_eq!(ended.output, "ran\n");
+    }
+
+    #[test]
+    fn a_program_that_is_written_on_and_on_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, _file) = in_the_writing(&directory);
+        let error = run(Command::new(&path), None, bounds(), &mut Nothing).unwrap_err();
+        assert!(
+            matches!(&error, ProgramError::Start(why) if why.kind() == io::ErrorKind::ExecutableFileBusy),
+            "{error:?}"
+        );
     }
 }

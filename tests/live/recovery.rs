@@ -152,13 +152,15 @@ fn a_domain_that_hangs_keeps_no_other_waiting_and_is_well_again_afterwards() {
     scene.until("the daemon notices that the guest hangs", || {
         scene.status(&hung)["agent"]["state"] != "connected"
     });
+    // On a busy host a guest that has just booted may have passed a threshold before.
+    let before = scene.said(&hung, "decision");
     other.load_cpus();
     scene.until("the other domain grows", || other.online() == "0-2");
     other.rest();
     scene.until("the other domain shrinks", || other.online() == "0");
     assert_eq!(
         scene.said(&hung, "decision"),
-        [""; 0],
+        before,
         "something was tried with a guest that hangs"
     );
 

@@ -153,6 +153,7 @@ mod tests {
         assert!(at(60, &nc).unwrap().ends_with(", and 2 times before"));
         assert_eq!(at(61, &nc), None);
     }
+
     #[test]
     fn a_sentence_is_said_once_a_minute_and_so_many_of_them() {
         let mut sentences = Sentences::default();

@@ -34,6 +34,7 @@ use super::{
 use crate::{
     events::Event,
     log::log,
+    program,
     script::{MARK, PATH},
     sys::{self, Launch},
     users::{User, UserError, find_user},
@@ -219,7 +220,7 @@ impl Running {
         let mut command = std::process::Command::new("/");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         sys::launch(&mut command, launch);
-        let child = command.spawn()?;
+        let child = program::spawn(&mut command)?;
         let pipe = |stream, reader: PipeReader| {
             fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let (open, sent) = (true, 0);

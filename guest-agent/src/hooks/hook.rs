@@ -9,7 +9,6 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -28,8 +27,6 @@ use crate::{
 
 /// Where hooks lie, under the root.
 pub(super) const DIRECTORY: &str = "etc/virt-persona/hooks";
-/// A file that somebody is just writing is tried again after this.
-const BUSY_INTERVAL: Duration = Duration::from_millis(10);
 /// What a hook prints at the beginning of a line to say when to ask again, in seconds.
 const RETRY_AFTER: &str = "retry-after=";
 
@@ -134,28 +131,19 @@ pub(super) fn run(
         grace: Duration::from_millis(HOOK_KILL_GRACE_MS),
         keep: SCRIPT_OUTPUT_KEEP,
     };
-    loop {
-        let mut command = Command::new(&hook.path);
-        command.env_clear();
-        for kept in ["LANG", "TZ"] {
-            command.envs(std::env::var_os(kept).map(|value| (kept, value)));
-        }
-        command
-            .env("PATH", PATH)
-            .env("HOME", "/root")
-            .env("VIRT_PERSONA_HOOK", occasion.name())
-            .env("VIRT_PERSONA_RESOURCE", resize.resource.name())
-            .env("VIRT_PERSONA_FROM", resize.from.to_string())
-            .env("VIRT_PERSONA_TO", resize.to.to_string());
-        match program::run(command, None, bounds, &mut Nothing) {
-            Ok(ended) => return Ok(ended),
-            Err(ProgramError::Start(error))
-                if error.kind() == io::ErrorKind::ExecutableFileBusy
-                    && Instant::now() < deadline =>
-            {
-                thread::sleep(BUSY_INTERVAL);
-            }
-            Err(ProgramError::Start(error) | ProgramError::Wait(error)) => return Err(error),
-        }
+    let mut command = Command::new(&hook.path);
+    command.env_clear();
+    for kept in ["LANG", "TZ"] {
+        command.envs(std::env::var_os(kept).map(|value| (kept, value)));
     }
+    command
+        .env("PATH", PATH)
+        .env("HOME", "/root")
+        .env("VIRT_PERSONA_HOOK", occasion.name())
+        .env("VIRT_PERSONA_RESOURCE", resize.resource.name())
+        .env("VIRT_PERSONA_FROM", resize.from.to_string())
+        .env("VIRT_PERSONA_TO", resize.to.to_string());
+    program::run(command, None, bounds, &mut Nothing).map_err(|error| match error {
+        ProgramError::Start(error) | ProgramError::Wait(error) => error,
+    })
 }

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -137,11 +138,15 @@ impl Guest {
 pub fn run(user: u32, mut command: Command) -> bool {
     command.uid(user).gid(user).current_dir("/");
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    match command.status() {
-        Ok(status) => status.success(),
-        Err(error) => {
-            assert_eq!(error.raw_os_error(), Some(1), "{error}");
-            false
+    loop {
+        match command.status() {
+            Ok(status) => return status.success(),
+            // A child that another test has just forked still holds the program open for writing, until its own exec.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(1), "{error}");
+                return false;
+            }
         }
     }
 }
