@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_protocol::limits::MAX_FRAME;
 use agent_protocol::message::{Hello, HelloAck, HelloReason, Ping, ReplyBody};
@@ -88,10 +88,27 @@ impl Client {
 
     /// Says hello, again when the agent announces itself, until it is answered. Gives what came before that, too.
     pub(crate) fn greet(&mut self) -> (HelloAck, Vec<(Stamp, GuestMessage)>) {
+        self.greet_unless(|| false)
+            .expect("nobody would have given it up")
+    }
+
+    /// As [`Client::greet`]; `None` when it is in vain.
+    pub(crate) fn greet_unless(
+        &mut self,
+        vain: impl Fn() -> bool,
+    ) -> Option<(HelloAck, Vec<(Stamp, GuestMessage)>)> {
         let mut before = Vec::new();
         self.say_hello();
+        let mut heard = Instant::now();
         loop {
-            let (stamp, message) = self.next();
+            let Some((stamp, message)) = self.next_within(Duration::from_secs(1)) else {
+                if vain() {
+                    return None;
+                }
+                assert!(heard.elapsed() < HUNG, "the guest says nothing");
+                continue;
+            };
+            heard = Instant::now();
             match message {
                 GuestMessage::Announce(_) => {
                     self.number = self.number.wrapping_add(100);
@@ -99,7 +116,7 @@ impl Client {
                     self.say_hello();
                 }
                 GuestMessage::HelloAck(ack) if self.session.admit(&stamp).is_ok() => {
-                    return (*ack, before);
+                    return Some((*ack, before));
                 }
                 other => before.push((stamp, other)),
             }

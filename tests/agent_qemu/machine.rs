@@ -1,5 +1,6 @@
 //! A QEMU of the test's own, without libvirt: the test guest with its agent, a socket for the agent's port, and its monitor.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,7 @@ impl Machine {
 
     fn start(directory: &Path, name: &'static str, more: &[&str]) -> Self {
         let file = |extension| directory.join(name).with_extension(extension);
+        let errors = File::create(file("err")).unwrap();
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
@@ -114,7 +116,8 @@ impl Machine {
                 "virtserialport,chardev=witness,name=org.virtpersona.testguest.0",
             ])
             .args(more)
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stderr(errors);
         let mut child = command
             .spawn()
             .expect("qemu-system-x86_64 does not start; `make setup` installs it");
@@ -143,17 +146,15 @@ impl Machine {
         self.directory.join(self.name).with_extension("agent")
     }
 
-    /// Waits until the emulator has taken the port's client, which connects before that. To a guest that runs on before, the
-    /// client comes too late (see the test of migration).
-    pub(crate) fn has_client(&mut self) {
-        self.until("query-chardev", |devices| {
-            let device = devices
-                .as_array()?
-                .iter()
-                .find(|device| device["label"] == "agent")?;
-            let waits = device["filename"].as_str()?.starts_with("disconnected:");
-            (!waits).then_some(())
-        });
+    /// Whether the emulator gave up the port's device: QEMU 7.2 says so in about one of ten migrations with a full ring, under
+    /// emulation on a busy machine. The port carries nothing from then on.
+    pub(crate) fn has_given_up_the_port(&self) -> bool {
+        self.errors().contains("Virtqueue size exceeded")
+    }
+
+    /// What the emulator complained of.
+    fn errors(&self) -> String {
+        std::fs::read_to_string(self.directory.join(self.name).with_extension("err")).unwrap()
     }
 
     fn command(&mut self, name: &str, arguments: Value) -> Value {
@@ -248,5 +249,8 @@ impl Drop for Machine {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("emulator {}: {}", self.name, self.errors());
+        }
     }
 }

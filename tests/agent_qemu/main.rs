@@ -8,7 +8,8 @@ mod machine;
 mod power_cut;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use agent_protocol::message::{HelloReason, OpStatus, ReplyBody};
 use agent_protocol::{Activation, GuestMessage, Operation, RequestId, Session, Stamp};
@@ -61,7 +62,7 @@ struct Host {
 }
 
 impl Host {
-    fn attach(run: &std::path::Path, machine: &Machine) -> Self {
+    fn attach(run: &Path, machine: &Machine) -> Self {
         let mut config = LinkConfig::new(run.join("run"), "host-1".to_owned());
         // Short, so that a dead port is found soon; far longer than an answer of an emulated guest takes.
         config.hello_timeout = Duration::from_secs(3);
@@ -192,17 +193,27 @@ async fn a_revert_with_the_daemon_attached_ends_in_a_session_with_the_state_of_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_with_a_backlog_loses_no_frame_and_no_port_in_either_order_of_connections() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut origin = Machine::boot(directory.path(), "a");
+    // What an emulator breaks no agent can mend; that it does so again and again would be another thing.
+    for _ in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        if migrated_twice(directory.path()).await.is_some() {
+            return;
+        }
+        eprintln!("the emulator gave up the port: once more");
+    }
+    panic!("the emulator gave up the port each time");
+}
+
+/// With the next host's client there before the guest is, and after it; `None` when the emulator gave up the port.
+async fn migrated_twice(directory: &Path) -> Option<()> {
+    let mut origin = Machine::boot(directory, "a");
     let mut left = Client::connect(&origin.socket(), 1);
     let (first, _) = left.greet();
     left.fill();
-    // The next host's client is there before the guest is.
-    let mut next = Machine::awaiting(directory.path(), "b");
+    let mut next = Machine::awaiting(directory, "b");
     let mut reached = Client::connect(&next.socket(), 2);
-    next.has_client();
     origin.migrate(&mut next);
-    let (second, before) = reached.greet();
+    let (second, before) = reached.greet_unless(|| next.has_given_up_the_port())?;
     assert_eq!(second.inst, first.inst);
     // Both ends have some of the answers, and some both of them: together each once and none lost.
     while let Some((stamp, _)) = left.next_within(Duration::from_secs(1)) {
@@ -224,12 +235,20 @@ async fn a_migration_with_a_backlog_loses_no_frame_and_no_port_in_either_order_o
         OpStatus::Unknown
     );
 
-    // Once more, and the client comes after the guest: the port may be dead until it is opened again.
+    // The port may be dead until it is opened again.
     reached.fill();
-    let mut last = Machine::awaiting(directory.path(), "c");
+    let mut last = Machine::awaiting(directory, "c");
     next.migrate(&mut last);
-    let mut host = Host::attach(directory.path(), &last);
-    let facts = host.connected().await;
+    let mut host = Host::attach(directory, &last);
+    let began = Instant::now();
+    let facts = loop {
+        match timeout(Duration::from_secs(1), host.connected()).await {
+            Ok(facts) => break facts,
+            Err(_) if last.has_given_up_the_port() => return None,
+            Err(_) => assert!(began.elapsed() < HUNG, "the guest says nothing"),
+        }
+    };
     assert_eq!(facts.instance.as_str(), first.inst);
     host.activate(5).await;
+    Some(())
 }

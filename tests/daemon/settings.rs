@@ -182,6 +182,52 @@ application_settings: {games: [chess, go]}
     });
 }
 
+/// A guest that takes longer than it is waited for, and says that it is at it, is not asked in vain and given up.
+#[test]
+fn a_guest_that_is_long_at_what_it_was_asked_for_is_waited_for() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let held = guest.join("held");
+    let plugin = guest.join("etc/virt-persona/plugins.d/os_settings.slow");
+    fs::create_dir_all(plugin.parent().unwrap()).unwrap();
+    let text = "#!/bin/sh
+        cat >/dev/null
+        held=${0%/etc/*}/held
+        case $1 in
+        probe | verify) [ -e \"$held\" ] && echo '{\"state\":\"held\"}' || echo '{\"state\":\"free\"}' ;;
+        plan) echo '{\"state\":\"held\"}' ;;
+        apply) touch \"$held\"; echo '{}' ;;
+        undo) until [ -e \"$held.let-go\" ]; do sleep 0.1; done; rm \"$held\"; echo '{}' ;;
+        esac\n";
+    fs::write(&plugin, text).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&plugin, executable).unwrap();
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: front\nos_settings: {slow: much}\n");
+    daemon.apply("web", "front");
+    daemon.wait_domain(web, "it is held", |domain| {
+        domain.activation.state == ActivationState::Active && held.exists()
+    });
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    daemon.wait_record("the guest is still at it", |record| {
+        record.text.contains("the guest is still at it: no persona")
+    });
+    daemon.wait_domain(web, "it is on its way", |domain| {
+        domain.activation.state == ActivationState::Deactivating
+    });
+    fs::write(guest.join("held.let-go"), "").unwrap();
+    daemon.wait_domain(web, "it is gone", |domain| {
+        domain.activation.state == ActivationState::None && !held.exists()
+    });
+    let whole = format!("{:?}", daemon.audit());
+    assert!(!whole.contains("no answer yet"), "{whole}");
+}
+
 #[test]
 fn a_return_by_hand_in_the_guest_is_told_and_left_alone_until_the_next_activation() {
     let stage = Stage::new(WEB);

@@ -7,7 +7,7 @@ use agent_protocol::{Operation, RequestId};
 
 use super::wanted_text;
 use crate::act::sentence_of;
-use crate::agent::{ActivePersona, AgentError, AgentReply, Effect};
+use crate::agent::{ActivePersona, AgentError, AgentReply, Effect, RequestStatus};
 use crate::audit::AuditKind;
 use crate::catalog::{
     Activation, ActivationEvent, ActivationState, Desired, Generation, Insistence, Shown,
@@ -21,8 +21,13 @@ use crate::daemon::message::{
 };
 use crate::hypervisor::DomainId;
 
-/// How long the guest may take besides its scripts.
+/// How long the guest may take besides its scripts, until it is asked whether it is still at it.
 const GUEST_TIME: Duration = Duration::from_secs(30);
+/// How long it has to say so.
+const STATUS_TIME: Duration = Duration::from_secs(10);
+/// For how long a guest that says so each time is waited for: far longer than all that its agent bounds takes, and not for ever,
+/// since it may say so of nothing.
+const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
 /// What came of asking a guest.
 #[derive(Debug)]
@@ -34,6 +39,17 @@ pub struct ActivationResult {
     /// What the guest has active where it confirms.
     brings: Option<ActivePersona>,
     answer: Result<AgentReply, AgentError>,
+    /// Where there was no answer in time.
+    silence: Silence,
+}
+
+/// What a guest that has not answered in time is found to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    /// It says that it is still at it.
+    AtWork,
+    /// Nothing is known of it.
+    Unknown,
 }
 
 impl Daemon {
@@ -89,15 +105,26 @@ impl Daemon {
         self.advance(id, ActivationEvent::Sent, Vec::new());
         let registry = self.registry.clone();
         self.spawn(async move {
+            let about = Operation::OpStatus {
+                id: request.clone(),
+            };
             let answer = registry
                 .request(id, Some(request), operation, deadline)
                 .await;
+            let mut silence = Silence::Unknown;
+            if matches!(answer, Err(AgentError::TimedOut { .. }))
+                && let Ok(AgentReply::Status(RequestStatus::Running)) =
+                    registry.request(id, None, about, STATUS_TIME).await
+            {
+                silence = Silence::AtWork;
+            }
             Event::Activated(Box::new(ActivationResult {
                 domain: id,
                 generation,
                 settings,
                 brings,
                 answer,
+                silence,
             }))
         });
     }
@@ -109,6 +136,7 @@ impl Daemon {
             settings,
             brings,
             answer,
+            silence,
         } = result;
         let what = self
             .catalog
@@ -145,6 +173,18 @@ impl Daemon {
                     self.advance(id, ActivationEvent::AgentLeft, Vec::new());
                 }
             }
+            Err(error) if silence == Silence::AtWork && self.is_awaited(id, generation) => {
+                let text = format!("the guest is still at it: {what}: {}", sentence_of(&error));
+                self.record(
+                    AuditKind::Activation,
+                    Some(id),
+                    &text,
+                    serde_json::Value::Null,
+                );
+                if let Some(activation) = self.catalog.activation(id).cloned() {
+                    self.send(id, &activation);
+                }
+            }
             Err(error) if error.effect() == Effect::Unknown => {
                 let text = format!("no answer yet: {what}: {}", sentence_of(&error));
                 let entry = self.entry(
@@ -174,6 +214,16 @@ impl Daemon {
         self.follow_activation(id);
         self.roll_on();
         self.publish_soon();
+    }
+
+    /// Whether this activation is still what the guest is asked for, and not for too long.
+    fn is_awaited(&self, id: DomainId, generation: Generation) -> bool {
+        self.catalog.activation(id).is_some_and(|activation| {
+            let ActivationState::Sent { at } = activation.state else {
+                return false;
+            };
+            activation.generation == generation && self.clock.now().since(at) < PATIENCE
+        })
     }
 
     /// An agent says hello and what it has active.
