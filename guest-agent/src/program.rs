@@ -30,7 +30,7 @@ const OLD_KERNEL_INTERVAL_MS: u64 = 50;
 /// How long a program that is just being written is tried for, and how often: who writes a file may hold it a moment longer than
 /// the writing takes, and a child that he starts meanwhile holds it until its own exec.
 const BUSY_TIME: Duration = Duration::from_secs(2);
-const BUSY_INTERVAL: Duration = Duration::from_millis(10);
+const BUSY_INTERVAL_MS: u8 = 10;
 /// Bytes of the beginning of an output that are kept beside its end: what a hook says comes first.
 const HEAD_MAX: usize = 2 * 1_024;
 
@@ -135,8 +135,8 @@ pub(crate) fn converse(
     bounds: Bounds,
     meanwhile: &mut impl Meanwhile,
 ) -> Result<Ended, ProgramError> {
-    let mut running =
-        Running::start(command, credentials, dialogue, bounds.keep).map_err(ProgramError::Start)?;
+    let mut running = Running::start(command, credentials, dialogue, bounds, meanwhile)
+        .map_err(ProgramError::Start)?;
     let ended = running.watch(bounds, meanwhile);
     if ended.is_err() {
         // Whatever went wrong with waiting, nothing of the program stays behind.
@@ -157,18 +157,40 @@ pub(crate) fn converse(
     })
 }
 
-/// Starts a program, and again for a while where somebody has its file open for writing (execve(2), `ETXTBSY`).
-pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
-    let until = Instant::now() + BUSY_TIME;
+/// Starts a program, and again for a while, but not past its deadline, where somebody has its file open for writing (execve(2),
+/// `ETXTBSY`).
+pub(crate) fn spawn(
+    command: &mut Command,
+    deadline: Instant,
+    meanwhile: &mut impl Meanwhile,
+) -> io::Result<Child> {
+    let until = deadline.min(Instant::now() + BUSY_TIME);
     loop {
         match command.spawn() {
             Err(error)
                 if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < until =>
             {
-                thread::sleep(BUSY_INTERVAL);
+                pause(meanwhile);
             }
             started => return started,
         }
+    }
+}
+
+/// Looks after the rest until the next try.
+fn pause(meanwhile: &mut impl Meanwhile) {
+    let came = match meanwhile.signal() {
+        Some(signal) => {
+            let mut fds = [PollFd::new(signal, PollFlags::POLLIN)];
+            poll(&mut fds, BUSY_INTERVAL_MS).is_ok_and(|ready| ready > 0)
+        }
+        None => {
+            thread::sleep(Duration::from_millis(BUSY_INTERVAL_MS.into()));
+            false
+        }
+    };
+    if came {
+        meanwhile.attend();
     }
 }
 
@@ -194,7 +216,8 @@ impl Running {
         command: Command,
         credentials: Option<Credentials>,
         dialogue: &Dialogue,
-        keep: usize,
+        bounds: Bounds,
+        meanwhile: &mut impl Meanwhile,
     ) -> io::Result<Self> {
         let mut command = command;
         let (output, writer) = io::pipe()?;
@@ -211,7 +234,7 @@ impl Running {
                 .stderr(Stdio::inherit()),
         };
         sys::isolate(&mut command, credentials);
-        let child = spawn(&mut command)?;
+        let child = spawn(&mut command, bounds.deadline, meanwhile)?;
         // Process ids fit an i32 on every Linux.
         let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         let ended = sys::open_child(child.id()).ok();
@@ -222,7 +245,7 @@ impl Running {
             output,
             output_open: true,
             tail: Tail {
-                keep,
+                keep: bounds.keep,
                 ..Tail::default()
             },
         })
@@ -406,7 +429,7 @@ mod tests {
         let busy = Command::new(&path).spawn().unwrap_err();
         assert_eq!(busy.kind(), io::ErrorKind::ExecutableFileBusy);
         let writer = thread::spawn(move || {
-            thread::sleep(3 * BUSY_INTERVAL);
+            thread::sleep(Duration::from_millis(3 * u64::from(BUSY_INTERVAL_MS)));
             drop(file);
         });
         let ended = run(Command::new(&path), None, bounds(), &mut Nothing).unwrap();

@@ -146,6 +146,18 @@ impl Machine {
         self.directory.join(self.name).with_extension("agent")
     }
 
+    /// Waits until the emulator has taken the port's client, which is connected before that.
+    pub(crate) fn has_client(&mut self) {
+        self.until("query-chardev", |devices| {
+            let device = devices
+                .as_array()?
+                .iter()
+                .find(|device| device["label"] == "agent")?;
+            let waits = device["filename"].as_str()?.starts_with("disconnected:");
+            (!waits).then_some(())
+        });
+    }
+
     /// Whether the emulator gave up the port's device: QEMU 7.2 says so in about one of ten migrations with a full ring, under
     /// emulation on a busy machine. The port carries nothing from then on.
     pub(crate) fn has_given_up_the_port(&self) -> bool {

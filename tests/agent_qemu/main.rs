@@ -212,6 +212,7 @@ async fn migrated_twice(directory: &Path) -> Option<()> {
     left.fill();
     let mut next = Machine::awaiting(directory, "b");
     let mut reached = Client::connect(&next.socket(), 2);
+    next.has_client();
     origin.migrate(&mut next);
     let (second, before) = reached.greet_unless(|| next.has_given_up_the_port())?;
     assert_eq!(second.inst, first.inst);

@@ -1,12 +1,13 @@
 //! Settings of the guest from the document to the guest and back into `status` and audit, with the real agent.
 
 use std::fs;
+use std::path::Path;
 
 use virt_persona::command::{Command, DomainName};
 use virt_persona::view::{ActivationState, DomainView};
 
 use crate::agent::{Agent, built};
-use crate::stage::Stage;
+use crate::stage::{Stage, until};
 
 const WEB: &str = "
 [[domain]]
@@ -182,26 +183,35 @@ application_settings: {games: [chess, go]}
     });
 }
 
+/// Puts a plugin `slow` into the guest that holds what it is to hold; `VERB` waits for leave.
+fn slow_plugin(guest: &Path, verb: &str) {
+    let plugin = guest.join("etc/virt-persona/plugins.d/os_settings.slow");
+    fs::create_dir_all(plugin.parent().unwrap()).unwrap();
+    let text = "#!/bin/sh
+        cat >/dev/null
+        held=${0%/etc/*}/held
+        if [ \"$1\" = VERB ]; then
+            : >\"$held.begun\"
+            until [ -e \"$held.let-go\" ]; do sleep 0.1; done
+        fi
+        case $1 in
+        probe | verify) [ -e \"$held\" ] && echo '{\"state\":\"held\"}' || echo '{\"state\":\"free\"}' ;;
+        plan) echo '{\"state\":\"held\"}' ;;
+        apply) touch \"$held\"; echo '{}' ;;
+        undo) rm -f \"$held\"; echo '{}' ;;
+        esac\n";
+    fs::write(&plugin, text.replace("VERB", verb)).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&plugin, executable).unwrap();
+}
+
 /// A guest that takes longer than it is waited for, and says that it is at it, is not asked in vain and given up.
 #[test]
 fn a_guest_that_is_long_at_what_it_was_asked_for_is_waited_for() {
     let stage = Stage::new(WEB);
     let guest = stage.path().join("guest");
     let held = guest.join("held");
-    let plugin = guest.join("etc/virt-persona/plugins.d/os_settings.slow");
-    fs::create_dir_all(plugin.parent().unwrap()).unwrap();
-    let text = "#!/bin/sh
-        cat >/dev/null
-        held=${0%/etc/*}/held
-        case $1 in
-        probe | verify) [ -e \"$held\" ] && echo '{\"state\":\"held\"}' || echo '{\"state\":\"free\"}' ;;
-        plan) echo '{\"state\":\"held\"}' ;;
-        apply) touch \"$held\"; echo '{}' ;;
-        undo) until [ -e \"$held.let-go\" ]; do sleep 0.1; done; rm \"$held\"; echo '{}' ;;
-        esac\n";
-    fs::write(&plugin, text).unwrap();
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&plugin, executable).unwrap();
+    slow_plugin(&guest, "undo");
     let _agent = Agent::start(&guest);
     let web = stage.id("web");
     let daemon = stage.start();
@@ -226,6 +236,35 @@ fn a_guest_that_is_long_at_what_it_was_asked_for_is_waited_for() {
     });
     let whole = format!("{:?}", daemon.audit());
     assert!(!whole.contains("no answer yet"), "{whole}");
+}
+
+/// The guest does one thing after the other, and nothing whose time is over.
+#[test]
+fn what_waited_in_the_guest_until_its_time_was_over_is_asked_for_again() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    let held = guest.join("held");
+    slow_plugin(&guest, "apply");
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: front\nos_settings: {slow: much}\n");
+    daemon.apply("web", "front");
+    until("the plugin is at it", || guest.join("held.begun").exists());
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    daemon.wait_record("the guest is still at it", |record| {
+        record.text.contains("the guest is still at it: no persona")
+    });
+    fs::write(guest.join("held.let-go"), "").unwrap();
+    daemon.wait_record("its time was over", |record| {
+        record.text.contains("no answer yet: no persona") && record.text.contains("(expired)")
+    });
+    daemon.wait_domain(web, "nothing is held", |domain| {
+        domain.activation.state == ActivationState::None && !held.exists()
+    });
 }
 
 #[test]

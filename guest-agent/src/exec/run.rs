@@ -34,7 +34,7 @@ use super::{
 use crate::{
     events::Event,
     log::log,
-    program,
+    program::{self, Nothing},
     script::{MARK, PATH},
     sys::{self, Launch},
     users::{User, UserError, find_user},
@@ -119,7 +119,8 @@ pub(super) fn run(runner: &Runner, job: &CommandJob) -> Result<CommandReply, Run
         user.name
     );
     let began = Instant::now();
-    let mut running = match Running::start(launch) {
+    let deadline = began + Duration::from_millis(command.timeout_ms);
+    let mut running = match Running::start(launch, deadline) {
         Ok(running) => running,
         Err(source) => {
             scope.end();
@@ -131,7 +132,6 @@ pub(super) fn run(runner: &Runner, job: &CommandJob) -> Result<CommandReply, Run
             });
         }
     };
-    let deadline = began + Duration::from_millis(command.timeout_ms);
     let watched = running.watch(deadline, &scope, runner, job);
     // Whatever is left: nothing outlives the command, by whichever way it ended.
     scope.signal(running.group, Signal::SIGKILL);
@@ -213,14 +213,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(launch: Launch) -> io::Result<Self> {
+    fn start(launch: Launch, deadline: Instant) -> io::Result<Self> {
         let (stdout, out) = io::pipe()?;
         let (stderr, err) = io::pipe()?;
         // The program that is named here is never looked for: the launch comes before.
         let mut command = std::process::Command::new("/");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         sys::launch(&mut command, launch);
-        let child = program::spawn(&mut command)?;
+        let child = program::spawn(&mut command, deadline, &mut Nothing)?;
         let pipe = |stream, reader: PipeReader| {
             fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let (open, sent) = (true, 0);

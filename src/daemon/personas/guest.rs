@@ -25,9 +25,11 @@ use crate::hypervisor::DomainId;
 const GUEST_TIME: Duration = Duration::from_secs(30);
 /// How long it has to say so.
 const STATUS_TIME: Duration = Duration::from_secs(10);
-/// For how long a guest that says so each time is waited for: far longer than all that its agent bounds takes, and not for ever,
-/// since it may say so of nothing.
-const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// How long a guest that says so is waited for until it is asked again.
+const WORK_TIME: Duration = Duration::from_secs(5 * 60);
+/// For how long such a guest is waited for in all: longer than what a package manager may take, and not for ever, since it may
+/// say so of nothing, and what is rolled out waits for it.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What came of asking a guest.
 #[derive(Debug)]
@@ -97,6 +99,10 @@ impl Daemon {
                 }
             },
         };
+        let deadline = match activation.state {
+            ActivationState::Sent { .. } => deadline.max(WORK_TIME),
+            _ => deadline,
+        };
         // The same id for every try: what the guest has done already it does not do again. No other store's daemon has
         // ever used it, so the guest cannot take this for something else that it did.
         let Ok(request) = RequestId::new(format!("{}-{generation}", self.host_id)) else {
@@ -108,15 +114,16 @@ impl Daemon {
             let about = Operation::OpStatus {
                 id: request.clone(),
             };
-            let answer = registry
-                .request(id, Some(request), operation, deadline)
-                .await;
+            let ask = |operation| registry.request(id, Some(request.clone()), operation, deadline);
+            let mut answer = ask(operation.clone()).await;
             let mut silence = Silence::Unknown;
-            if matches!(answer, Err(AgentError::TimedOut { .. }))
-                && let Ok(AgentReply::Status(RequestStatus::Running)) =
-                    registry.request(id, None, about, STATUS_TIME).await
-            {
-                silence = Silence::AtWork;
+            if matches!(answer, Err(AgentError::TimedOut { .. })) {
+                match registry.request(id, None, about, STATUS_TIME).await {
+                    Ok(AgentReply::Status(RequestStatus::Running)) => silence = Silence::AtWork,
+                    // It ended just now; asked once more, it gives the answer that it has kept.
+                    Ok(AgentReply::Status(RequestStatus::Done)) => answer = ask(operation).await,
+                    _ => {}
+                }
             }
             Event::Activated(Box::new(ActivationResult {
                 domain: id,
@@ -173,19 +180,10 @@ impl Daemon {
                     self.advance(id, ActivationEvent::AgentLeft, Vec::new());
                 }
             }
-            Err(error) if silence == Silence::AtWork && self.is_awaited(id, generation) => {
-                let text = format!("the guest is still at it: {what}: {}", sentence_of(&error));
-                self.record(
-                    AuditKind::Activation,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-                if let Some(activation) = self.catalog.activation(id).cloned() {
-                    self.send(id, &activation);
-                }
+            Err(error) if silence == Silence::AtWork => {
+                self.guest_is_at_it(id, generation, &what, &error);
             }
-            Err(error) if error.effect() == Effect::Unknown => {
+            Err(error) if error.effect() == Effect::Unknown || waited_too_long(&error) => {
                 let text = format!("no answer yet: {what}: {}", sentence_of(&error));
                 let entry = self.entry(
                     AuditKind::Activation,
@@ -195,35 +193,58 @@ impl Daemon {
                 );
                 self.advance(id, ActivationEvent::Silent(generation), vec![entry]);
             }
-            Err(error) => {
-                let reason = sentence_of(&error);
-                let text = format!("it failed in the guest: {what}: {reason}");
-                let entry = self.entry(
-                    AuditKind::Activation,
-                    Some(id),
-                    &text,
-                    serde_json::Value::Null,
-                );
-                self.advance(
-                    id,
-                    ActivationEvent::Refused(generation, reason),
-                    vec![entry],
-                );
-            }
+            Err(error) => self.failed_in_guest(id, generation, &what, sentence_of(&error)),
         }
         self.follow_activation(id);
         self.roll_on();
         self.publish_soon();
     }
 
-    /// Whether this activation is still what the guest is asked for, and not for too long.
-    fn is_awaited(&self, id: DomainId, generation: Generation) -> bool {
-        self.catalog.activation(id).is_some_and(|activation| {
-            let ActivationState::Sent { at } = activation.state else {
-                return false;
-            };
-            activation.generation == generation && self.clock.now().since(at) < PATIENCE
-        })
+    /// The guest has not answered in time and says that it is still at it, or will be: it is waited for, but not for ever.
+    fn guest_is_at_it(
+        &mut self,
+        id: DomainId,
+        generation: Generation,
+        what: &str,
+        error: &AgentError,
+    ) {
+        let Some(activation) = self.catalog.activation(id).cloned() else {
+            return;
+        };
+        let ActivationState::Sent { at } = activation.state else {
+            return;
+        };
+        // Another one may be asked for by now.
+        if activation.generation != generation {
+            return;
+        }
+        if self.clock.now().since(at) >= PATIENCE {
+            let reason = format!(
+                "the guest has said for {} min that it is still at it",
+                PATIENCE.as_secs() / 60
+            );
+            self.failed_in_guest(id, generation, what, reason);
+            return;
+        }
+        let text = format!("the guest is still at it: {what}: {}", sentence_of(error));
+        self.record(
+            AuditKind::Activation,
+            Some(id),
+            &text,
+            serde_json::Value::Null,
+        );
+        self.send(id, &activation);
+    }
+
+    fn failed_in_guest(&mut self, id: DomainId, generation: Generation, what: &str, why: String) {
+        let text = format!("it failed in the guest: {what}: {why}");
+        let entry = self.entry(
+            AuditKind::Activation,
+            Some(id),
+            &text,
+            serde_json::Value::Null,
+        );
+        self.advance(id, ActivationEvent::Refused(generation, why), vec![entry]);
     }
 
     /// An agent says hello and what it has active.
@@ -307,6 +328,11 @@ impl Daemon {
             self.advance(id, ActivationEvent::AgentLeft, Vec::new());
         }
     }
+}
+
+/// Whether the request waited in the guest, behind another one, until its time was over: nothing of it was done.
+fn waited_too_long(error: &AgentError) -> bool {
+    matches!(error, AgentError::Refused { code, .. } if code.as_str() == "expired")
 }
 
 /// Whether the guest was not asked, or has no time for it now.
