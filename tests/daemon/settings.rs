@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use virt_persona::command::{Command, DomainName};
 use virt_persona::view::{ActivationState, DomainView};
@@ -236,6 +237,36 @@ fn a_guest_that_is_long_at_what_it_was_asked_for_is_waited_for() {
     });
     let whole = format!("{:?}", daemon.audit());
     assert!(!whole.contains("no answer yet"), "{whole}");
+}
+
+/// It may say so of nothing.
+#[test]
+fn a_guest_that_says_for_too_long_that_it_is_at_it_has_failed() {
+    let stage = Stage::new(WEB);
+    let guest = stage.path().join("guest");
+    slow_plugin(&guest, "undo");
+    let _agent = Agent::start(&guest);
+    let web = stage.id("web");
+    let daemon = stage.start();
+    daemon.create("name: front\nos_settings: {slow: much}\n");
+    daemon.apply("web", "front");
+    daemon.wait_domain(web, "it is held", |domain| {
+        domain.activation.state == ActivationState::Active
+    });
+    let off = daemon.ask(Command::Deactivate {
+        domain: DomainName("web".into()),
+    });
+    assert!(off.is_ok(), "{off:?}");
+    until("the plugin is at it", || guest.join("held.begun").exists());
+    stage.suspend(Duration::from_secs(3600));
+    daemon.wait_record("it has failed", |record| {
+        let reason = "it is still at it, 60 min after its time was over";
+        record.text.contains("it failed in the guest: no persona") && record.text.contains(reason)
+    });
+    let failed = daemon.wait_domain(web, "it has failed", |domain| {
+        domain.activation.state == ActivationState::Failed
+    });
+    assert!(failed.activation.detail.is_some());
 }
 
 /// The guest does one thing after the other, and nothing whose time is over.

@@ -27,8 +27,8 @@ const GUEST_TIME: Duration = Duration::from_secs(30);
 const STATUS_TIME: Duration = Duration::from_secs(10);
 /// How long a guest that says so is waited for until it is asked again.
 const WORK_TIME: Duration = Duration::from_secs(5 * 60);
-/// For how long such a guest is waited for in all: longer than what a package manager may take, and not for ever, since it may
-/// say so of nothing, and what is rolled out waits for it.
+/// For how long after its time such a guest is waited for in all: longer than what a package manager may take, and not for ever,
+/// since it may say so of nothing, and what is rolled out waits for it.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What came of asking a guest.
@@ -40,6 +40,8 @@ pub struct ActivationResult {
     settings: Option<SettingsSent>,
     /// What the guest has active where it confirms.
     brings: Option<ActivePersona>,
+    /// How long it was given at first.
+    time: Duration,
     answer: Result<AgentReply, AgentError>,
     /// Where there was no answer in time.
     silence: Silence,
@@ -58,7 +60,7 @@ impl Daemon {
     pub(super) fn send(&mut self, id: DomainId, activation: &Activation) {
         let generation = activation.generation;
         let (mut settings, mut brings) = (None, None);
-        let (operation, deadline) = match &activation.desired {
+        let (operation, time) = match &activation.desired {
             Desired::Nothing => (
                 Operation::Deactivate {
                     generation: generation.0,
@@ -70,7 +72,7 @@ impl Daemon {
                     let persona = &composed.persona;
                     let version = composition.persona.version;
                     let scripts = [&persona.pre_activation, &persona.post_activation];
-                    let time = scripts
+                    let scripts_time = scripts
                         .into_iter()
                         .flatten()
                         .map(|script| script.timeout)
@@ -82,14 +84,14 @@ impl Daemon {
                         say_what_is_adjusted(&mut message, activation, &plain, facts);
                     }
                     settings = Some(SettingsSent::new(&message.settings, facts));
-                    let time = time + settings_time(&message.settings);
+                    let work_time = scripts_time + settings_time(&message.settings);
                     self.rules_are_sent(id, &mut message);
                     brings = Some(ActivePersona::of(&message));
                     (
                         Operation::Activate {
                             activation: Box::new(message),
                         },
-                        GUEST_TIME + time,
+                        GUEST_TIME + work_time,
                     )
                 }
                 Err(error) => {
@@ -99,9 +101,10 @@ impl Daemon {
                 }
             },
         };
+        // What is under way already has had its time.
         let deadline = match activation.state {
-            ActivationState::Sent { .. } => deadline.max(WORK_TIME),
-            _ => deadline,
+            ActivationState::Sent { .. } => WORK_TIME,
+            _ => time,
         };
         // The same id for every try: what the guest has done already it does not do again. No other store's daemon has
         // ever used it, so the guest cannot take this for something else that it did.
@@ -130,6 +133,7 @@ impl Daemon {
                 generation,
                 settings,
                 brings,
+                time,
                 answer,
                 silence,
             }))
@@ -142,6 +146,7 @@ impl Daemon {
             generation,
             settings,
             brings,
+            time,
             answer,
             silence,
         } = result;
@@ -181,7 +186,7 @@ impl Daemon {
                 }
             }
             Err(error) if silence == Silence::AtWork => {
-                self.guest_is_at_it(id, generation, &what, &error);
+                self.guest_is_at_it(id, generation, &what, time, &error);
             }
             Err(error) if error.effect() == Effect::Unknown || waited_too_long(&error) => {
                 let text = format!("no answer yet: {what}: {}", sentence_of(&error));
@@ -206,6 +211,7 @@ impl Daemon {
         id: DomainId,
         generation: Generation,
         what: &str,
+        time: Duration,
         error: &AgentError,
     ) {
         let Some(activation) = self.catalog.activation(id).cloned() else {
@@ -218,9 +224,9 @@ impl Daemon {
         if activation.generation != generation {
             return;
         }
-        if self.clock.now().since(at) >= PATIENCE {
+        if self.clock.now().since(at) >= time.saturating_add(PATIENCE) {
             let reason = format!(
-                "the guest has said for {} min that it is still at it",
+                "the guest says that it is still at it, {} min after its time was over",
                 PATIENCE.as_secs() / 60
             );
             self.failed_in_guest(id, generation, what, reason);
